@@ -1,0 +1,98 @@
+"""Strict configuration: YAML files that may extend one another, read into pydantic models.
+
+A config is a tree of `Options` models, each defined beside the code it configures. Unknown keys and wrong
+types are errors that name the file, the key and the value.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dali_bgaug.errors import UserError
+
+
+class Options(BaseModel):
+    """Base of every config model: no unknown keys, no silent conversions, immutable once read."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+Model = TypeVar("Model", bound=Options)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping; its key `extends` names a file beside it whose values it overrides."""
+    return _read(path, ())
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such config file; the recipes are in configs/")
+    if path.resolve() in seen:
+        raise UserError(f"{path}: 'extends' goes round in a circle")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from error
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected a mapping of keys to values, found {type(values).__name__}")
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    if not isinstance(parent, str):
+        raise UserError(f"{path}: extends={parent!r} must be the name of a YAML file beside it")
+    return merge(_read(path.parent / parent, (*seen, path.resolve())), values)
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Values of `over` replace those of `base`, mapping by mapping."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
+    """Apply `a.b=value` words of a command line; values are read as YAML (`1e-3`, `true`, `[1, 2]`)."""
+    for word in assignments:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise UserError(f"'{word}' is not of the form key=value, e.g. data.batch_size=256")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"{word}: the value is not valid YAML: {error}") from error
+        if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
+            try:
+                value = float(value)
+            except ValueError:
+                pass
+        for name in reversed(key.split(".")):
+            value = {name: value}
+        values = merge(values, value)
+    return values
+
+
+def validate(model: type[Model], values: dict[str, Any], source: str) -> Model:
+    """Build `model` from plain values; every problem becomes a line of one UserError."""
+    try:
+        # As JSON, where a list is a tuple and a text a path, and everything else stays strict.
+        return model.model_validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        raise UserError("\n  ".join([f"{source}:", *map(_explain, error.errors())])) from error
+
+
+def _explain(problem: Any) -> str:
+    key = ".".join(map(str, problem["loc"])) or "the whole config"
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: unknown key (value {problem['input']!r}); remove it or mend its spelling"
+    if problem["type"] == "missing":
+        return f"{key}: missing; give it a value"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{key}={problem['input']!r}: {message}" if problem["loc"] else message

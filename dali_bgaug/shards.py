@@ -1,0 +1,191 @@
+"""The training stream on disk: WebDataset tars, each with DALI's index, and one manifest.
+
+A sample is four members of a tar, so one sequential read brings everything (KEY is the photo's relative path
+without its suffix; dots and blanks of the file name become `_`, since an extension starts at the first dot):
+
+    KEY.jpg        the photo's own bytes, never re-encoded
+    KEY.mask       the binary mask, S x S bits, rows from the top, most significant bit first: S*S/8 bytes
+    KEY.tile.jpg   the tiled background; empty for a photo whose tile must never be a donor
+    KEY.cls        the label, LABEL_DIGITS decimal digits
+
+`manifest.json` is written last: a folder without one is not a data set. Opening a data set checks the
+shards against it.
+"""
+
+import io
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import ValidationError
+
+from dali_bgaug.config import Options
+from dali_bgaug.errors import UserError
+from dali_bgaug.files import atomic, require_folder, sha256, write_text
+
+VERSION = 1
+EXTENSIONS = ("jpg", "mask", "tile.jpg", "cls")
+LABEL_DIGITS = 6
+VERIFY_BELOW_BYTES = 1 << 30  # checksums of a set below 1 GiB cost a second at most
+
+
+class Sample(NamedTuple):
+    """One photo with everything training needs of it."""
+
+    key: str
+    photo: bytes
+    mask: np.ndarray
+    """bool [S, S]."""
+    tile: bytes
+    """A JPEG, or empty if it must never be a donor."""
+    label: int
+
+
+class Shard(Options):
+    """One tar and its index."""
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+    index: str
+    index_sha256: str
+
+
+class Manifest(Options):
+    """`manifest.json`: what a data set is made of."""
+
+    format: str = "dali_bgaug shards"
+    version: int = VERSION
+    samples: int
+    donors: int
+    """Samples whose tile may be used as another photo's background."""
+    classes: list[str]
+    mask_size: int
+    options: dict[str, Any]
+    """How masks, tiles and shards were made: detector, threshold, sizes, seed."""
+    source: str
+    """Hash of what the shards were packed from."""
+    shards: list[Shard]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all tars."""
+        return sum(shard.bytes for shard in self.shards)
+
+
+def member_key(relative_path: str) -> str:
+    """The name of a photo inside the tars: `n01/a b.c.JPEG` -> `n01/a_b_c`."""
+    folder, slash, name = relative_path.rpartition("/")
+    stem = name.rpartition(".")[0] or name
+    return "_".join(folder.split()) + slash + "_".join(stem.replace(".", " ").split())
+
+
+def pack_mask(mask: np.ndarray) -> bytes:
+    """bool [S, S] -> S*S/8 bytes."""
+    return np.packbits(mask, axis=1).tobytes()
+
+
+def unpack_mask(data: bytes, size: int) -> np.ndarray:
+    """S*S/8 bytes -> bool [S, S]."""
+    return np.unpackbits(np.frombuffer(data, np.uint8)).reshape(size, size).astype(bool)
+
+
+def write_shard(folder: Path, name: str, samples: Iterable[Sample]) -> Shard:
+    """Write `name`.tar and `name`.idx atomically, the index last.
+
+    The same samples give the same bytes: GNU headers with fixed owner, mode and time.
+    """
+    tar_path, index_path = folder / f"{name}.tar", folder / f"{name}.idx"
+    lines = []
+    with atomic(tar_path) as temporary, tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:
+        for sample in samples:
+            label = f"{sample.label:0{LABEL_DIGITS}d}".encode()
+            parts = (sample.photo, pack_mask(sample.mask), sample.tile, label)
+            words = []
+            for extension, data in zip(EXTENSIONS, parts, strict=True):
+                info = tarfile.TarInfo(f"{sample.key}.{extension}")
+                info.size, info.mode, info.mtime = len(data), 0o644, 0
+                tar.addfile(info, io.BytesIO(data))
+                blocks = -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                words += [extension, str(tar.offset - blocks), str(len(data)), info.name]
+            lines.append(" ".join(words))
+    write_text(index_path, "\n".join([f"v1.2 {len(lines)}", *lines, ""]))
+    return Shard(
+        name=tar_path.name,
+        samples=len(lines),
+        bytes=tar_path.stat().st_size,
+        sha256=sha256(tar_path),
+        index=index_path.name,
+        index_sha256=sha256(index_path),
+    )
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `manifest.json` atomically."""
+    write_text(folder / "manifest.json", manifest.model_dump_json(indent=1) + "\n")
+
+
+def read_manifest(folder: Path, option: str = "shards") -> Manifest:
+    """Read and check `manifest.json`."""
+    path = require_folder(folder, option) / "manifest.json"
+    if not path.is_file():
+        raise UserError(f"{option}={folder}: has no manifest.json; pack the shards first (make shards), to the end")
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UserError(f"{path}: not a manifest of this version ({error.errors()[0]['msg']}); pack again") from error
+    if manifest.version != VERSION:
+        raise UserError(f"{path}: version {manifest.version}, this program reads {VERSION}; pack again")
+    return manifest
+
+
+def open_shards(folder: Path, verify: bool | None = None, option: str = "shards") -> Manifest:
+    """Read the manifest and check every shard against it.
+
+    Sizes and the indices' checksums are always checked; the tars' checksums with `verify=True`, or, by
+    default (None), if the whole set is below 1 GiB.
+    """
+    manifest = read_manifest(folder, option)
+    if verify is None:
+        verify = manifest.bytes < VERIFY_BELOW_BYTES
+    mend = "restore it from where it was copied, or pack the shards again"
+    for shard in manifest.shards:
+        tar, index = folder / shard.name, folder / shard.index
+        for path in (tar, index):
+            if not path.is_file():
+                raise UserError(f"{path}: missing, but manifest.json lists it; {mend}")
+        if tar.stat().st_size != shard.bytes:
+            raise UserError(
+                f"{tar}: {tar.stat().st_size} bytes, but manifest.json says {shard.bytes}: "
+                f"changed or cut short after packing; {mend}"
+            )
+        if sha256(index) != shard.index_sha256:
+            raise UserError(f"{index}: its checksum is not the one in manifest.json: changed after packing; {mend}")
+        if verify and sha256(tar) != shard.sha256:
+            raise UserError(f"{tar}: its checksum is not the one in manifest.json: changed after packing; {mend}")
+    return manifest
+
+
+def read_samples(folder: Path, shard: Shard) -> Iterable[Sample]:
+    """The samples of one shard, in order, by way of its index."""
+    with (folder / shard.name).open("rb") as file:
+        for line in (folder / shard.index).read_text(encoding="utf-8").splitlines()[1:]:
+            words = line.split(" ")
+            parts = {}
+            for extension, offset, size in zip(words[::4], words[1::4], words[2::4], strict=True):
+                file.seek(int(offset))
+                parts[extension] = file.read(int(size))
+            key = words[3].removesuffix(f".{words[0]}")
+            side = int((len(parts["mask"]) * 8) ** 0.5)
+            mask = unpack_mask(parts["mask"], side)
+            yield Sample(key, parts["jpg"], mask, parts["tile.jpg"], int(parts["cls"]))
+
+
+def manifest_digest(folder: Path) -> str:
+    """A hash of the manifest: what a checkpoint remembers of its data."""
+    return sha256(folder / "manifest.json")
+
+

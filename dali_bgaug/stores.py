@@ -1,0 +1,188 @@
+"""HDF5 mask and tile stores: the expensive offline artifacts, kept apart from the training stream.
+
+A store is a folder of files `NNNNN-of-MMMMM.h5`, each written whole by one process. Photos are listed in
+sorted order of their keys, so file i of the mask store and file i of the tile store hold the same photos.
+Files are opened with `locking=False` (network file systems) and never kept across a fork.
+
+mask file   saliency uint8 [N, S, S]  saliency map in 0..255, the photo stretched to a square
+            box      int32 [N, 4]     xmin, ymin, xmax, ymax, half-open, of all foreground, original pixels
+            size     int32 [N, 2]     width, height of the photo, EXIF orientation applied
+            key      text  [N]        the photo's path relative to the photo folder
+            flags    uint8 [N]        EMPTY, FULL_FRAME
+tile file   jpeg     uint8 [bytes]    all JPEGs one after the other
+            offset   int64 [N + 1]    photo i's JPEG is jpeg[offset[i]:offset[i + 1]]
+            key, flags                as above
+
+Attributes say how a file was made: `options` (JSON), `version`, and `source`, a hash of what it was made
+from, by which a second run knows a finished file from a stale one.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from dali_bgaug.errors import UserError
+from dali_bgaug.files import atomic, require_folder
+
+VERSION = 1
+EMPTY, FULL_FRAME = 1, 2
+"""Flags: no foreground at all; no strip of background large enough to tile. Neither is ever a donor."""
+
+_COUNT = re.compile(r"-of-(\d{5,})\.h5$")
+_TEXT = h5py.string_dtype("utf-8")
+
+
+@dataclass(kw_only=True)
+class Entries:
+    """What a mask file holds for its N photos, without the saliency maps."""
+
+    keys: list[str]
+    box: np.ndarray
+    size: np.ndarray
+    flags: np.ndarray
+    options: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with any key, box, size or flag."""
+        return digest(self.keys, self.box.tolist(), self.size.tolist(), self.flags.tolist())
+
+
+def digest(*values: Any) -> str:
+    """SHA-256, in hex, of JSON-serialisable values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def file_name(index: int, count: int) -> str:
+    """The name of file `index` of `count`."""
+    return f"{index:05d}-of-{count:05d}.h5"
+
+
+def list_files(folder: Path, option: str) -> list[Path]:
+    """A complete store's files, in order; anything missing or foreign is a UserError."""
+    names = sorted(path.name for path in require_folder(folder, option).glob("*.h5"))
+    count = _COUNT.search(names[0]) if names else None
+    if not count:
+        raise UserError(f"{option}={folder}: no store files (*.h5) in it; run the tool that writes it first")
+    expected = [file_name(i, int(count[1])) for i in range(int(count[1]))]
+    if foreign := set(names) - set(expected):
+        raise UserError(f"{option}={folder}: holds files of two stores (e.g. {min(foreign)}); make it anew")
+    if missing := set(expected) - set(names):
+        raise UserError(f"{option}={folder}: {min(missing)} is missing; run the tool that writes it again, to the end")
+    return [folder / name for name in expected]
+
+
+def is_finished(path: Path, source: str) -> bool:
+    """Whether `path` is a whole file made from `source`; a file made from something else is a UserError."""
+    if not path.exists():
+        return False
+    with _open(path) as file:
+        if file.attrs.get("source") != source or file.attrs.get("version") != VERSION:
+            raise UserError(
+                f"{path}: made from other photos, masks or options than those given now; "
+                "choose another --out, or delete that folder to make it anew"
+            )
+    return True
+
+
+def reject_foreign_files(folder: Path, count: int) -> None:
+    """A store of another number of files in the same folder would be mixed up with the new one."""
+    known = {file_name(i, count) for i in range(count)}
+    for path in sorted(folder.glob("*.h5")):
+        if path.name not in known:
+            raise UserError(
+                f"{path}: belongs to a store of other photos or another --per-file; "
+                "choose another --out, or delete that folder to make it anew"
+            )
+
+
+def write_masks(path: Path, saliency: np.ndarray, entries: Entries, source: str) -> None:
+    """Write one mask file atomically. saliency: uint8 [N, S, S]."""
+    with atomic(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
+        file["saliency"] = saliency
+        file["box"], file["size"] = entries.box.astype(np.int32), entries.size.astype(np.int32)
+        _write_common(file, entries.keys, entries.flags, entries.options, source)
+
+
+def write_tiles(
+    path: Path, jpegs: Sequence[bytes], keys: list[str], flags: np.ndarray, options: dict[str, Any], source: str
+) -> None:
+    """Write one tile file atomically: as many JPEGs as keys."""
+    with atomic(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
+        file["jpeg"] = np.frombuffer(b"".join(jpegs), np.uint8)
+        file["offset"] = np.cumsum([0, *map(len, jpegs)], dtype=np.int64)
+        _write_common(file, keys, flags, options, source)
+
+
+def _write_common(file: h5py.File, keys: list[str], flags: np.ndarray, options: dict[str, Any], source: str) -> None:
+    file.create_dataset("key", data=keys, dtype=_TEXT)
+    file["flags"] = flags.astype(np.uint8)
+    file.attrs.update(options=json.dumps(options, sort_keys=True), version=VERSION, source=source)
+
+
+def _open(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise UserError(f"{path}: not a readable HDF5 file ({error}); delete it and run its tool again") from error
+
+
+def read_entries(path: Path) -> Entries:
+    """Everything of a mask file but the maps."""
+    with _open(path) as file:
+        _require(path, file, "saliency", "box", "size", "key", "flags")
+        return Entries(
+            keys=list(file["key"].asstr()[:]),
+            box=file["box"][:],
+            size=file["size"][:],
+            flags=file["flags"][:],
+            options=json.loads(file.attrs["options"]),
+        )
+
+
+def read_source(path: Path) -> tuple[str, dict[str, Any]]:
+    """What a file was made from (its `source` hash) and with which options."""
+    with _open(path) as file:
+        return str(file.attrs.get("source")), json.loads(file.attrs.get("options", "{}"))
+
+
+def _require(path: Path, file: h5py.File, *names: str) -> None:
+    missing = [name for name in names if name not in file]
+    if missing:
+        raise UserError(f"{path}: has no '{missing[0]}'; it is not the store this tool reads")
+
+
+class StoreReader:
+    """Random access to single maps or tiles of a store; opens each file once, in the process that reads."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._paths, self._open = list(files), {}
+
+    def _file(self, index: int, name: str) -> h5py.File:
+        if index not in self._open:
+            file = _open(self._paths[index])
+            _require(self._paths[index], file, name)
+            self._open[index] = file
+        return self._open[index]
+
+    def saliency(self, file: int, row: int) -> np.ndarray:
+        """uint8 [S, S]."""
+        return self._file(file, "saliency")["saliency"][row]
+
+    def tile(self, file: int, row: int) -> bytes:
+        """A JPEG."""
+        handle = self._file(file, "jpeg")
+        start, end = handle["offset"][row : row + 2]
+        return handle["jpeg"][start:end].tobytes()
+
+    def close(self) -> None:
+        """Close every file."""
+        while self._open:
+            self._open.popitem()[1].close()

@@ -1,0 +1,69 @@
+"""What every command-line tool shares: errors as one line, worker processes, seconds as text."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from tqdm import tqdm
+
+from dali_bgaug.errors import UserError
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a tool's `main`; a UserError becomes `error: …` on stderr and exit status 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; finished shards are kept, the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+
+
+def _die_with_parent() -> None:
+    # A killed parent (kill -9, the OOM killer) must not leave workers behind that go on writing.
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def process(
+    function: Callable[..., Any], jobs: Sequence[tuple], sizes: Sequence[int], workers: int, title: str
+) -> Iterator[Any]:
+    """Yield `function(*job)` for every job as it finishes, from `workers` processes, behind a progress bar.
+
+    `sizes[i]` is how many photos job i stands for (the bar counts photos). The first failure cancels the
+    jobs that have not started and is raised here; jobs under way end first, so their files are whole.
+    """
+    with tqdm(total=sum(sizes), desc=title, unit="photo", dynamic_ncols=True) as bar:
+        if workers <= 1 or len(jobs) <= 1:
+            for job, size in zip(jobs, sizes, strict=True):
+                yield function(*job)
+                bar.update(size)
+            return
+        context = multiprocessing.get_context("spawn")  # h5py and DALI must not be forked
+        with ProcessPoolExecutor(min(workers, len(jobs)), context, _die_with_parent) as pool:
+            futures = {pool.submit(function, *job): size for job, size in zip(jobs, sizes, strict=True)}
+            try:
+                for future in as_completed(futures):
+                    yield future.result()
+                    bar.update(futures[future])
+            except BrokenProcessPool:
+                raise UserError(
+                    f"a worker process of '{title}' was killed (out of memory?); finished shards are kept: "
+                    f"run again with fewer --workers than {workers}"
+                ) from None
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def default_workers() -> int:
+    """The CPUs this process may use."""
+    return len(os.sched_getaffinity(0))

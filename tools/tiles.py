@@ -1,0 +1,173 @@
+"""Write the tile store: every photo's tiled background, made from its own background.
+
+    python -m tools.tiles --photos DATA --masks out/masks --out out/tiles
+
+The foreground's bounding box is filled by repeating the larger of the background strips beside it, as
+ImageNet-9's Only-BG-T does (Xiao et al., "Noise or Signal", 2020), at the photo's own resolution.
+"""
+
+import argparse
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from dali_bgaug import stores
+from dali_bgaug.errors import UserError
+from tools import photos
+from tools._cli import default_workers, process, run
+
+MIN_STRIP_PIXELS, MIN_STRIP_FRACTION = 8, 0.05
+DILATION = 3  # pixels around the box: a mask's rim is never exact, and a leaking rim repeats in every tile
+
+Box = tuple[int, int, int, int]
+
+
+def dilate(box: Box, size: tuple[int, int], pixels: int = DILATION) -> Box:
+    """Grow xmin, ymin, xmax, ymax by `pixels` on every side, within a photo of (width, height)."""
+    x0, y0, x1, y1 = box
+    width, height = size
+    return max(x0 - pixels, 0), max(y0 - pixels, 0), min(x1 + pixels, width), min(y1 + pixels, height)
+
+
+def background_strip(box: Box, size: tuple[int, int]) -> Box | None:
+    """The strip of background that tiles the (dilated) box: full height or full width, as xmin … ymax.
+
+    The side strip if its area is larger, else the top or bottom one; of two sides the wider (left only if it is
+    wider). A strip thinner than 8 pixels or 5 % of its side is not used; None if there is no other.
+    """
+    width, height = size
+    x0, y0, x1, y1 = dilate(box, size)
+    left, right, top, bottom = x0, width - x1, y0, height - y1
+    side = (0, 0, left, height) if left > right else (x1, 0, width, height)
+    flat = (0, 0, width, top) if top > bottom else (0, y1, width, height)
+    across, along = max(left, right), max(top, bottom)
+    side_fits = across >= max(MIN_STRIP_PIXELS, MIN_STRIP_FRACTION * width)
+    flat_fits = along >= max(MIN_STRIP_PIXELS, MIN_STRIP_FRACTION * height)
+    if side_fits and (across * height > along * width or not flat_fits):
+        return side
+    return flat if flat_fits else None
+
+
+def tiled_background(photo: np.ndarray, box: Box, flags: int) -> np.ndarray:
+    """Fill the foreground's box of uint8 [H, W, 3] with background; outside the dilated box nothing changes.
+
+    An EMPTY photo is returned as it is; a FULL_FRAME one gets its box filled by a blur of what is around it.
+    """
+    if flags & stores.EMPTY:
+        return photo
+    height, width = photo.shape[:2]
+    strip = background_strip(box, (width, height))
+    x0, y0, x1, y1 = dilate(box, (width, height))
+    if strip is None:
+        filled = _blur_inwards(photo, (x0, y0, x1, y1))
+    else:
+        sx0, sy0, sx1, sy1 = strip
+        rows = sy0 + np.arange(height) % (sy1 - sy0)  # a grid anchored at the photo's corner,
+        columns = sx0 + np.arange(width) % (sx1 - sx0)  # unscaled and unmirrored
+        filled = photo[rows[:, None], columns]
+    result = photo.copy()
+    result[y0:y1, x0:x1] = filled[y0:y1, x0:x1]
+    return result
+
+
+def _blur_inwards(photo: np.ndarray, box: Box) -> np.ndarray:
+    """Normalised convolution: a wide blur of the pixels outside the box, weighted by where they are."""
+    outside = np.full(photo.shape[:2], 255, np.uint8)
+    outside[box[1] : box[3], box[0] : box[2]] = 0
+    if not outside.any():  # nothing to blur from: the photo's mean colour
+        return np.broadcast_to(photo.mean(axis=(0, 1)).round().astype(np.uint8), photo.shape)
+    small = (max(1, photo.shape[1] // 4), max(1, photo.shape[0] // 4))
+    blur = ImageFilter.GaussianBlur(max(small) / 4)
+    weight = Image.fromarray(outside).resize(small, Image.Resampling.BOX)
+    seen = (photo.astype(np.uint16) * (outside[..., None] // 255)).astype(np.uint8)
+    colour = Image.fromarray(seen).resize(small, Image.Resampling.BOX)
+    amount = np.asarray(weight.filter(blur), np.float32)[..., None] / 255
+    mean = photo[outside > 0].mean(axis=0)  # where the blur does not reach
+    mixed = (np.asarray(colour.filter(blur), np.float32) + 0.02 * mean) / (amount + 0.02)
+    wide = Image.fromarray(mixed.clip(0, 255).astype(np.uint8)).resize(photo.shape[1::-1], Image.Resampling.BILINEAR)
+    return np.asarray(wide)
+
+
+def write_tile_store(
+    photo_folder: Path,
+    mask_store: Path,
+    out: Path,
+    *,
+    short_side: int = 256,
+    quality: int = 90,
+    workers: int = 1,
+) -> dict[str, Any]:
+    """Write the tile store of a mask store; finished files are kept. Returns counts: photos, bytes.
+
+    Raises:
+        UserError: missing or incomplete mask store, a photo that is gone, damaged or has changed size.
+    """
+    if short_side < 32:
+        raise UserError(f"--short-side={short_side}: must be at least 32 pixels")
+    if not 1 <= quality <= 95:
+        raise UserError(f"--quality={quality}: a JPEG quality is 1 to 95")
+    options = {"rule": "only-bg-t", "short_side": short_side, "quality": quality, "dilation": DILATION}
+    files = stores.list_files(mask_store, "--masks")
+    stores.reject_foreign_files(out, len(files))
+    sizes = [len(stores.read_entries(file).keys) for file in files]
+    jobs = [(photo_folder, file, out / file.name, options) for file in files]
+    written = list(process(_write_file, jobs, sizes, workers, "tiles"))
+    return {"photos": sum(sizes), "bytes": sum(written)}
+
+
+def _write_file(photo_folder: Path, masks: Path, path: Path, options: dict) -> int:
+    entries = stores.read_entries(masks)
+    source = stores.digest(entries.fingerprint, options)
+    if not stores.is_finished(path, source):
+        jpegs = []
+        for key, box, size, flags in zip(entries.keys, entries.box, entries.size, entries.flags, strict=True):
+            photo = np.asarray(photos.open_photo(photo_folder / key))
+            check_size(photo_folder / key, photo.shape[1::-1], size)
+            jpegs.append(_encode(tiled_background(photo, tuple(box.tolist()), int(flags)), options))
+        stores.write_tiles(path, jpegs, entries.keys, entries.flags, options, source)
+    return path.stat().st_size
+
+
+def check_size(photo: Path, found: tuple[int, int], stored: np.ndarray) -> None:
+    """A photo of another size than its mask was made for is a UserError."""
+    if tuple(found) != tuple(stored.tolist()):
+        raise UserError(
+            f"{photo}: {found[0]}x{found[1]} pixels, but its mask was made for {stored[0]}x{stored[1]}; "
+            "the photo changed since: make the masks anew (make masks)"
+        )
+
+
+def _encode(image: np.ndarray, options: dict) -> bytes:
+    picture = Image.fromarray(image)
+    scale = options["short_side"] / min(picture.size)
+    if scale < 1:
+        picture = picture.resize([max(1, round(side * scale)) for side in picture.size], Image.Resampling.BOX)
+    picture.save(buffer := io.BytesIO(), "JPEG", quality=options["quality"])
+    return buffer.getvalue()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tools.tiles", description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=Path, required=True, help="the folder the masks were made from")
+    parser.add_argument("--masks", type=Path, default=Path("out/masks"), help="the mask store (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("out/tiles"), help="the tile store (%(default)s)")
+    parser.add_argument("--short-side", type=int, default=256, help="pixels; larger tiles shrink (%(default)s)")
+    parser.add_argument("--quality", type=int, default=90, help="JPEG quality (%(default)s)")
+    parser.add_argument("--workers", type=int, default=default_workers(), help="processes (all CPUs)")
+    args = parser.parse_args()
+    counts = write_tile_store(
+        args.photos,
+        args.masks,
+        args.out,
+        short_side=args.short_side,
+        quality=args.quality,
+        workers=args.workers,
+    )
+    print(f"{args.out}: tiled backgrounds of {counts['photos']} photos, {counts['bytes'] / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    run(main)
