@@ -132,11 +132,15 @@ def read_manifest(folder: Path, option: str = "shards") -> Manifest:
     """Read and check `manifest.json`."""
     path = require_folder(folder, option) / "manifest.json"
     if not path.is_file():
-        raise UserError(f"{option}={folder}: has no manifest.json; pack the shards first (make shards), to the end")
+        raise UserError(
+            f"{option}={folder}: has no manifest.json; pack the shards first (make shards), to the end"
+        )
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise UserError(f"{path}: not a manifest of this version ({error.errors()[0]['msg']}); pack again") from error
+        raise UserError(
+            f"{path}: not a manifest of this version ({error.errors()[0]['msg']}); pack again"
+        ) from error
     if manifest.version != VERSION:
         raise UserError(f"{path}: version {manifest.version}, this program reads {VERSION}; pack again")
     return manifest
@@ -163,9 +167,13 @@ def open_shards(folder: Path, verify: bool | None = None, option: str = "shards"
                 f"changed or cut short after packing; {mend}"
             )
         if sha256(index) != shard.index_sha256:
-            raise UserError(f"{index}: its checksum is not the one in manifest.json: changed after packing; {mend}")
+            raise UserError(
+                f"{index}: its checksum is not the one in manifest.json: changed after packing; {mend}"
+            )
         if verify and sha256(tar) != shard.sha256:
-            raise UserError(f"{tar}: its checksum is not the one in manifest.json: changed after packing; {mend}")
+            raise UserError(
+                f"{tar}: its checksum is not the one in manifest.json: changed after packing; {mend}"
+            )
     return manifest
 
 
@@ -187,5 +195,3 @@ def read_samples(folder: Path, shard: Shard) -> Iterable[Sample]:
 def manifest_digest(folder: Path) -> str:
     """A hash of the manifest: what a checkpoint remembers of its data."""
     return sha256(folder / "manifest.json")
-
-

@@ -75,7 +75,9 @@ def list_files(folder: Path, option: str) -> list[Path]:
     if foreign := set(names) - set(expected):
         raise UserError(f"{option}={folder}: holds files of two stores (e.g. {min(foreign)}); make it anew")
     if missing := set(expected) - set(names):
-        raise UserError(f"{option}={folder}: {min(missing)} is missing; run the tool that writes it again, to the end")
+        raise UserError(
+            f"{option}={folder}: {min(missing)} is missing; run the tool that writes it again, to the end"
+        )
     return [folder / name for name in expected]
 
 
@@ -112,7 +114,12 @@ def write_masks(path: Path, saliency: np.ndarray, entries: Entries, source: str)
 
 
 def write_tiles(
-    path: Path, jpegs: Sequence[bytes], keys: list[str], flags: np.ndarray, options: dict[str, Any], source: str
+    path: Path,
+    jpegs: Sequence[bytes],
+    keys: list[str],
+    flags: np.ndarray,
+    options: dict[str, Any],
+    source: str,
 ) -> None:
     """Write one tile file atomically: as many JPEGs as keys."""
     with atomic(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
@@ -121,7 +128,9 @@ def write_tiles(
         _write_common(file, keys, flags, options, source)
 
 
-def _write_common(file: h5py.File, keys: list[str], flags: np.ndarray, options: dict[str, Any], source: str) -> None:
+def _write_common(
+    file: h5py.File, keys: list[str], flags: np.ndarray, options: dict[str, Any], source: str
+) -> None:
     file.create_dataset("key", data=keys, dtype=_TEXT)
     file["flags"] = flags.astype(np.uint8)
     file.attrs.update(options=json.dumps(options, sort_keys=True), version=VERSION, source=source)
@@ -131,7 +140,9 @@ def _open(path: Path) -> h5py.File:
     try:
         return h5py.File(path, "r", locking=False)
     except OSError as error:
-        raise UserError(f"{path}: not a readable HDF5 file ({error}); delete it and run its tool again") from error
+        raise UserError(
+            f"{path}: not a readable HDF5 file ({error}); delete it and run its tool again"
+        ) from error
 
 
 def read_entries(path: Path) -> Entries:

@@ -37,10 +37,14 @@ def write_mask_store(
     if not 0 < threshold <= 1:
         raise UserError(f"--threshold={threshold}: must be above 0 and at most 1")
     if size % 32 or size < 32:
-        raise UserError(f"--size={size}: must be a positive multiple of 32 (rows are packed to bytes, cells to 32)")
+        raise UserError(
+            f"--size={size}: must be a positive multiple of 32 (rows are packed to bytes, cells to 32)"
+        )
     keys = photos.list_photos(photo_folder)
     if not mask_folder.is_dir():
-        raise UserError(f"--masks={mask_folder}: not a folder; give the folder tree of masks beside the photos")
+        raise UserError(
+            f"--masks={mask_folder}: not a folder; give the folder tree of masks beside the photos"
+        )
     for key in keys:
         photos.find_mask(mask_folder, key)
     options = {"detector": "import", "threshold": threshold, "mask_size": size}
@@ -59,7 +63,9 @@ def write_mask_store(
     }
 
 
-def _write_file(photo_folder: Path, mask_folder: Path, path: Path, keys: list[str], options: dict) -> list[int]:
+def _write_file(
+    photo_folder: Path, mask_folder: Path, path: Path, keys: list[str], options: dict
+) -> list[int]:
     source = stores.digest(keys, options)
     if stores.is_finished(path, source):
         return stores.read_entries(path).flags.tolist()
@@ -104,8 +110,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.masks", description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True, help="folder of class folders of JPEGs")
     parser.add_argument("--masks", type=Path, required=True, help="parallel folder tree of PNG masks")
-    parser.add_argument("--out", type=Path, default=Path("out/masks"), help="the mask store (default %(default)s)")
-    parser.add_argument("--threshold", type=float, default=0.9, help="foreground is saliency >= this (%(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/masks"), help="the mask store (default %(default)s)"
+    )
+    parser.add_argument(
+        "--threshold", type=float, default=0.9, help="foreground is saliency >= this (%(default)s)"
+    )
     parser.add_argument("--size", type=int, default=256, help="side of the stored map (%(default)s)")
     parser.add_argument("--per-file", type=int, default=1024, help="photos a file (%(default)s)")
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes (all CPUs)")

@@ -33,7 +33,9 @@ def list_photos(folder: Path, option: str = "--photos") -> list[str]:
             if name.lower().endswith(SUFFIXES) and not name.startswith(".")
         ]
     if not found:
-        raise UserError(f"{option}={folder}: no photos (*.jpg, *.jpeg) in it or below it; give a folder of JPEGs")
+        raise UserError(
+            f"{option}={folder}: no photos (*.jpg, *.jpeg) in it or below it; give a folder of JPEGs"
+        )
     return sorted(found)
 
 
@@ -46,7 +48,9 @@ def open_photo(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             if image.format not in ("JPEG", "MPO"):
-                raise UserError(f"{path}: is a {image.format}, not a JPEG; convert it or take it out of the folder")
+                raise UserError(
+                    f"{path}: is a {image.format}, not a JPEG; convert it or take it out of the folder"
+                )
             image.load()
             return ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError as error:

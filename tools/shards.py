@@ -68,7 +68,10 @@ def write_shards(
             photo_folder,
             mask_files,
             tile_files,
-            [(keys[i], *where[i], int(labels[i]), int(flags[i]), entries[where[i][0]].size[where[i][1]]) for i in part],
+            [
+                (keys[i], *where[i], int(labels[i]), int(flags[i]), entries[where[i][0]].size[where[i][1]])
+                for i in part
+            ],
             options["threshold"],
             out,
             f"shard-{number:05d}",
@@ -92,10 +95,15 @@ def write_shards(
 
 
 def _matching_stores(mask_store: Path, tile_store: Path) -> tuple[list[Path], list[Path]]:
-    mask_files, tile_files = stores.list_files(mask_store, "--masks"), stores.list_files(tile_store, "--tiles")
+    mask_files, tile_files = (
+        stores.list_files(mask_store, "--masks"),
+        stores.list_files(tile_store, "--tiles"),
+    )
     mend = "make the tiles anew from this mask store (make tiles)"
     if len(mask_files) != len(tile_files):
-        raise UserError(f"--tiles={tile_store}: {len(tile_files)} files, the mask store has {len(mask_files)}; {mend}")
+        raise UserError(
+            f"--tiles={tile_store}: {len(tile_files)} files, the mask store has {len(mask_files)}; {mend}"
+        )
     for masks, tiles in zip(mask_files, tile_files, strict=True):
         source, options = stores.read_source(tiles)
         if source != stores.digest(stores.read_entries(masks).fingerprint, options):

@@ -87,7 +87,9 @@ def _blur_inwards(photo: np.ndarray, box: Box) -> np.ndarray:
     amount = np.asarray(weight.filter(blur), np.float32)[..., None] / 255
     mean = photo[outside > 0].mean(axis=0)  # where the blur does not reach
     mixed = (np.asarray(colour.filter(blur), np.float32) + 0.02 * mean) / (amount + 0.02)
-    wide = Image.fromarray(mixed.clip(0, 255).astype(np.uint8)).resize(photo.shape[1::-1], Image.Resampling.BILINEAR)
+    wide = Image.fromarray(mixed.clip(0, 255).astype(np.uint8)).resize(
+        photo.shape[1::-1], Image.Resampling.BILINEAR
+    )
     return np.asarray(wide)
 
 
@@ -154,7 +156,9 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True, help="the folder the masks were made from")
     parser.add_argument("--masks", type=Path, default=Path("out/masks"), help="the mask store (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("out/tiles"), help="the tile store (%(default)s)")
-    parser.add_argument("--short-side", type=int, default=256, help="pixels; larger tiles shrink (%(default)s)")
+    parser.add_argument(
+        "--short-side", type=int, default=256, help="pixels; larger tiles shrink (%(default)s)"
+    )
     parser.add_argument("--quality", type=int, default=90, help="JPEG quality (%(default)s)")
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes (all CPUs)")
     args = parser.parse_args()

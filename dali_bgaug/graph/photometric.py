@@ -1,0 +1,114 @@
+"""Colour jitter, random grayscale and blur of a view, in torchvision's dialect.
+
+Jitter and grayscale are linear in RGB once the view's mean grey is known, so they are one 3x3 matrix and an
+offset per photo, applied by one operator:
+
+    brightness b, contrast c about the mean grey m, saturation s (blend with grey), hue h, in this order
+    x -> b c (G + s R(h) (I - G)) x + b (1 - c) m      grayscale: s = 0
+
+G projects on grey with Rec. 601 weights (as PIL and torchvision do), R(h) turns the chroma plane by h turns.
+
+What differs from torchvision's ColorJitter: the order of the four is fixed, not random; values are clipped
+once, at the end; hue turns the chroma plane (YIQ) instead of HSV's hexagon. Blur is a Gaussian cut at 3 sigma.
+"""
+
+from functools import partial
+
+import numpy as np
+from nvidia.dali import fn, types
+from nvidia.dali.data_node import DataNode
+from pydantic import Field
+
+from dali_bgaug.config import Options
+from dali_bgaug.graph.context import Context
+
+_GREY = np.array([0.299, 0.587, 0.114])
+_TO_YIQ = np.array([_GREY, [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
+_TO_GREY = np.tile(_GREY, (3, 1))
+_CHROMA = np.eye(3) - _TO_GREY
+_QUARTER_TURN = np.linalg.inv(_TO_YIQ) @ np.array([[0, 0, 0], [0, 0, 1], [0, -1, 0]]) @ _TO_YIQ
+
+
+class PhotometricOptions(Options):
+    """What a view looks like after its crop (MoCo-v2's defaults)."""
+
+    brightness: float = Field(default=0.4, ge=0)
+    """Factor drawn from [max(0, 1 - x), 1 + x]; likewise contrast and saturation."""
+    contrast: float = Field(default=0.4, ge=0)
+    saturation: float = Field(default=0.4, ge=0)
+    hue: float = Field(default=0.1, ge=0, le=0.5)
+    """Shift drawn from [-x, x], in turns."""
+    jitter_p: float = Field(default=0.8, ge=0, le=1)
+    grey_p: float = Field(default=0.2, ge=0, le=1)
+    blur_p: float = Field(default=0.5, ge=0, le=1)
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    """Range of the blur's standard deviation in pixels of the view (PIL's `radius`)."""
+
+
+def colour_matrix(
+    brightness: np.ndarray, contrast: np.ndarray, saturation: np.ndarray, hue: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The colour change as x -> matrix @ x + offset . mean(x): float32 [N, 3, 3] and [N, 3].
+
+    Factors are [N], hue in turns. `offset . mean` is added to each channel.
+    """
+    angle = 2 * np.pi * hue[:, None, None]
+    chroma = saturation[:, None, None] * (np.cos(angle) * _CHROMA + np.sin(angle) * _QUARTER_TURN)
+    matrix = (brightness * contrast)[:, None, None] * (_TO_GREY + chroma)
+    offset = (brightness * (1 - contrast))[:, None] * _GREY
+    return matrix.astype(np.float32), offset.astype(np.float32)
+
+
+def photometric(context: Context, name: str, view: DataNode, options: PhotometricOptions) -> DataNode:
+    """Jitter, grayscale and blur uint8 [H, W, 3]; each with its own probability per photo."""
+    if options.jitter_p > 0 or options.grey_p > 0:
+        view = _jitter(context, name, view, options)
+    if options.blur_p > 0:
+        view = _blur(context, name, view, options)
+    return view
+
+
+def _jitter(context: Context, name: str, view: DataNode, options: PhotometricOptions) -> DataNode:
+    draw = partial(_draw_colour, options, context.batch_size)
+    changed, matrix, offset = context.draw(f"{name}/colour", draw)
+    if changed:
+        result = colour(view, matrix, offset, context.device)
+    else:
+        result = view
+    return result
+
+
+def _draw_colour(
+    options: PhotometricOptions, count: int, rng: np.random.Generator, _: int
+) -> list[np.ndarray]:
+    """Whether a photo's colours change, and `colour_matrix`."""
+    jitter, grey = rng.random(count) < options.jitter_p, rng.random(count) < options.grey_p
+    brightness, contrast, saturation = (
+        np.where(jitter, rng.uniform(max(0.0, 1 - spread), 1 + spread, count), 1.0)
+        for spread in (options.brightness, options.contrast, options.saturation)
+    )
+    hue = np.where(jitter, rng.uniform(-options.hue, options.hue, count), 0.0)
+    return [jitter | grey, *colour_matrix(brightness, contrast, np.where(grey, 0.0, saturation), hue)]
+
+
+def colour(view: DataNode, matrix: DataNode, offset: DataNode, device: str) -> DataNode:
+    """Apply `colour_matrix` (nodes on the CPU) to uint8 [H, W, 3]."""
+    mean = fn.reductions.mean(view, axes=[0, 1])
+    if device == "cpu":
+        grey = fn.reductions.sum(mean * offset)
+        return fn.coord_transform(view, M=matrix, T=fn.stack(grey, grey, grey), dtype=types.UINT8)
+    # A named argument is on the CPU: taking the mean there would stall the GPU once a view.
+    grey = fn.reductions.sum(mean * offset.gpu())
+    return fn.cast(fn.coord_transform(view, M=matrix, dtype=types.FLOAT) + grey, dtype=types.UINT8)
+
+
+def _blur(context: Context, name: str, view: DataNode, options: PhotometricOptions) -> DataNode:
+    coin = context.coins(f"{name}/blur", options.blur_p)
+    sigma = context.uniform(f"{name}/sigma", *options.blur_sigma)
+    if coin:
+        result = fn.gaussian_blur(
+            view, sigma=sigma
+        )  # window sized by sigma: a fixed 23 costs several times more
+    else:
+        result = view
+    return result

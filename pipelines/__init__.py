@@ -1,0 +1,14 @@
+"""One DALI pipeline per method, assembled from the graph pieces of `dali_bgaug`.
+
+    from pipelines import LoaderConfig, build_loader
+
+    config   what a loader reads and how (LoaderConfig)
+    moco_v2  query, key and matched negative
+
+A new method is one file here. What pixels go through is in `dali_bgaug.graph`; training is in `train`.
+"""
+
+from pipelines.build import build_loader, build_pipeline
+from pipelines.config import LoaderConfig
+
+__all__ = ["LoaderConfig", "build_loader", "build_pipeline"]

@@ -1,0 +1,137 @@
+"""Config -> DALI pipeline -> loader."""
+
+import os
+from functools import partial
+from typing import Any
+
+from nvidia.dali import Pipeline, backend, pipeline_def
+
+from dali_bgaug.errors import UserError
+from dali_bgaug.graph.context import Context
+from dali_bgaug.graph.read import read
+from dali_bgaug.loader import Loader, Share
+from dali_bgaug.shards import Manifest, manifest_digest, open_shards
+from pipelines import moco_v2
+from pipelines.config import LoaderConfig
+
+METHODS = {"moco_v2": moco_v2}
+
+
+def build_loader(
+    config: LoaderConfig,
+    rank: int = 0,
+    world_size: int = 1,
+    *,
+    device_id: int | None = None,
+    with_sources: bool = False,
+) -> Loader:
+    """A loader of this rank's share of the data set.
+
+    Args:
+        config: what to read and which views to make.
+        rank, world_size: this process among all that train together.
+        device_id: the GPU, by default the local rank's; ignored on the CPU.
+        with_sources: batches also hold what views were made from (for contact sheets).
+
+    Raises:
+        UserError: shards missing or changed, a batch that the ranks cannot share, too few photos, no GPU.
+    """
+    if config.batch_size % world_size:
+        raise UserError(
+            f"data.batch_size={config.batch_size}: must be divisible by the number of ranks, {world_size}"
+        )
+    manifest = open_shards(config.shards, config.verify, "data.shards")
+    share = Share(manifest.samples, config.batch_size // world_size, rank, world_size)
+    if len(share) == 0:
+        raise UserError(
+            f"data.batch_size={config.batch_size}: the data set {config.shards} has {manifest.samples} photos, "
+            f"too few for one batch on {world_size} ranks; take a smaller batch"
+        )
+    _check(config, manifest, share)
+    device_id = choose_device(config.device, device_id)
+    names: list[str] = []
+
+    def build(checkpoint: bytes | None) -> Pipeline:
+        pipeline, names[:] = build_pipeline(
+            config, manifest, share, device_id=device_id, with_sources=with_sources, checkpoint=checkpoint
+        )
+        return pipeline
+
+    identity = {
+        "data": manifest_digest(config.shards),
+        "config": config.model_dump_json(exclude={"shards", "threads", "prefetch", "verify"}),
+        "world_size": world_size,
+        "rank": rank,
+    }
+    return Loader(build, names, share, identity)
+
+
+def _check(config: LoaderConfig, manifest: Manifest, share: "Share") -> None:
+    if config.background.kind != "none" and share.batch_size < 2:
+        raise UserError(
+            f"data.batch_size={config.batch_size}: a rank needs two photos at least to swap backgrounds"
+        )
+    if config.background.uses_tiles and manifest.donors < 2:
+        raise UserError(
+            f"data.shards={config.shards}: {manifest.donors} photos can lend a background, two are needed; "
+            "look at the masks (all empty or full-frame?)"
+        )
+
+
+def choose_device(device: str, device_id: int | None) -> int | None:
+    """The GPU's number, or None for the CPU."""
+    if device == "cpu":
+        return None
+    count = backend.GetCUDADeviceCount()
+    if count == 0:
+        if device == "gpu":
+            raise UserError("data.device=gpu: no GPU found; use data.device=cpu, or auto")
+        return None
+    return int(os.environ.get("LOCAL_RANK", 0)) if device_id is None else device_id
+
+
+def build_pipeline(
+    config: LoaderConfig,
+    manifest: Manifest,
+    share: Share,
+    *,
+    device_id: int | None,
+    with_sources: bool = False,
+    checkpoint: bytes | None = None,
+) -> tuple[Pipeline, list[str]]:
+    """Define the DALI pipeline of one rank; nothing is built or read yet. Returns it and its outputs' names."""
+    context = Context("cpu" if device_id is None else "gpu", config.seed, share.rank, share.batch_size)
+    method = METHODS[config.pipeline]
+    names: list[str] = []
+
+    @pipeline_def(
+        batch_size=share.batch_size,
+        num_threads=config.threads or default_threads(),
+        device_id=device_id,
+        seed=context.seed_of("pipeline"),
+        prefetch_queue_depth=config.prefetch,
+        enable_conditionals=True,
+        enable_checkpointing=True,
+        checkpoint=checkpoint,
+    )
+    def define() -> tuple[Any, ...]:
+        sample = read(context, config.shards, manifest, config.reader, share.world_size, method.needs(config))
+        strength = partial(_strength, config, share)
+        outputs = method.graph(context, config, sample, manifest.mask_size, strength, with_sources)
+        outputs["cls"] = sample["cls"]
+        names[:] = outputs
+        return tuple(outputs.values())
+
+    return define(), names
+
+
+def _strength(config: LoaderConfig, share: Share, iteration: int) -> float:
+    """The background warm-up: rises linearly from 0 to 1."""
+    batches = config.background.warmup_epochs * share.padded_batches
+    return min(1.0, iteration / batches) if batches else 1.0
+
+
+def default_threads() -> int:
+    """The CPUs this process may use, shared out among the ranks of this machine."""
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(1, len(os.sched_getaffinity(0)) // ranks)

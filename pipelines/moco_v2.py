@@ -1,0 +1,151 @@
+"""MoCo-v2's views: query, key, and with BG_Swaps the matched negative.
+
+Order: crop and flip, jitter, grayscale, blur, background, normalise.
+
+The negative is n = m r + (1 - m) q with probability p_neg, else n = r: q the finished query, m its foreground mask, r a
+random image. r is the *key view of another photo of the batch before its background is replaced*: it has a crop, a flip
+and a photometric draw of its own already, and costs a copy instead of a third view.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from nvidia.dali import fn, types
+from nvidia.dali.data_node import DataNode
+
+from dali_bgaug.graph import background, inspect, masks
+from dali_bgaug.graph.context import Context, constant
+from dali_bgaug.graph.crop import crop, normalise, windows
+from dali_bgaug.graph.photometric import photometric
+from pipelines.config import LoaderConfig
+
+VIEWS = ("query", "key")
+
+
+def needs(config: LoaderConfig) -> list[str]:
+    """The components of a sample this configuration reads."""
+    kind = config.background.kind
+    masked = kind != "none" or config.crop.fg_min > 0
+    return [
+        "jpg",
+        "cls",
+        *(["mask"] if masked else []),
+        *(["tile.jpg"] if kind in ("random", "swaps") else []),
+    ]
+
+
+def graph(
+    context: Context,
+    config: LoaderConfig,
+    sample: dict[str, DataNode],
+    mask_size: int,
+    strength: Callable[[int], float],
+    with_sources: bool = False,
+) -> dict[str, DataNode]:
+    """Define the views.
+
+    Args:
+        context: backend and seeds.
+        config: which views.
+        sample: encoded components, uint8 [bytes] on the CPU (see `needs`).
+        mask_size: side of the masks in pixels.
+        strength: iteration -> factor in [0, 1] on the background probabilities.
+        with_sources: also give what the views were made from, for contact sheets.
+
+    Returns:
+        query, key (and negative for swaps): normalised [size, size, 3]; replaced: bool [views], whether the
+        background was replaced; with_sources: photo, mask, tile (uint8 thumbnails), window float32 [views, 4].
+    """
+    packed = sample.get("mask")
+    image = fn.decoders.image(
+        sample["jpg"], device=context.decoder, output_type=types.RGB, hw_decoder_load=config.hw_decoder_load
+    )
+    shape = fn.peek_image_shape(sample["jpg"])  # as decoded: EXIF orientation applied
+    masked = packed if config.crop.fg_min > 0 else None
+    window = windows(context, "windows", shape, [config.crop] * len(VIEWS), masked, mask_size)
+    if packed is not None:
+        packed = context.to_device(packed)
+    clean = [
+        photometric(context, name, crop(image, window[number], config.crop.size), config.photometric)
+        for number, name in enumerate(VIEWS)
+    ]
+    options = config.background
+    replace = constant(np.zeros(len(VIEWS)), bool, "cpu")
+    outputs = dict(zip(VIEWS, clean))
+    if options.kind != "none":
+        replace = context.coins("replace", options.p_pos, len(VIEWS), strength=strength)
+        donor, tile_window = None, None
+        if options.uses_tiles:
+            donor, tile_window, replace = background.donors(
+                context, sample["tile.jpg"], shape, replace, config.crop
+            )
+        swaps = options.kind == "swaps"
+        matched = context.coins("matched", options.p_neg, strength=strength) if swaps else None
+        for number, name in enumerate(VIEWS):
+            tile = None
+            if donor is not None:
+                tile = (fn.permute_batch(sample["tile.jpg"], indices=donor[number]), tile_window[number])
+            coin = replace[number]
+            negative = swaps and name == "query"
+            wanted = coin | matched if negative else coin
+            mask = _mask_where(context, config, wanted, packed, mask_size, window[number])
+            outputs[name] = _replace(context, config, name, coin, clean[number], tile, mask)
+            if negative:
+                outputs["negative"] = _negative(context, matched, clean[1], outputs["query"], mask)
+    outputs = {name: normalise(view, config.normalise, config.half) for name, view in outputs.items()}
+    outputs["replaced"] = replace
+    if with_sources:
+        outputs |= inspect.sources(context, image, packed, mask_size, sample.get("tile.jpg"))
+        outputs["window"] = window
+    return outputs
+
+
+def _mask_where(
+    context: Context,
+    config: LoaderConfig,
+    wanted: DataNode,
+    packed: DataNode,
+    mask_size: int,
+    window: DataNode,
+) -> DataNode:
+    """The view's mask where it is wanted; elsewhere a stand-in that nobody reads."""
+    if wanted:
+        mask = masks.view_mask(packed, mask_size, window, config.crop.size, context.device)
+    else:
+        mask = constant(np.zeros((1, 1, 1)), np.uint8, context.device, layout="HWC")
+    return mask
+
+
+def _replace(
+    context: Context,
+    config: LoaderConfig,
+    name: str,
+    replace: DataNode,
+    view: DataNode,
+    tile: tuple[DataNode, DataNode] | None,
+    mask: DataNode,
+) -> DataNode:
+    """The view with its background replaced where the coin says so; tile: encoded, and its window."""
+    if replace:
+        if tile is None:
+            behind = background.grey_level(context, f"{name}/background")
+        else:
+            behind = background.donor_view(
+                context, f"{name}/background", *tile, config.crop.size, config.photometric
+            )
+        result = background.composite(view, behind, mask, context.device)
+    else:
+        result = view
+    return result
+
+
+def _negative(
+    context: Context, matched: DataNode, keys: DataNode, query: DataNode, mask: DataNode
+) -> DataNode:
+    """BG_Swaps' extra negative: another photo, with the query's background where the coin says so."""
+    random_image = fn.permute_batch(keys, indices=background.others(context, "negative"))
+    if matched:
+        result = background.composite(random_image, query, mask, context.device)
+    else:
+        result = random_image
+    return result

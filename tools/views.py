@@ -1,0 +1,89 @@
+"""Draw a contact sheet: what each photo of a batch becomes. One row a photo: photo, mask, tile, views.
+
+    python -m tools.views --config configs/moco_v2_demo.yaml [key=value …] --out out/views.png
+
+The windows of the views are drawn on the photo; a view whose background was replaced has a coloured frame.
+"""
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.patches import Rectangle
+
+from dali_bgaug.config import override, read_yaml, validate
+from dali_bgaug.errors import UserError
+from dali_bgaug.files import atomic
+from pipelines import LoaderConfig, build_loader
+from tools._cli import run
+
+COLOURS = ("tab:orange", "tab:cyan")
+SOURCES, VIEWS = ("photo", "mask", "tile"), ("query", "key", "negative")
+
+
+def draw_views(config: LoaderConfig, path: Path, rows: int = 8) -> None:
+    """Write the sheet of the first batch as PNG; rows with a replaced background come first."""
+    with build_loader(config, with_sources=True) as loader:
+        batch = {name: tensor.cpu() for name, tensor in next(iter(loader)).items()}
+    order = torch.argsort(batch["replaced"].sum(dim=1), descending=True, stable=True)[:rows]
+    columns = [name for name in (*SOURCES, *VIEWS) if name in batch]
+    figure, axes = plt.subplots(
+        len(order),
+        len(columns),
+        figsize=(1.6 * len(columns), 1.6 * len(order)),
+        squeeze=False,
+        layout="compressed",
+    )
+    for row, sample in enumerate(order.tolist()):
+        for axis, name in zip(axes[row], columns, strict=True):
+            picture = batch[name][sample]
+            axis.imshow(picture.numpy() if name in SOURCES else _denormalise(picture, config))
+            axis.set(xticks=[], yticks=[], title=name if row == 0 else "")
+            if name == "photo":
+                _draw_windows(axis, picture.shape, batch["window"][sample].numpy())
+            if name in VIEWS[:2]:
+                view = VIEWS.index(name)
+                replaced = bool(batch["replaced"][sample, view])
+                for spine in axis.spines.values():
+                    spine.set(color=COLOURS[view] if replaced else "none", linewidth=3)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+    plt.close(figure)
+
+
+def _denormalise(view: torch.Tensor, config: LoaderConfig) -> np.ndarray:
+    """Float [3, H, W] -> values in [0, 1], [H, W, 3]."""
+    pixels = view.permute(1, 2, 0).float().numpy()
+    return (pixels * config.normalise.std + config.normalise.mean).clip(0, 1)
+
+
+def _draw_windows(axis: plt.Axes, shape: torch.Size, windows: np.ndarray) -> None:
+    height, width = shape[:2]
+    for (y0, x0, y1, x1), colour in zip(windows, COLOURS, strict=True):
+        corner, size = (x0 * width - 0.5, y0 * height - 0.5), ((x1 - x0) * width, (y1 - y0) * height)
+        axis.add_patch(Rectangle(corner, *size, fill=False, color=colour, linewidth=1.5))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tools.views", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--config", type=Path, default=Path("configs/moco_v2_demo.yaml"), help="(%(default)s)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("out/views.png"), help="the picture (%(default)s)")
+    parser.add_argument("--rows", type=int, default=8, help="photos (%(default)s)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values of the config to override")
+    args = parser.parse_args()
+    values = override(read_yaml(args.config), args.overrides).get("data")
+    if values is None:
+        raise UserError(f"{args.config}: has no 'data' section; give a recipe of configs/")
+    draw_views(validate(LoaderConfig, values, f"{args.config}: data"), args.out, args.rows)
+    print(args.out)
+
+
+if __name__ == "__main__":
+    run(main)
