@@ -55,8 +55,9 @@ class CropOptions(Options):
 def coverage(packed: np.ndarray, mask_size: int) -> np.ndarray:
     """Foreground pixels in each cell: bit-packed masks uint8 [N, S*S/8] -> float32 [N, S/8, S/8], 0..64."""
     grid = mask_size // CELL
-    rows = np.bitwise_count(packed).reshape(-1, grid, CELL, grid)
-    return rows.sum(axis=2, dtype=np.uint8).astype(np.float32)
+    # A cell's row has 0..8 bits, so bytes never overflow: eight of them are added as one 64-bit number.
+    lanes = np.bitwise_count(packed).view(np.uint64).reshape(-1, grid, CELL, grid // 8)
+    return lanes.sum(axis=2, dtype=np.uint64).view(np.uint8).reshape(-1, grid, grid).astype(np.float32)
 
 
 def choose_windows(
@@ -94,11 +95,7 @@ def choose_windows(
 
     accepted = (h <= height) & (w <= width)
     if cells is not None:
-        least = np.array([crop.fg_min for crop in crops], np.float32)
-        asking = np.flatnonzero(least)
-        # The margin is for float32 sums: a window of the whole photo must satisfy fg_min = 1.
-        enough = foreground_share(box[:, asking], cells) >= least[asking, None] * (1 - 1e-5)
-        accepted[:, asking] &= enough
+        _reject(accepted, box, np.array([crop.fg_min for crop in crops], np.float32), cells)
     first = accepted.argmax(axis=-1)[..., None, None]
     chosen = np.take_along_axis(box, first, axis=2)[:, :, 0]
     central = _central(height, width, crops)
@@ -107,24 +104,39 @@ def choose_windows(
     return np.where(flip, chosen[..., [0, 3, 2, 1]], chosen).astype(np.float32)
 
 
-def foreground_share(box: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """The fraction of the foreground inside each box; 1 where a photo has no foreground.
+def _reject(accepted: np.ndarray, box: np.ndarray, fg_min: np.ndarray, cells: np.ndarray) -> None:
+    """Strike out, in place, accepted windows with too little foreground: bool [N, views, draws].
 
-    box: [N, views, draws, 4] as fractions of the photo; cells: [N, grid, grid]. Returns [N, views, draws].
+    Only the first accepted window matters, and most are good: the foreground is counted in first windows only, and
+    again for the few photos whose window was struck out.
     """
-    count, grid, _ = cells.shape
+    photo, view = np.nonzero(accepted.any(axis=-1) & (fg_min > 0))
+    while len(photo):
+        draw = accepted[photo, view].argmax(axis=-1)
+        # The margin is for float32 sums: a window of the whole photo must satisfy fg_min = 1.
+        good = foreground_share(box[photo, view, draw], cells[photo]) >= fg_min[view] * (1 - 1e-5)
+        accepted[photo[~good], view[~good], draw[~good]] = False
+        left = ~good & accepted[photo, view].any(axis=-1)
+        photo, view = photo[left], view[left]
+
+
+def foreground_share(box: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """The fraction of the foreground inside each box: [N]; 1 where a photo has no foreground.
+
+    box: [N, 4] as fractions of the photo; cells: [N, grid, grid].
+    """
+    grid = cells.shape[-1]
     edges = np.arange(grid, dtype=np.float32)
-    flat = box.reshape(count, -1, 4, 1).astype(np.float32) * grid
+    y0, x0, y1, x1 = box.T[..., None].astype(np.float32) * grid
 
     def overlap(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """The part of each cell inside each interval: [N, boxes, grid]."""
+        """The part of each cell inside each interval: [N, grid]."""
         return np.maximum(np.minimum(end, edges + 1) - np.maximum(start, edges), 0)
 
-    columns = overlap(flat[:, :, 0], flat[:, :, 2]) @ cells
-    inside = (columns * overlap(flat[:, :, 1], flat[:, :, 3])).sum(axis=-1)
-    total = cells.sum(axis=(1, 2))[:, None]
-    share = np.where(total > 0, inside / np.maximum(total, 1), 1)
-    return share.reshape(box.shape[:-1])
+    columns = (overlap(y0, y1)[:, None] @ cells)[:, 0]
+    inside = (columns * overlap(x0, x1)).sum(axis=-1)
+    total = cells.sum(axis=(1, 2))
+    return np.where(total > 0, inside / np.maximum(total, 1), 1)
 
 
 def _ranges(pairs: list[tuple[float, float]]) -> np.ndarray:

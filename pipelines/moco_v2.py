@@ -10,12 +10,12 @@ and a photometric draw of its own already, and costs a copy instead of a third v
 from collections.abc import Callable
 
 import numpy as np
-from nvidia.dali import fn, types
+from nvidia.dali import fn
 from nvidia.dali.data_node import DataNode
 
 from dali_bgaug.graph import background, inspect, masks
 from dali_bgaug.graph.context import Context, constant
-from dali_bgaug.graph.crop import crop, normalise, windows
+from dali_bgaug.graph.crop import Window, crop, decode, normalise, split_windows, windows
 from dali_bgaug.graph.photometric import photometric
 from pipelines.config import LoaderConfig
 
@@ -57,39 +57,42 @@ def graph(
         background was replaced; with_sources: photo, mask, tile (uint8 thumbnails), window float32 [views, 4].
     """
     packed = sample.get("mask")
-    image = fn.decoders.image(
-        sample["jpg"], device=context.decoder, output_type=types.RGB, hw_decoder_load=config.hw_decoder_load
-    )
+    image = decode(context, sample["jpg"], config.hw_decoder_load)
     shape = fn.peek_image_shape(sample["jpg"])  # as decoded: EXIF orientation applied
     masked = packed if config.crop.fg_min > 0 else None
-    window = windows(context, "windows", shape, [config.crop] * len(VIEWS), masked, mask_size)
+    window = windows(context, shape, [config.crop] * len(VIEWS), masked, mask_size)
+    window_of = split_windows(window, len(VIEWS))
     if packed is not None:
         packed = context.to_device(packed)
     clean = [
-        photometric(context, name, crop(image, window[number], config.crop.size), config.photometric)
+        photometric(context, name, crop(image, window_of[number], config.crop.size), config.photometric)
         for number, name in enumerate(VIEWS)
     ]
     options = config.background
     replace = constant(np.zeros(len(VIEWS)), bool, "cpu")
     outputs = dict(zip(VIEWS, clean))
     if options.kind != "none":
-        replace = context.coins("replace", options.p_pos, len(VIEWS), strength=strength)
-        donor, tile_window = None, None
         if options.uses_tiles:
-            donor, tile_window, replace = background.donors(
-                context, sample["tile.jpg"], shape, replace, config.crop
+            tile = sample["tile.jpg"]
+            replace, donor, tile_window = background.donors(
+                context, tile, shape, len(VIEWS), config.crop, options.p_pos, strength
             )
+            tile_window_of = split_windows(tile_window, len(VIEWS))
+            tiles = [
+                (fn.permute_batch(tile, indices=donor[number]), tile_window_of[number])
+                for number in range(len(VIEWS))
+            ]
+        else:
+            replace = context.coins("replace", options.p_pos, len(VIEWS), strength=strength)
+            tiles = [None] * len(VIEWS)
         swaps = options.kind == "swaps"
         matched = context.coins("matched", options.p_neg, strength=strength) if swaps else None
         for number, name in enumerate(VIEWS):
-            tile = None
-            if donor is not None:
-                tile = (fn.permute_batch(sample["tile.jpg"], indices=donor[number]), tile_window[number])
             coin = replace[number]
             negative = swaps and name == "query"
             wanted = coin | matched if negative else coin
-            mask = _mask_where(context, config, wanted, packed, mask_size, window[number])
-            outputs[name] = _replace(context, config, name, coin, clean[number], tile, mask)
+            mask = _mask_where(context, config, wanted, packed, mask_size, window_of[number])
+            outputs[name] = _replace(context, config, name, coin, clean[number], tiles[number], mask)
             if negative:
                 outputs["negative"] = _negative(context, matched, clean[1], outputs["query"], mask)
     outputs = {name: normalise(view, config.normalise, config.half) for name, view in outputs.items()}
@@ -106,7 +109,7 @@ def _mask_where(
     wanted: DataNode,
     packed: DataNode,
     mask_size: int,
-    window: DataNode,
+    window: Window,
 ) -> DataNode:
     """The view's mask where it is wanted; elsewhere a stand-in that nobody reads."""
     if wanted:
@@ -122,7 +125,7 @@ def _replace(
     name: str,
     replace: DataNode,
     view: DataNode,
-    tile: tuple[DataNode, DataNode] | None,
+    tile: tuple[DataNode, Window] | None,
     mask: DataNode,
 ) -> DataNode:
     """The view with its background replaced where the coin says so; tile: encoded, and its window."""
@@ -131,7 +134,12 @@ def _replace(
             behind = background.grey_level(context, f"{name}/background")
         else:
             behind = background.donor_view(
-                context, f"{name}/background", *tile, config.crop.size, config.photometric
+                context,
+                f"{name}/background",
+                *tile,
+                config.crop.size,
+                config.photometric,
+                config.hw_decoder_load,
             )
         result = background.composite(view, behind, mask, context.device)
     else:

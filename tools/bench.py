@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nvidia.dali import Pipeline, fn, pipeline_def, types
+from nvidia.dali import Pipeline, pipeline_def
 from tqdm import tqdm
 
 from dali_bgaug.config import override, validate
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
 from dali_bgaug.graph.context import Context
+from dali_bgaug.graph.crop import decode as decode_photo
 from dali_bgaug.graph.read import read
 from dali_bgaug.loader import Share
 from dali_bgaug.shards import Manifest, open_shards
@@ -57,9 +58,7 @@ def _partial(
         photo = read(context, config.shards, manifest, config.reader, 1, ["jpg"])["jpg"]
         if not decode:
             return photo
-        return fn.decoders.image(
-            photo, device=context.decoder, output_type=types.RGB, hw_decoder_load=config.hw_decoder_load
-        )
+        return decode_photo(context, photo, config.hw_decoder_load)
 
     return define()
 

@@ -7,17 +7,18 @@
 A donor is chosen while tiles are still encoded; only the tiles of views that use one are decoded.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-from nvidia.dali import fn, types
+from nvidia.dali import fn
 from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import do_not_convert
 from pydantic import Field
 
 from dali_bgaug.config import Options
-from dali_bgaug.graph.context import Context, constant, of_batch
-from dali_bgaug.graph.crop import crop
+from dali_bgaug.graph.context import Context, constant
+from dali_bgaug.graph.crop import Window, crop, decode
 from dali_bgaug.graph.photometric import PhotometricOptions, photometric
 from dali_bgaug.windows import UNIFORMS, CropOptions, choose_windows
 
@@ -55,9 +56,15 @@ def choose_donors(uniforms: np.ndarray, usable: np.ndarray) -> np.ndarray:
 
 @do_not_convert
 def donors(
-    context: Context, tile: DataNode, shape: DataNode, coins: DataNode, options: CropOptions
+    context: Context,
+    tile: DataNode,
+    shape: DataNode,
+    views: int,
+    crop: CropOptions,
+    p: float,
+    strength: Callable[[int], float],
 ) -> tuple[DataNode, DataNode, DataNode]:
-    """Draw for two views whose tile each gets, and which window of it.
+    """Draw for each view whether its background is replaced, by whose tile, and by which window of it.
 
     A flagged photo has an empty tile and is never chosen. Where a batch has no other donor the background stays.
     A tile has its photo's proportions, so the window's law needs no decoding.
@@ -66,36 +73,29 @@ def donors(
         context: backend and seeds.
         tile: encoded, uint8 [bytes].
         shape: the photo's height and width, int64 [2 or 3].
-        coins: bool [views], whether the background is to be replaced.
-        options: the view's; the window has no foreground constraint.
+        views: how many.
+        crop: a view's; the window of a tile has no foreground constraint.
+        p, strength: probability, and a factor on it that depends on the iteration.
 
     Returns:
-        int32 [views], the donor's place in the batch; float32 [views, 4], the window; bool [views], whether the
-        background is replaced.
+        bool [views], whether the background is replaced; int32 [views], the donor's place in the batch;
+        float32 [views, 4], the window.
     """
-    views = 2
-    crops = [options.model_copy(update={"fg_min": 0.0})] * views
-    pick = context.uniform("donor", 0.0, 1.0, views)
-    look = context.uniform("donor/window", 0.0, 1.0, views, UNIFORMS)
+    free = crop.model_copy(update={"fg_min": 0.0})
 
     def choose(
-        tiles: list[np.ndarray],
-        shapes: list[np.ndarray],
-        coins: list[np.ndarray],
-        pick: list[np.ndarray],
-        look: list[np.ndarray],
+        rng: np.random.Generator, iteration: int, tiles: list[np.ndarray], shapes: list[np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        chosen = choose_donors(np.stack(pick), np.array([len(tile) > 0 for tile in tiles]))
-        found, index = chosen >= 0, np.maximum(chosen, 0)
-        height, width = np.stack(shapes)[:, :2].T
-        # One view at a time: each has another donor, of other proportions.
-        window = [
-            choose_windows(np.stack(look)[:, v : v + 1], height[index[:, v]], width[index[:, v]], crops[:1])
-            for v in range(views)
-        ]
-        return index, np.concatenate(window, axis=1), np.stack(coins) & found
+        count = len(tiles)
+        coins = rng.random((count, views)) < p * strength(iteration)
+        chosen = choose_donors(rng.random((count, views)), np.array([len(tile) > 0 for tile in tiles]))
+        index = np.maximum(chosen, 0)
+        height, width = np.stack(shapes)[index.ravel(), :2].T
+        uniforms = rng.random((count * views, 1, UNIFORMS), np.float32)
+        window = choose_windows(uniforms, height, width, [free]).reshape(count, views, 4)
+        return coins & (chosen >= 0), index, window
 
-    return of_batch(choose, tile, shape, coins, pick, look, outputs=3)
+    return context.of_batch("donors", choose, tile, shape, outputs=3)
 
 
 @do_not_convert
@@ -116,17 +116,22 @@ def grey_level(context: Context, name: str) -> DataNode:
 
 
 def donor_view(
-    context: Context, name: str, tile: DataNode, window: DataNode, size: int, look: PhotometricOptions
+    context: Context,
+    name: str,
+    tile: DataNode,
+    window: Window,
+    size: int,
+    look: PhotometricOptions,
+    hw_decoder_load: float,
 ) -> DataNode:
     """BG_Random: a donor's tile treated like a view, with its own crop, flip and photometric draw.
 
     uint8 [size, size, 3].
     """
-    image = fn.decoders.image(tile, device=context.decoder, output_type=types.RGB)
-    return photometric(context, name, crop(image, window, size), look)
+    return photometric(context, name, crop(decode(context, tile, hw_decoder_load), window, size), look)
 
 
 def composite(foreground: DataNode, background: DataNode, mask: DataNode, device: str) -> DataNode:
     """mask * foreground + (1 - mask) * background, uint8 [H, W, 3]; mask is uint8 [H, W, 1] of 0 and 1."""
     one = constant(1, np.uint8, device)
-    return fn.cast(foreground * mask + background * (one - mask), dtype=types.UINT8)
+    return foreground * mask + background * (one - mask)

@@ -2,7 +2,6 @@
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,19 +13,17 @@ Draw = Callable[[np.random.Generator, int], list[np.ndarray]]
 """(generator, iteration) -> arrays whose first axis is the batch."""
 
 
-@dataclass(frozen=True)
 class Context:
-    """What every graph piece needs to know.
+    """What every graph piece needs to know; one for each graph.
 
     Random numbers are a function of (seed, rank, name, iteration) and nothing else: two ranks never share a
     stream, a new operator does not change another's, and a resumed run needs no generator's state.
     """
 
-    device: str
-    """"cpu" or "gpu": where pixels are."""
-    seed: int
-    rank: int
-    batch_size: int
+    def __init__(self, device: str, seed: int, rank: int, batch_size: int) -> None:
+        """device: "cpu" or "gpu", where pixels are; batch_size: this rank's."""
+        self.device, self.seed, self.rank, self.batch_size = device, seed, rank, batch_size
+        self._iteration: DataNode | None = None
 
     @property
     def decoder(self) -> str:
@@ -38,13 +35,15 @@ class Context:
         words = [self.seed, self.rank if rank is None else rank, zlib.crc32(name.encode())]
         return int(np.random.SeedSequence(words).generate_state(1)[0]) % (2**31 - 1) + 1
 
+    def _generator(self, name: str, iteration: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, self.rank, zlib.crc32(name.encode()), iteration])
+
     @do_not_convert
     def draw(self, name: str, function: Draw) -> list[DataNode]:
         """The arrays `function` draws for each batch, as nodes on the CPU: one sample of each per photo."""
-        words = [self.seed, self.rank, zlib.crc32(name.encode())]
 
         def of_batch(info: Any) -> list[np.ndarray]:
-            return function(np.random.default_rng([*words, info.iteration]), info.iteration)
+            return function(self._generator(name, info.iteration), info.iteration)
 
         probe = function(np.random.default_rng(0), 0)
         nodes = fn.external_source(
@@ -58,11 +57,24 @@ class Context:
         return list(nodes)
 
     @do_not_convert
-    def uniform(self, name: str, low: float, high: float, *shape: int) -> DataNode:
-        """U[low, high), float32, a scalar or of `shape`, on the CPU."""
-        size = (self.batch_size, *shape)
-        [node] = self.draw(name, lambda rng, _: [rng.uniform(low, high, size).astype(np.float32)])
-        return node
+    def of_batch(self, name: str, function: Callable[..., Any], *inputs: DataNode, outputs: int = 1) -> Any:
+        """NumPy on small CPU nodes, one call a batch, for what depends on the photos.
+
+        `function(rng, iteration, *columns)` gets each input as a list of arrays and returns an array whose first axis
+        is the batch (a tuple of them if `outputs` > 1).
+        """
+        if self._iteration is None:
+            shape = (self.batch_size,)
+            [self._iteration] = self.draw("iteration", lambda _, i: [np.full(shape, i, np.int32)])
+
+        def call(iterations: list[np.ndarray], *columns: list[np.ndarray]) -> Any:
+            iteration = int(iterations[0])
+            results = function(self._generator(name, iteration), iteration, *columns)
+            return list(results) if outputs == 1 else tuple(list(result) for result in results)
+
+        return fn.python_function(
+            self._iteration, *inputs, function=call, batch_processing=True, num_outputs=outputs
+        )
 
     @do_not_convert
     def coins(
@@ -98,14 +110,3 @@ _DALI_TYPES = {
 def constant(value: Any, dtype: Any, device: str, layout: str | None = None) -> DataNode:
     """The same array in every sample."""
     return types.Constant(np.asarray(value, dtype), device=device, layout=layout)
-
-
-@do_not_convert
-def of_batch(function: Callable[..., Any], *inputs: DataNode, outputs: int = 1) -> Any:
-    """NumPy arithmetic on small CPU nodes, one call a batch: lists of arrays in, arrays [N, ...] out."""
-
-    def call(*columns: list[np.ndarray]) -> Any:
-        results = function(*columns)
-        return list(results) if outputs == 1 else tuple(list(result) for result in results)
-
-    return fn.python_function(*inputs, function=call, batch_processing=True, num_outputs=outputs)

@@ -1,6 +1,7 @@
 """Windows, a window of a photo -> a view, a finished view -> the network's input."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from nvidia.dali import fn, types
@@ -8,7 +9,7 @@ from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import do_not_convert
 
 from dali_bgaug.config import Options
-from dali_bgaug.graph.context import Context, of_batch
+from dali_bgaug.graph.context import Context
 from dali_bgaug.windows import UNIFORMS, CropOptions, choose_windows, coverage
 
 
@@ -19,42 +20,60 @@ class NormaliseOptions(Options):
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
+def decode(context: Context, encoded: DataNode, hw_decoder_load: float = 0.65) -> DataNode:
+    """JPEG bytes -> uint8 [H, W, 3], EXIF orientation applied."""
+    image = fn.decoders.image(
+        encoded, device=context.decoder, output_type=types.RGB, hw_decoder_load=hw_decoder_load
+    )
+    # In an `if` branch that no photo takes, the decoder's empty batch has no dimensions; what follows needs them.
+    return fn.reshape(image, layout="HWC")
+
+
+class Window(NamedTuple):
+    """A window as fractions of the image: two nodes, float32 [2] on the CPU, (y, x). start x > end x mirrors."""
+
+    start: DataNode
+    end: DataNode
+
+
+def split_windows(node: DataNode, views: int) -> list[Window]:
+    """float32 [views, 4] -> a window per view."""
+    return [Window(node[view, 0:2], node[view, 2:4]) for view in range(views)]
+
+
 @do_not_convert
 def windows(
     context: Context,
-    name: str,
     shape: DataNode,
     crops: Sequence[CropOptions],
     packed: DataNode | None = None,
     mask_size: int = 0,
 ) -> DataNode:
-    """One window per view (see `dali_bgaug.windows`): float32 [views, 4] on the CPU.
+    """Choose one window per view (see `dali_bgaug.windows`): float32 [views, 4] on the CPU.
 
     shape: the photo's height and width, int64 [2 or 3] on the CPU. packed: its bit-packed mask on the CPU; None
     where no view has an fg_min.
     """
-    uniforms = context.uniform(name, 0.0, 1.0, len(crops), UNIFORMS)
 
-    def choose(uniforms: list[np.ndarray], shapes: list[np.ndarray], *masks: list[np.ndarray]) -> np.ndarray:
-        size = np.stack(shapes)
+    def choose(rng: np.random.Generator, _: int, shapes: list[np.ndarray], *masks: list[np.ndarray]) -> np.ndarray:
+        height, width = np.stack(shapes)[:, :2].T
         cells = coverage(np.stack(masks[0]), mask_size) if masks else None
-        return choose_windows(np.stack(uniforms), size[:, 0], size[:, 1], crops, cells)
+        uniforms = rng.random((len(shapes), len(crops), UNIFORMS), np.float32)
+        return choose_windows(uniforms, height, width, crops, cells)
 
-    inputs = [uniforms, shape] if packed is None else [uniforms, shape, packed]
-    return of_batch(choose, *inputs)
+    return context.of_batch("windows", choose, shape, *([] if packed is None else [packed]))
 
 
-def crop(image: DataNode, window: DataNode, size: int) -> DataNode:
+def crop(image: DataNode, window: Window, size: int) -> DataNode:
     """Cut `window` out of uint8 [H, W, C] and resize it to [size, size, C]: antialiased, bilinear.
 
-    window: float32 [4] on the CPU: y0, x0, y1, x1 as fractions of the image, so one window serves a photo and
-    its square mask. x0 > x1 mirrors. Pixels outside the window do not enter, as when cropping first.
+    One window serves a photo and its square mask. Pixels outside the window do not enter, as when cropping first.
     """
     return fn.resize(
         image,
         size=[size, size],
-        roi_start=window[0:2],
-        roi_end=window[2:4],
+        roi_start=window.start,
+        roi_end=window.end,
         roi_relative=True,
         antialias=True,
         interp_type=types.INTERP_LINEAR,

@@ -1,10 +1,11 @@
 """What views were made from, as small pictures for contact sheets."""
 
 import numpy as np
-from nvidia.dali import fn, types
+from nvidia.dali import fn
 from nvidia.dali.data_node import DataNode
 
 from dali_bgaug.graph.context import Context, constant
+from dali_bgaug.graph.crop import decode
 from dali_bgaug.graph.masks import unpack
 
 THUMBNAIL = 160
@@ -17,7 +18,7 @@ def sources(
     left out, and a flagged photo's tile is black."""
     found = {"photo": _thumbnail(image)}
     if packed is not None:
-        grey = _thumbnail(unpack(packed, mask_size, context.device))
+        grey = _thumbnail(unpack(packed, mask_size, context.device)) * constant(255, np.uint8, context.device)
         found["mask"] = fn.cat(grey, grey, grey, axis=2)
     if tile is not None:
         found["tile"] = _tile(context, tile)
@@ -30,7 +31,7 @@ def _thumbnail(image: DataNode) -> DataNode:
 
 def _tile(context: Context, tile: DataNode) -> DataNode:
     if tile.shape()[0] > 0:
-        result = _thumbnail(fn.decoders.image(tile, device=context.decoder, output_type=types.RGB))
+        result = _thumbnail(decode(context, tile))
     else:
         result = constant(np.zeros((THUMBNAIL, THUMBNAIL, 3)), np.uint8, context.device, "HWC")
     return result

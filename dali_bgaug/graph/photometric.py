@@ -61,34 +61,34 @@ def colour_matrix(
 
 def photometric(context: Context, name: str, view: DataNode, options: PhotometricOptions) -> DataNode:
     """Jitter, grayscale and blur uint8 [H, W, 3]; each with its own probability per photo."""
+    draw = partial(_draw, options, context.batch_size)
+    changed, matrix, offset, blurred, sigma = context.draw(name, draw)
     if options.jitter_p > 0 or options.grey_p > 0:
-        view = _jitter(context, name, view, options)
+        if changed:
+            coloured = colour(view, matrix, offset, context.device)
+        else:
+            coloured = view
+        view = coloured
     if options.blur_p > 0:
-        view = _blur(context, name, view, options)
+        if blurred:
+            soft = fn.gaussian_blur(view, sigma=sigma)  # window sized by sigma: a fixed 23 costs several times more
+        else:
+            soft = view
+        view = soft
     return view
 
 
-def _jitter(context: Context, name: str, view: DataNode, options: PhotometricOptions) -> DataNode:
-    draw = partial(_draw_colour, options, context.batch_size)
-    changed, matrix, offset = context.draw(f"{name}/colour", draw)
-    if changed:
-        result = colour(view, matrix, offset, context.device)
-    else:
-        result = view
-    return result
-
-
-def _draw_colour(
-    options: PhotometricOptions, count: int, rng: np.random.Generator, _: int
-) -> list[np.ndarray]:
-    """Whether a photo's colours change, and `colour_matrix`."""
-    jitter, grey = rng.random(count) < options.jitter_p, rng.random(count) < options.grey_p
+def _draw(options: PhotometricOptions, count: int, rng: np.random.Generator, _: int) -> list[np.ndarray]:
+    """Whether colours change, `colour_matrix`, whether the view is blurred, and by which sigma."""
+    jitter, grey, blur = (rng.random(count) < p for p in (options.jitter_p, options.grey_p, options.blur_p))
     brightness, contrast, saturation = (
         np.where(jitter, rng.uniform(max(0.0, 1 - spread), 1 + spread, count), 1.0)
         for spread in (options.brightness, options.contrast, options.saturation)
     )
     hue = np.where(jitter, rng.uniform(-options.hue, options.hue, count), 0.0)
-    return [jitter | grey, *colour_matrix(brightness, contrast, np.where(grey, 0.0, saturation), hue)]
+    matrix, offset = colour_matrix(brightness, contrast, np.where(grey, 0.0, saturation), hue)
+    sigma = rng.uniform(*options.blur_sigma, count).astype(np.float32)
+    return [jitter | grey, matrix, offset, blur, sigma]
 
 
 def colour(view: DataNode, matrix: DataNode, offset: DataNode, device: str) -> DataNode:
@@ -100,15 +100,3 @@ def colour(view: DataNode, matrix: DataNode, offset: DataNode, device: str) -> D
     # A named argument is on the CPU: taking the mean there would stall the GPU once a view.
     grey = fn.reductions.sum(mean * offset.gpu())
     return fn.cast(fn.coord_transform(view, M=matrix, dtype=types.FLOAT) + grey, dtype=types.UINT8)
-
-
-def _blur(context: Context, name: str, view: DataNode, options: PhotometricOptions) -> DataNode:
-    coin = context.coins(f"{name}/blur", options.blur_p)
-    sigma = context.uniform(f"{name}/sigma", *options.blur_sigma)
-    if coin:
-        result = fn.gaussian_blur(
-            view, sigma=sigma
-        )  # window sized by sigma: a fixed 23 costs several times more
-    else:
-        result = view
-    return result
