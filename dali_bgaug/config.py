@@ -6,10 +6,10 @@ types are errors that name the file, the key and the value.
 
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dali_bgaug.errors import UserError
 
@@ -19,6 +19,9 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
+
+Range = Annotated[tuple[float, float], Field(strict=False)]
+"""Two numbers; a list will do."""
 
 Model = TypeVar("Model", bound=Options)
 

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field, model_validator
 
-from dali_bgaug.config import Options
+from dali_bgaug.config import Options, Range
 
 DRAWS = 10
 CELL = 8
@@ -34,9 +34,9 @@ class CropOptions(Options):
 
     size: int = Field(default=224, ge=8)
     """Side of the view in pixels."""
-    scale: tuple[float, float] = (0.2, 1.0)
+    scale: Range = (0.2, 1.0)
     """Range of the window's area as a fraction of the photo's."""
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    ratio: Range = (3 / 4, 4 / 3)
     """Range of width / height."""
     fg_min: float = Field(default=0.0, ge=0, le=1)
     """Least fraction of the foreground's area inside the window; 0 accepts any window."""

@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="loader config, e.g. batch_size=128"
     )
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     if args.rounds < 1 or args.batches < 1:
         raise UserError(f"--rounds={args.rounds} --batches={args.batches}: both must be at least 1")
     values = override({"shards": str(args.shards), "batch_size": 64}, args.overrides)

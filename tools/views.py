@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/views.png"), help="the picture (%(default)s)")
     parser.add_argument("--rows", type=int, default=8, help="photos (%(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values of the config to override")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     values = override(read_yaml(args.config), args.overrides).get("data")
     if values is None:
         raise UserError(f"{args.config}: has no 'data' section; give a recipe of configs/")

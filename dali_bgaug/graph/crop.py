@@ -1,12 +1,14 @@
 """Windows, a window of a photo -> a view, a finished view -> the network's input."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import do_not_convert
+
+from pydantic import Field
 
 from dali_bgaug.config import Options
 from dali_bgaug.graph.context import Context
@@ -16,8 +18,8 @@ from dali_bgaug.windows import UNIFORMS, CropOptions, choose_windows, coverage
 class NormaliseOptions(Options):
     """Per-channel statistics, of pixels in [0, 1]."""
 
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: Annotated[tuple[float, float, float], Field(strict=False)] = (0.485, 0.456, 0.406)
+    std: Annotated[tuple[float, float, float], Field(strict=False)] = (0.229, 0.224, 0.225)
 
 
 def decode(context: Context, encoded: DataNode, hw_decoder_load: float = 0.65) -> DataNode:

@@ -1,0 +1,71 @@
+# `make` prints the targets. Every target that needs Python sets up .venv first, from setup.cfg.
+
+PYTHON ?= python3
+VENV   ?= .venv
+OUT    ?= out
+DATA   ?=
+MASKS  ?=
+CONFIG ?= configs/moco_v2_demo.yaml
+WORKERS ?= $(shell nproc)
+ARGS   ?=
+
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo masks tiles shards train views bench test lint gpu-check clean
+
+# $(call need,NAME,what it is): stop with a clear message if the variable is empty
+need = @test -n "$($(1))" || { echo "error: $(1)= is needed: $(2), e.g. make $@ $(1)=/path" >&2; exit 2; }
+
+help:  ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  variables: DATA MASKS OUT CONFIG WORKERS PYTHON, ARGS (further arguments of the tool)"
+
+setup: $(READY)  ## make .venv and install everything from setup.cfg
+
+$(READY): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 10) <= v < (3, 14) and \
+	  f"CPython 3.10 to 3.13 is needed, {sys.executable} is {v.major}.{v.minor}; use make PYTHON=python3.12")'
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (torch and DALI are large: some minutes the first time)"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+demo: $(READY)  ## photos -> masks -> tiles -> shards -> MoCo-v2 + BG_Swaps -> out/demo (DATA= MASKS= for real photos)
+	@$(RUN) -m tools.demo --out $(OUT)/demo --workers $(WORKERS) $(if $(DATA),--data "$(DATA)") $(if $(MASKS),--masks "$(MASKS)") $(ARGS)
+
+masks: $(READY)  ## DATA= MASKS=: import masks into a store, OUT/masks
+	$(call need,DATA,the folder of photos)
+	$(call need,MASKS,the parallel folder tree of PNG masks)
+	@$(RUN) -m tools.masks --photos "$(DATA)" --masks "$(MASKS)" --out $(OUT)/masks --workers $(WORKERS) $(ARGS)
+
+tiles: $(READY)  ## DATA=: tiled backgrounds into a store, OUT/tiles
+	$(call need,DATA,the folder of photos)
+	@$(RUN) -m tools.tiles --photos "$(DATA)" --masks $(OUT)/masks --out $(OUT)/tiles --workers $(WORKERS) $(ARGS)
+
+shards: $(READY)  ## DATA=: pack photos, masks and tiles into OUT/shards
+	$(call need,DATA,the folder of photos)
+	@$(RUN) -m tools.shards --photos "$(DATA)" --masks $(OUT)/masks --tiles $(OUT)/tiles --out $(OUT)/shards --workers $(WORKERS) $(ARGS)
+
+train: $(READY)  ## CONFIG=: pre-train in one process (several GPUs: see README); ARGS="--resume key=value"
+	@$(RUN) -m train --config $(CONFIG) $(ARGS)
+
+views: $(READY)  ## CONFIG=: contact sheet of what the loader makes, OUT/views.png
+	@$(RUN) -m tools.views --config $(CONFIG) --out $(OUT)/views.png $(ARGS)
+
+bench: $(READY)  ## images/s of every stage of the loader, on the demo's shards
+	@$(RUN) -m tools.bench --shards $(OUT)/demo/shards --json $(OUT)/bench.json $(ARGS)
+
+test: $(READY)  ## run the tests
+	@$(RUN) -m pytest $(ARGS)
+
+lint: $(READY)  ## check format and style
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m ruff check .
+
+gpu-check: $(READY)  ## on a machine with a GPU: its tests and the benchmark
+	@$(RUN) -m tools.gpu_check --shards $(OUT)/demo/shards --json $(OUT)/gpu.json $(ARGS)
+
+clean:  ## delete OUT and .venv
+	rm -rf $(OUT) $(VENV)

@@ -1,0 +1,173 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dali_bgaug.shards import pack_mask
+from dali_bgaug.windows import UNIFORMS, CropOptions, choose_windows, coverage, foreground_share
+
+DATA = Path(__file__).parents[1] / "data"
+DRAWN = 20_000
+PHOTOS = {"500x375": (500, 375), "1000x200": (1000, 200)}
+
+
+def _draw(
+    width: int, height: int, crop: CropOptions, cells: np.ndarray | None = None, seed: int = 0
+) -> np.ndarray:
+    """DRAWN windows of a photo in pixels: y0, x0, y1, x1."""
+    uniforms = np.random.default_rng(seed).random((DRAWN, 1, UNIFORMS), np.float32)
+    many = None if cells is None else np.broadcast_to(cells, (DRAWN, *cells.shape))
+    box = choose_windows(uniforms, np.full(DRAWN, height), np.full(DRAWN, width), [crop], many)[:, 0]
+    return box * [height, width, height, width]
+
+
+def _ks(a: np.ndarray, b: np.ndarray) -> float:
+    """The two-sample Kolmogorov-Smirnov statistic over its 0.1 % critical value: above 1 the laws differ."""
+    points = np.concatenate([a, b])
+    below = [np.searchsorted(np.sort(x), points, side="right") / len(x) for x in (a, b)]
+    return np.abs(below[0] - below[1]).max() / (1.95 * np.sqrt(1 / len(a) + 1 / len(b)))
+
+
+def _sizes(box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
+
+
+@pytest.mark.parametrize(("photo", "scale"), [("500x375", "0.2-1"), ("500x375", "0.05-0.14"), ("1000x200", "0.2-1")])
+def test_law_of_random_resized_crop(photo: str, scale: str) -> None:
+    """Quantiles recorded from torchvision's algorithm, within the Kolmogorov-Smirnov bound of 20 000 draws."""
+    reference = np.load(DATA / "rrc.npz")
+    width, height = PHOTOS[photo]
+    low, high = (float(word) for word in scale.split("-"))
+    h, w = _sizes(_draw(width, height, CropOptions(scale=(low, high), flip_p=0)))
+    bound = 1.95 / np.sqrt(DRAWN)
+    for values, name in ((h * w / (width * height), "area_q"), (np.log(w / h), "logratio_q")):
+        for level, quantile in zip(
+            reference["quantile_levels"], reference[f"{photo}_s{scale}/{name}"], strict=True
+        ):
+            # Windows on a pixel grid have atoms: the level lies between the shares below and up to the quantile.
+            assert (values < quantile - 1e-5).mean() - bound <= level, (name, level)
+            assert (values < quantile + 1e-5).mean() + bound >= level, (name, level)
+
+
+def test_fallback_is_torchvisions() -> None:
+    """A 1000 x 200 photo falls back in 81 % of cases, to 267 x 200 in the middle."""
+    reference = np.load(DATA / "rrc.npz")
+    box = _draw(1000, 200, CropOptions(flip_p=0)).round().astype(int)
+    i, j, h, w = reference["1000x200_s0.2-1/fallback_ijhw"]
+    assert (i, j, h, w) == (0, 366, 200, 267)
+    rate = (box == [i, j, i + h, j + w]).all(axis=1).mean()
+    expected = float(reference["1000x200_s0.2-1/fallback_rate"])
+    assert abs(rate - expected) < 4 * np.sqrt(expected * (1 - expected) / DRAWN)
+
+
+def test_windows_lie_on_the_pixel_grid_inside_the_photo() -> None:
+    for width, height in ((500, 375), (1000, 200), (37, 301), (1, 1)):
+        box = _draw(width, height, CropOptions(scale=(0.05, 1.0), flip_p=0))
+        assert np.abs(box - box.round()).max() < 1e-3
+        box = box.round()
+        assert (box[:, :2] >= 0).all()
+        assert (box[:, 2] <= height).all()
+        assert (box[:, 3] <= width).all()
+        assert (box[:, 2:] > box[:, :2]).all()
+
+
+def _ellipse(size: int = 256, centre: tuple[float, float] = (0.3, 0.35)) -> np.ndarray:
+    y, x = (np.mgrid[0:size, 0:size] + 0.5) / size
+    return ((y - centre[0]) / 0.17) ** 2 + ((x - centre[1]) / 0.22) ** 2 < 1
+
+
+def _cells(mask: np.ndarray) -> np.ndarray:
+    return coverage(np.frombuffer(pack_mask(mask), np.uint8)[None], len(mask))[0]
+
+
+def test_coverage_counts_foreground_per_cell() -> None:
+    mask = np.zeros((64, 64), bool)
+    mask[0:8, 0:8] = True
+    mask[8:16, 56:60] = True
+    cells = _cells(mask)
+    assert cells.shape == (8, 8)
+    assert cells[0, 0] == 64
+    assert cells[1, 7] == 32
+    assert cells.sum() == 96
+
+
+def _sequential(width: int, height: int, crop: CropOptions, mask: np.ndarray, count: int) -> np.ndarray:
+    """torchvision's loop with the constraint in it, one draw after the other, foreground counted in pixels."""
+    rng = np.random.default_rng(99)
+    table = np.pad(np.cumsum(np.cumsum(mask, axis=0), axis=1), ((1, 0), (1, 0)))
+    boxes = []
+    for _ in range(count):
+        for _ in range(10):
+            area = width * height * rng.uniform(*crop.scale)
+            ratio = np.exp(rng.uniform(*np.log(crop.ratio)))
+            w, h = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+            if not (0 < w <= width and 0 < h <= height):
+                continue
+            i, j = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
+            inside = table[i + h, j + w] - table[i, j + w] - table[i + h, j] + table[i, j]
+            if inside >= crop.fg_min * mask.sum():
+                boxes.append((i, j, i + h, j + w))
+                break
+        else:
+            boxes.append((0, 0, 0, 0))
+    return np.array(boxes)
+
+
+def test_accepted_windows_have_the_law_of_the_sequential_loop() -> None:
+    width, height, crop = 500, 375, CropOptions(fg_min=0.6, flip_p=0)
+    mask = np.repeat(np.repeat(_ellipse(125), 3, axis=0), 4, axis=1)  # 375 x 500
+    expected = _sequential(width, height, crop, mask, 6000)
+    expected = expected[expected[:, 2] > 0]
+    small = mask[(np.arange(256) * 375) // 256][:, (np.arange(256) * 500) // 256]
+    found = _draw(width, height, crop, _cells(small))
+    central = np.abs(found - [0, 0, 375, 500]).max(axis=1) < 0.5
+    found = found[~central].round()  # the atoms of both laws are whole pixels
+    for edge in range(4):
+        assert _ks(found[:, edge], expected[:, edge]) < 1, edge
+    (h, w), (eh, ew) = _sizes(found), _sizes(expected)
+    assert _ks(h * w, eh * ew) < 1
+    assert _ks(np.log(w / h), np.log(ew / eh)) < 1
+
+
+@pytest.mark.parametrize("fg_min", [0.1, 0.3, 0.8])
+def test_accepted_windows_cover_fg_min_of_the_full_resolution_mask(fg_min: float) -> None:
+    """The grid's error, measured here on windows of an ellipse at 1024 x 1024: below 1.5 % of the foreground."""
+    full = _ellipse(1024)
+    small = full.reshape(256, 4, 256, 4).mean(axis=(1, 3)) > 0.5
+    cells = _cells(small)
+    box = _draw(1024, 1024, CropOptions(fg_min=fg_min, flip_p=0), cells)
+    box = box[np.abs(box - [0, 0, 1024, 1024]).max(axis=1) > 0.5].round().astype(int)
+    table = np.pad(np.cumsum(np.cumsum(full, axis=0), axis=1), ((1, 0), (1, 0)))
+    y0, x0, y1, x1 = box.T
+    exact = (table[y1, x1] - table[y0, x1] - table[y1, x0] + table[y0, x0]) / full.sum()
+    by_grid = foreground_share(box / 1024, np.broadcast_to(cells, (len(box), 32, 32)))
+    assert np.abs(exact - by_grid).max() < 0.015
+    assert exact.min() >= fg_min - 0.015
+
+
+def test_an_empty_mask_accepts_any_window() -> None:
+    cells = np.zeros((32, 32), np.float32)
+    crop = CropOptions(fg_min=0.5)
+    assert np.array_equal(_draw(500, 375, crop, cells), _draw(500, 375, CropOptions()))
+
+
+def test_a_window_of_the_whole_photo_holds_all_foreground() -> None:
+    cells = np.random.default_rng(0).integers(0, 65, (32, 32)).astype(np.float32)
+    box = _draw(300, 300, CropOptions(scale=(1.0, 1.0), ratio=(1.0, 1.0), fg_min=1.0, flip_p=0), cells)
+    assert np.allclose(box, [0, 0, 300, 300])
+
+
+def test_flip_swaps_left_and_right_half_of_the_time() -> None:
+    plain, mirrored = (_draw(500, 375, CropOptions(flip_p=p)) for p in (0, 1))
+    assert np.array_equal(plain, mirrored[:, [0, 3, 2, 1]])
+    half = _draw(500, 375, CropOptions(flip_p=0.5))
+    assert abs((half[:, 1] > half[:, 3]).mean() - 0.5) < 4 * 0.5 / np.sqrt(DRAWN)
+
+
+def test_each_view_keeps_its_own_options() -> None:
+    uniforms = np.random.default_rng(0).random((500, 2, UNIFORMS), np.float32)
+    crops = [CropOptions(scale=(0.2, 1.0)), CropOptions(scale=(0.05, 0.14), flip_p=0)]
+    box = choose_windows(uniforms, np.full(500, 400), np.full(500, 400), crops)
+    area = np.abs((box[..., 2] - box[..., 0]) * (box[..., 3] - box[..., 1]))
+    assert area[:, 0].min() > 0.19
+    assert area[:, 1].max() < 0.15

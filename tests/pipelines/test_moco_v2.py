@@ -1,0 +1,233 @@
+"""Backgrounds, pixel by pixel, on flat photos: photo i has background 2 i and a white square as foreground."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nvidia.dali import fn, pipeline_def, types
+
+from dali_bgaug.graph.background import BackgroundOptions
+from dali_bgaug.graph.crop import NormaliseOptions
+from dali_bgaug.loader import Share
+from dali_bgaug.shards import open_shards
+from pipelines import LoaderConfig, build_loader, build_pipeline
+from tests.conftest import PLAIN_LOOK
+
+FLAGGED = range(4)
+"""Photos of the flat set without a mask, so without a tile."""
+
+
+def _config(shards: Path, **background: object) -> LoaderConfig:
+    return LoaderConfig(
+        shards=shards,
+        batch_size=32,
+        device="cpu",
+        photometric=PLAIN_LOOK,
+        crop={"size": 32, "scale": [1.0, 1.0], "ratio": [1.0, 1.0]},  # the whole photo
+        background=BackgroundOptions(**background),
+        normalise=NormaliseOptions(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+        threads=2,
+    )
+
+
+def _epochs(config: LoaderConfig, count: int) -> list[dict[str, np.ndarray]]:
+    """Batches with views as grey levels uint8 [N, size, size]."""
+    batches = []
+    with build_loader(config) as loader:
+        for _ in range(count):
+            for batch in loader:
+                found = {name: tensor.numpy() for name, tensor in batch.items()}
+                for name in ("query", "key", "negative"):
+                    if name in found:
+                        levels = found[name] * 255
+                        assert np.abs(levels - levels.round()).max() < 1e-3
+                        assert (levels == levels[:, :1]).all()  # grey
+                        found[name] = levels[:, 0].round().astype(np.uint8)
+                batches.append(found)
+    return batches
+
+
+def _parts(view: np.ndarray) -> tuple[int, int]:
+    """The one level outside and the one level inside the foreground square, a pixel from its edge."""
+    outside = np.concatenate([view[:7].ravel(), view[25:].ravel(), view[:, :7].ravel(), view[:, 25:].ravel()])
+    inside = view[9:23, 9:23]
+    assert np.ptp(outside) == 0, np.unique(outside)
+    assert np.ptp(inside) == 0, np.unique(inside)
+    return int(outside[0]), int(inside[0, 0])
+
+
+def _photo(levels: np.ndarray) -> np.ndarray:
+    """Which photo a background level belongs to."""
+    return levels // 2
+
+
+def test_p_0_changes_nothing(flat: Path) -> None:
+    for kind in ("none", "rm", "random", "swaps"):
+        for batch in _epochs(_config(flat, kind=kind, p_pos=0.0, p_neg=0.0), 1):
+            assert not batch["replaced"].any()
+            for query, key in zip(batch["query"], batch["key"], strict=True):
+                background, foreground = _parts(query)
+                assert foreground == 255
+                assert background % 2 == 0
+                assert np.array_equal(query, key)
+
+
+def test_rm_with_p_1_gives_one_grey_level(flat: Path) -> None:
+    levels = []
+    for batch in _epochs(_config(flat, kind="rm", p_pos=1.0), 8):
+        assert batch["replaced"].all()
+        for name in ("query", "key"):
+            for view in batch[name]:
+                if np.ptp(view):
+                    background, foreground = _parts(view)
+                    assert foreground == 255
+                    levels.append(background)
+                else:  # no mask: all is background
+                    levels.append(int(view[0, 0]))
+    levels = np.sort(levels)
+    assert len(levels) == 8 * 2 * 64
+    # Uniform over 0 .. 255: Kolmogorov-Smirnov at 0.1 %.
+    assert np.abs(levels / 255 - (np.arange(len(levels)) + 0.5) / len(levels)).max() < 1.95 / np.sqrt(len(levels))
+
+
+def test_random_with_p_1_takes_another_photos_tile(flat: Path) -> None:
+    """Query and key each get the flat background of a photo that is not their own and not flagged."""
+    seen = []
+    for batch in _epochs(_config(flat, kind="random", p_pos=1.0), 8):
+        assert batch["replaced"].all()
+        for query, key in zip(batch["query"], batch["key"], strict=True):
+            seen.append([_parts(query)[0], _parts(key)[0]] if np.ptp(query) else [int(query[0, 0]), int(key[0, 0])])
+            if np.ptp(query):
+                assert _parts(query)[1] == _parts(key)[1] == 255
+    donors = _photo(np.array(seen))
+    assert not np.isin(donors, FLAGGED).any()
+    assert set(np.unique(donors)) == set(range(4, 64))
+    # Independent: with 60 donors two draws are rarely the same.
+    assert (donors[:, 0] == donors[:, 1]).mean() < 0.06
+
+
+def test_a_donor_is_never_the_photo_itself(textured: Path) -> None:
+    """With sources: every replaced background differs from the photo's own tile."""
+    config = LoaderConfig(
+        shards=textured,
+        batch_size=16,
+        device="cpu",
+        photometric=PLAIN_LOOK,
+        crop={"size": 32, "scale": [1.0, 1.0], "flip_p": 0.0},
+        background={"kind": "random", "p_pos": 1.0},
+    )
+    with build_loader(config, with_sources=True) as loader:
+        for _ in range(4):
+            for batch in loader:
+                tile = torch.nn.functional.interpolate(batch["tile"].permute(0, 3, 1, 2).float(), size=8)
+                view = batch["query"] * torch.tensor(config.normalise.std)[:, None, None]
+                view = 255 * (view + torch.tensor(config.normalise.mean)[:, None, None])
+                corner = torch.nn.functional.interpolate(view, size=8)
+                distance = (tile[:, :, 0] - corner[:, :, 0]).abs().mean(dim=(1, 2))
+                assert distance.min() > 4
+
+
+@pytest.mark.parametrize("kind", ["rm", "random", "swaps"])
+def test_the_rate_is_p_and_views_are_independent(flat: Path, kind: str) -> None:
+    coins = np.concatenate([b["replaced"] for b in _epochs(_config(flat, kind=kind, p_pos=0.2), 30)])
+    count = len(coins)
+    assert count == 30 * 64
+    bound = 4 * np.sqrt(0.2 * 0.8 / count)
+    assert np.abs(coins.mean(axis=0) - 0.2).max() < bound
+    assert abs((coins[:, 0] & coins[:, 1]).mean() - 0.04) < 4 * np.sqrt(0.04 * 0.96 / count)
+
+
+def test_replaced_says_what_the_pixels_say(flat: Path) -> None:
+    for batch in _epochs(_config(flat, kind="random", p_pos=0.5), 4):
+        for query, key, (q, k) in zip(batch["query"], batch["key"], batch["replaced"], strict=True):
+            if np.ptp(query) and not q and not k:
+                assert np.array_equal(query, key)
+            elif np.ptp(query) and q != k:
+                assert _parts(query)[0] != _parts(key)[0]
+
+
+def test_the_matched_negative_has_the_querys_background(flat: Path) -> None:
+    """p_neg = 1: outside the foreground the negative is the query, inside it is another photo's key."""
+    for p_pos in (0.0, 1.0):
+        for batch in _epochs(_config(flat, kind="swaps", p_pos=p_pos, p_neg=1.0), 4):
+            for query, negative in zip(batch["query"], batch["negative"], strict=True):
+                if np.ptp(query):
+                    background, _ = _parts(query)
+                    assert (negative[:7] == background).all()
+                    assert (negative[:, 25:] == background).all()
+                    assert (negative[9:23, 9:23] == 255).all()  # a photo's middle is white
+
+
+def test_an_unmatched_negative_is_another_photo(flat: Path) -> None:
+    """p_neg = 0: the negative is a whole photo, with its own background, never the query's."""
+    for batch in _epochs(_config(flat, kind="swaps", p_pos=0.0, p_neg=0.0), 8):
+        for query, negative in zip(batch["query"], batch["negative"], strict=True):
+            assert _parts(query)[0] != _parts(negative)[0]
+            assert _parts(negative)[1] == 255
+
+
+def test_the_rate_of_matched_negatives_is_p_neg(flat: Path) -> None:
+    same = []
+    for batch in _epochs(_config(flat, kind="swaps", p_pos=0.0, p_neg=0.2), 30):
+        same += [
+            (negative[:7] == _parts(query)[0]).all()
+            for query, negative in zip(batch["query"], batch["negative"], strict=True)
+            if _photo(_parts(query)[0]) not in FLAGGED
+        ]
+    assert abs(np.mean(same) - 0.2) < 4 * np.sqrt(0.2 * 0.8 / len(same))
+
+
+def test_background_warmup_rises_from_zero(flat: Path) -> None:
+    """Linear over 20 epochs of two batches: half of p_pos after ten."""
+    batches = _epochs(_config(flat, kind="rm", p_pos=1.0, warmup_epochs=20), 30)
+    rate = np.array([batch["replaced"].mean() for batch in batches])
+    assert rate[0] == 0.0
+    assert (rate[40:] == 1.0).all()
+    expected = np.arange(40) / 40
+    assert np.abs(rate[:40] - expected).max() < 5 * 0.5 / np.sqrt(64)
+
+
+def test_windows_hold_foreground(flat: Path) -> None:
+    """End to end: with fg_min, every view of a photo with a mask shows at least that much of the white square."""
+    config = _config(flat, kind="none").model_copy(
+        update={"crop": LoaderConfig(shards=flat, crop={"size": 64, "scale": [0.1, 0.3], "fg_min": 0.4}).crop}
+    )
+    with build_loader(config, with_sources=True) as loader:
+        for _ in range(4):
+            for batch in loader:
+                y0, x0, y1, x1 = batch["window"].permute(2, 0, 1)
+                left, right = torch.minimum(x0, x1), torch.maximum(x0, x1)
+                inside = (y1.clamp(max=0.75) - y0.clamp(min=0.25)).clamp(min=0) * (
+                    right.clamp(max=0.75) - left.clamp(min=0.25)
+                ).clamp(min=0)
+                whole = (y1 - y0 > 0.99) & (right - left > 0.99)  # the central fallback
+                has_mask = batch["mask"].flatten(1).any(dim=1)
+                share = inside / 0.25
+                assert (share[has_mask] >= 0.4 - 1e-3).logical_or(whole[has_mask]).all()
+
+
+@pytest.mark.parametrize("kind", ["none", "rm", "random", "swaps"])
+@pytest.mark.parametrize("with_sources", [False, True])
+def test_the_gpu_graph_is_defined_without_a_gpu(textured: Path, kind: str, with_sources: bool) -> None:
+    """DALI checks every operator's argument devices when the graph is defined."""
+    config = LoaderConfig(shards=textured, background={"kind": kind}, crop={"fg_min": 0.1})
+    manifest = open_shards(textured)
+    _, names = build_pipeline(
+        config, manifest, Share(manifest.samples, 8, 0, 1), device_id=0, with_sources=with_sources
+    )
+    assert {"query", "key", "cls", "replaced"} <= set(names)
+    assert ("negative" in names) == (kind == "swaps")
+
+
+def test_the_definition_would_catch_an_argument_on_the_gpu() -> None:
+    """What the test above relies on."""
+
+    @pipeline_def(batch_size=2, num_threads=1, device_id=0)
+    def wrong() -> Any:
+        image = types.Constant(np.zeros((8, 8, 3), np.uint8), device="gpu", layout="HWC")
+        return fn.resize(image, size=types.Constant(np.array([4.0, 4.0], np.float32)).gpu())
+
+    with pytest.raises((ValueError, RuntimeError), match="CPU"):
+        wrong()

@@ -1,0 +1,34 @@
+"""`python -m train` (one process) or `torchrun --nproc-per-node=8 -m train` (one a GPU)."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dali_bgaug.config import override, read_yaml, validate
+from dali_bgaug.errors import UserError
+from train.config import RunConfig
+from train.loop import train
+
+
+def main() -> None:
+    """Read the recipe, print it or train."""
+    parser = argparse.ArgumentParser(prog="train", description="Pre-train a backbone.")
+    parser.add_argument("--config", type=Path, required=True, help="a recipe, e.g. configs/moco_v2_medium.yaml")
+    parser.add_argument("--out", type=Path, help="folder of the run (default out/NAME-OF-THE-RECIPE)")
+    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    parser.add_argument("--print", action="store_true", help="print the resolved config and stop")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. data.batch_size=256 optim.lr=0.06")
+    args = parser.parse_intermixed_args()
+    try:
+        config = validate(RunConfig, override(read_yaml(args.config), args.overrides), str(args.config))
+        if args.print:
+            print(config.model_dump_json(indent=1))
+            return
+        train(config, args.out or Path("out") / args.config.stem, args.resume)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

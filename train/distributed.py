@@ -1,0 +1,69 @@
+"""Process group, and moving rows of tensors between ranks."""
+
+import datetime
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+
+TIMEOUT = datetime.timedelta(minutes=10)
+
+
+def rank() -> int:
+    """This process among all."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Join the group `torchrun` started, if it did: NCCL on GPUs, gloo on CPUs."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+@torch.no_grad()
+def gather_rows(rows: torch.Tensor) -> torch.Tensor:
+    """[N, …] of every rank -> [ranks * N, …] on every rank, in order of ranks."""
+    if world_size() == 1:
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(world_size())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def take_rows(rows: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """Reorder rows across all ranks: place i of rank r gets row `order[r N + i]` of the ranks' rows laid end to end.
+
+    Every rank sends each row only to where it is wanted (one all-to-all), where gathering would send everything to
+    everyone. rows: [N, …], the same N on every rank. order: a permutation of ranks * N, int64 on the CPU, the
+    same on every rank.
+    """
+    if world_size() == 1:
+        return rows[order.to(rows.device)]
+    count, me, ranks = len(rows), rank(), world_size()
+    source, target = order // count, torch.arange(len(order)) // count
+    sent = order[source == me] - me * count  # in the order in which the receivers want them
+    sent_to = torch.bincount(target[source == me], minlength=ranks).tolist()
+    wanted = source[target == me]
+    received_from = torch.bincount(wanted, minlength=ranks).tolist()
+    # A view in channels_last format is sent as it lies in memory.
+    laid_out = rows.permute(0, 2, 3, 1) if rows.dim() == 4 else rows
+    received = laid_out.new_empty(laid_out.shape)
+    dist.all_to_all_single(received, laid_out[sent.to(rows.device)].contiguous(), received_from, sent_to)
+    place = torch.argsort(torch.argsort(wanted, stable=True), stable=True)
+    result = received[place.to(rows.device)]
+    return result.permute(0, 3, 1, 2) if rows.dim() == 4 else result
