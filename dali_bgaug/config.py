@@ -4,6 +4,7 @@ A config is a tree of `Options` models, each defined beside the code it configur
 types are errors that name the file, the key and the value.
 """
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -71,11 +72,9 @@ def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise UserError(f"{word}: the value is not valid YAML: {error}") from error
-        if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
-            try:
+        if isinstance(value, str) and value == text:  # YAML 1.1 reads an unquoted 1e-3 as text
+            with contextlib.suppress(ValueError):
                 value = float(value)
-            except ValueError:
-                pass
         for name in reversed(key.split(".")):
             value = {name: value}
         values = merge(values, value)

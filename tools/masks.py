@@ -36,9 +36,9 @@ def write_mask_store(
     """
     if not 0 < threshold <= 1:
         raise UserError(f"--threshold={threshold}: must be above 0 and at most 1")
-    if size % 32 or size < 32:
+    if size % 64 or size < 64:
         raise UserError(
-            f"--size={size}: must be a positive multiple of 32 (rows are packed to bytes, cells to 32)"
+            f"--size={size}: must be a positive multiple of 64"
         )
     keys = photos.list_photos(photo_folder)
     if not mask_folder.is_dir():
@@ -98,7 +98,7 @@ def foreground_box(saliency: np.ndarray, threshold: float) -> tuple[int, int, in
 
 def shrink(saliency: np.ndarray, size: int) -> np.ndarray:
     """Stretch a map to uint8 [size, size]; a two-valued mask stays two-valued, its edge where it was."""
-    square = np.asarray(Image.fromarray(saliency).resize((size, size), Image.Resampling.BOX))
+    square = np.asarray(Image.fromarray(saliency).resize((size, size), Image.Resampling.BILINEAR))
     low, high = saliency.min(), saliency.max()
     if low < high and np.isin(saliency, (low, high)).all():
         # Averaging would make the edge grey, and a threshold of .9 would then eat into the object.

@@ -1,0 +1,358 @@
+"""Masks, tiles and shards: what they make, how they resume, what they refuse."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dali_bgaug import shards, stores
+from dali_bgaug.errors import UserError
+from tests.conftest import save
+from tools.masks import foreground_box, shrink, write_mask_store
+from tools.photos import list_photos
+from tools.shards import write_shards
+from tools.tiles import background_strip, dilate, tiled_background, write_tile_store
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six photos of two classes with a square as foreground."""
+    for number in range(6):
+        photo = np.random.default_rng(number).integers(0, 256, (64 + number, 80, 3), dtype=np.uint8)
+        mask = np.zeros(photo.shape[:2], bool)
+        mask[20:40, 30:50] = True
+        save(tmp_path, f"class{number % 2}/photo {number}", photo, mask)
+    return tmp_path
+
+
+def _masks(folder: Path, **options: object) -> dict:
+    return write_mask_store(folder / "photos", folder / "masks", folder / "mask_store", per_file=2, **options)
+
+
+def _tiles(folder: Path) -> dict:
+    return write_tile_store(folder / "photos", folder / "mask_store", folder / "tile_store")
+
+
+def _shards(folder: Path, out: str = "shards", **options: object) -> shards.Manifest:
+    stores_ = folder / "mask_store", folder / "tile_store"
+    return write_shards(folder / "photos", *stores_, folder / out, per_shard=4, **options)
+
+
+def _tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_the_whole_path(folder: Path) -> None:
+    assert _masks(folder) == {"photos": 6, "empty": 0, "full_frame": 0}
+    files = stores.list_files(folder / "mask_store", "--masks")
+    assert len(files) == 3
+    entries = stores.read_entries(files[0])
+    assert entries.keys == ["class0/photo 0.jpg", "class0/photo 2.jpg"]
+    assert entries.box.tolist() == [[30, 20, 50, 40]] * 2
+    assert entries.size.tolist() == [[80, 64], [80, 66]]
+    _tiles(folder)
+    manifest = _shards(folder)
+    assert (manifest.samples, manifest.donors, manifest.classes) == (6, 6, ["class0", "class1"])
+    assert [shard.samples for shard in manifest.shards] == [4, 2]
+    samples = {s.key: s for shard in manifest.shards for s in shards.read_samples(folder / "shards", shard)}
+    assert set(samples) == {f"class{n % 2}/photo_{n}" for n in range(6)}
+    for number in range(6):
+        sample = samples[f"class{number % 2}/photo_{number}"]
+        assert sample.photo == (folder / f"photos/class{number % 2}/photo {number}.jpg").read_bytes()
+        assert sample.label == number % 2
+        assert sample.mask.shape == (256, 256)
+        expected = 20 * 20 / (80 * (64 + number))
+        assert sample.mask.mean() == pytest.approx(expected, rel=0.05)
+    assert not (folder / "shards" / ".progress").exists()
+
+
+def test_the_order_is_shuffled_by_the_seed(folder: Path) -> None:
+    _masks(folder), _tiles(folder)
+    one, two, other = (_shards(folder, out, seed=seed) for out, seed in (("a", 0), ("b", 0), ("c", 1)))
+    assert [s.sha256 for s in one.shards] == [s.sha256 for s in two.shards]
+    assert [s.sha256 for s in one.shards] != [s.sha256 for s in other.shards]
+
+
+def test_a_second_run_does_nothing_and_workers_change_nothing(folder: Path) -> None:
+    _masks(folder), _tiles(folder), _shards(folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    _masks(folder), _tiles(folder), _shards(folder)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+    first = _tree(folder / "shards")
+    for name in ("mask_store", "tile_store", "shards"):
+        shutil.rmtree(folder / name)
+    _masks(folder, workers=2), _tiles(folder), _shards(folder, workers=2)
+    assert _tree(folder / "shards") == first
+
+
+@pytest.mark.parametrize("tool", ["masks", "tiles", "shards"])
+def test_kill_9_loses_no_finished_file(tmp_path: Path, tool: str) -> None:
+    """Killed as soon as a file is finished; the second run keeps that file and ends as an uninterrupted one."""
+    photo = np.random.default_rng(0).integers(0, 256, (500, 500, 3), dtype=np.uint8)
+    mask = np.zeros((500, 500), bool)
+    mask[100:300, 100:200] = True
+    for number in range(40):
+        save(tmp_path, f"{number:03d}", photo, mask)
+    base = [sys.executable, "-m"]
+    places = {"masks": tmp_path / "ms", "tiles": tmp_path / "ts", "shards": tmp_path / "sh"}
+    photos = ["--photos", str(tmp_path / "photos"), "--workers", "1"]
+    commands = {
+        "masks": [*photos, "--masks", str(tmp_path / "masks"), "--per-file", "4"],
+        "tiles": [*photos, "--masks", str(places["masks"])],
+        "shards": [*photos, "--masks", str(places["masks"]), "--tiles", str(places["tiles"]), "--per-shard", "4"],
+    }
+    for name in ("masks", "tiles", "shards"):
+        command = [*base, f"tools.{name}", *commands[name], "--out", str(places[name])]
+        if name == tool:
+            process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+            pattern = "*.h5" if tool != "shards" else ".progress/*.json"
+            deadline = time.monotonic() + 60
+            while len(list(places[name].glob(pattern))) < 2:
+                assert time.monotonic() < deadline
+                assert process.poll() is None, "ended before it could be killed"
+                time.sleep(0.002)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            finished = {path: path.stat().st_mtime_ns for path in places[name].rglob("*.[hi]*") if path.is_file()}
+            assert not (places[name] / "manifest.json").exists()
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
+        if name == tool:
+            kept = sum(path.stat().st_mtime_ns == mtime for path, mtime in finished.items())
+            assert kept >= 2
+            break
+    found = _tree(places[tool])
+    assert not [name for name in found if name.endswith(".tmp")]
+    shutil.rmtree(places[tool])
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    assert _tree(places[tool]) == found
+
+
+# --- what is refused
+
+
+def _damage(folder: Path, how: str) -> Path:
+    path = folder / "photos" / "class1" / "photo 3.jpg"
+    data = path.read_bytes()
+    if how == "empty":
+        path.write_bytes(b"")
+    elif how == "truncated":
+        path.write_bytes(data[: len(data) // 2])
+    elif how == "PNG":
+        Image.open(path).save(path, format="PNG")
+    return path
+
+
+@pytest.mark.parametrize(("how", "message"), [("empty", "is empty"), ("truncated", "cannot be decoded"), ("PNG", "is a PNG")])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_damaged_photos_are_named(folder: Path, how: str, message: str, workers: int) -> None:
+    path = _damage(folder, how)
+    with pytest.raises(UserError, match=rf"{path.name}: {message}"):
+        _masks(folder, workers=workers)
+    assert not list((folder / "mask_store").glob("*.tmp"))
+
+
+@pytest.mark.parametrize("tool", [_tiles, _shards])
+def test_photos_damaged_later_are_named_too(folder: Path, tool: object) -> None:
+    _masks(folder)
+    if tool is _shards:
+        _tiles(folder)
+    path = _damage(folder, "truncated")
+    with pytest.raises(UserError, match=rf"{path.name}: cannot be decoded"):
+        tool(folder)
+    assert not (folder / "shards" / "manifest.json").exists()
+    path.unlink()
+    with pytest.raises(UserError, match=rf"{path.name}: no such photo"):
+        tool(folder)
+
+
+def test_masks_missing_or_of_another_size(folder: Path) -> None:
+    path = folder / "masks" / "class1" / "photo 3.png"
+    mask = Image.open(path).copy()
+    path.unlink()
+    with pytest.raises(UserError, match=r"photo 3.png: missing; .*class1/photo 3.jpg has none"):
+        _masks(folder)
+    assert not (folder / "mask_store").exists()
+    mask.resize((10, 10)).save(path)
+    with pytest.raises(UserError, match=r"photo 3.png: 10x10 pixels, but .*photo 3.jpg is 80x67"):
+        _masks(folder)
+    path.write_bytes(b"not a picture")
+    with pytest.raises(UserError, match=r"photo 3.png: not a readable mask"):
+        _masks(folder)
+
+
+def test_missing_folders_and_no_photos(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--photos=.*nowhere: does not exist"):
+        write_mask_store(tmp_path / "nowhere", tmp_path, tmp_path / "out")
+    with pytest.raises(UserError, match=r"--photos=.*: no photos"):
+        write_mask_store(tmp_path, tmp_path, tmp_path / "out")
+    with pytest.raises(UserError, match=r"--masks=.*: no store files"):
+        write_tile_store(tmp_path, tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_options(folder: Path) -> None:
+    with pytest.raises(UserError, match="--threshold=1.5"):
+        _masks(folder, threshold=1.5)
+    with pytest.raises(UserError, match="--size=100: must be a positive multiple of 64"):
+        _masks(folder, size=100)
+
+
+def test_stores_that_do_not_belong_together(folder: Path) -> None:
+    _masks(folder), _tiles(folder)
+    shutil.rmtree(folder / "mask_store")
+    _masks(folder, threshold=0.5)
+    mask = np.zeros((64, 80), bool)
+    mask[0:9, 0:9] = True
+    Image.fromarray(mask).save(folder / "masks" / "class0" / "photo 0.png")
+    shutil.rmtree(folder / "mask_store")
+    _masks(folder)
+    with pytest.raises(UserError, match=r"00000-of-00003.h5: was not made from"):
+        _shards(folder)
+    with pytest.raises(UserError, match="made from other photos, masks or options"):
+        _masks(folder, threshold=0.7)
+
+
+def test_two_photos_of_one_name(folder: Path) -> None:
+    for kind, suffix in (("photos", "jpg"), ("masks", "png")):
+        shutil.copy(folder / kind / "class0" / f"photo 0.{suffix}", folder / kind / "class0" / f"photo.0.{suffix}")
+    _masks(folder), _tiles(folder)
+    with pytest.raises(UserError, match="would both be packed as 'class0/photo_0'; rename one"):
+        _shards(folder)
+
+
+# --- what masks and tiles are
+
+
+def test_photos_are_listed_sorted_with_subfolders(tmp_path: Path) -> None:
+    for name in ("b/2.JPEG", "a/c/1.jpg", "x.jpeg", "a/note.txt", ".hidden/3.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert list_photos(tmp_path) == ["a/c/1.jpg", "b/2.JPEG", "x.jpeg"]
+
+
+def test_threshold_is_on_saliency() -> None:
+    saliency = np.zeros((10, 20), np.uint8)
+    saliency[2:5, 3:9] = 229  # .898
+    assert foreground_box(saliency, 0.9) == (0, 0, 0, 0)
+    saliency[3, 4:6] = 230  # .902
+    assert foreground_box(saliency, 0.9) == (4, 3, 6, 4)
+
+
+def test_a_binary_mask_keeps_its_edge_when_shrunk() -> None:
+    mask = np.zeros((500, 500), np.uint8)
+    mask[101:399, 101:399] = 255
+    small = shrink(mask, 256)
+    assert set(np.unique(small)) == {0, 255}
+    assert (small >= 0.9 * 255).mean() == pytest.approx((298 / 500) ** 2, rel=0.01)
+
+
+def test_rotated_photos_turn_masks_that_ignored_it(tmp_path: Path) -> None:
+    """A photo stored lying and marked as turned; its mask has the size of the stored pixels."""
+    stored = np.zeros((40, 80, 3), np.uint8)
+    mask = np.zeros((40, 80), bool)
+    mask[0:10, 60:80] = True
+    save(tmp_path, "p", stored, mask)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned clockwise by 90 degrees
+    Image.fromarray(stored).save(tmp_path / "photos" / "p.jpg", exif=exif)
+    _masks(tmp_path)
+    entries = stores.read_entries(stores.list_files(tmp_path / "mask_store", "--masks")[0])
+    assert entries.size.tolist() == [[40, 80]]
+    assert entries.box.tolist() == [[30, 60, 40, 80]]
+
+
+CASES = {
+    # box, size -> strip: the larger area; left only if wider, top only if higher
+    "right": ((20, 20, 30, 80), (100, 100), (33, 0, 100, 100)),
+    "left": ((70, 20, 90, 80), (100, 100), (0, 0, 67, 100)),
+    "bottom": ((10, 10, 90, 40), (100, 100), (0, 43, 100, 100)),
+    "top": ((10, 70, 90, 90), (100, 100), (0, 0, 100, 67)),
+    "equal sides take the right": ((40, 0, 60, 100), (100, 100), (63, 0, 100, 100)),
+    "too thin": ((8, 8, 92, 92), (100, 100), None),
+    "thin but wide enough": ((0, 0, 89, 100), (100, 100), (92, 0, 100, 100)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_strips(case: str) -> None:
+    box, size, strip = CASES[case]
+    assert background_strip(box, size) == strip
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_tiles_hold_no_foreground_and_leave_the_rest(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    width, height = (int(x) for x in rng.integers(40, 200, 2))
+    x0, y0 = int(rng.integers(0, width - 8)), int(rng.integers(0, height - 8))
+    box = (x0, y0, int(rng.integers(x0 + 1, width + 1)), int(rng.integers(y0 + 1, height + 1)))
+    photo = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
+    photo[box[1] : box[3], box[0] : box[2]] = 255
+    tile = tiled_background(photo, box, 0)
+    dx0, dy0, dx1, dy1 = dilate(box, (width, height))
+    outside = np.ones((height, width), bool)
+    outside[dy0:dy1, dx0:dx1] = False
+    assert np.array_equal(tile[outside], photo[outside])
+    strip = background_strip(box, (width, height))
+    if strip is None:
+        return
+    assert not (tile == 255).all(axis=2).any()
+    sx0, sy0, sx1, sy1 = strip
+    inside = tile[dy0:dy1, dx0:dx1].reshape(-1, 3)
+    colours = {tuple(c) for c in photo[sy0:sy1, sx0:sx1].reshape(-1, 3).tolist()}
+    assert {tuple(c) for c in inside.tolist()} <= colours
+
+
+def test_a_strip_repeats_on_a_grid_from_the_corner() -> None:
+    photo = np.zeros((20, 60, 3), np.uint8)
+    photo[..., 0] = np.arange(60)
+    tile = tiled_background(photo, (25, 0, 57, 20), 0)  # dilated: 22 .. 60; the left strip is 22 wide
+    assert tile[0, :22, 0].tolist() == list(range(22))
+    assert tile[0, 22:44, 0].tolist() == list(range(22))
+    assert tile[5, 44:60, 0].tolist() == list(range(16))
+
+
+def test_flagged_photos(tmp_path: Path) -> None:
+    photo = np.random.default_rng(0).integers(0, 200, (100, 100, 3), dtype=np.uint8)
+    none, all_ = np.zeros((100, 100), bool), np.zeros((100, 100), bool)
+    all_[4:97, 4:97] = True
+    save(tmp_path, "empty", photo, none)
+    save(tmp_path, "full", photo, all_)
+    assert _masks(tmp_path) == {"photos": 2, "empty": 1, "full_frame": 1}
+    _tiles(tmp_path)
+    manifest = _shards(tmp_path)
+    assert manifest.donors == 0
+    assert [s.tile for s in shards.read_samples(tmp_path / "shards", manifest.shards[0])] == [b"", b""]
+    reader = stores.StoreReader(stores.list_files(tmp_path / "tile_store", "--tiles"))
+    assert reader.tile(0, 0)[:2] == b"\xff\xd8"  # the store keeps a picture of each
+    blurred = tiled_background(photo, (4, 4, 97, 97), stores.FULL_FRAME)
+    assert blurred[20:80, 20:80].std() < 0.3 * photo.std()
+
+
+def test_no_worker_outlives_a_killed_tool(folder: Path) -> None:
+    command = [sys.executable, "-c", "import time\nfrom tools._cli import process\nlist(process(time.sleep, [(30,)] * 2, [1, 1], 2, 't'))"]
+    tool = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    time.sleep(2)
+    children = Path(f"/proc/{tool.pid}/task/{tool.pid}/children").read_text().split()
+    assert children
+    tool.kill()
+    tool.wait()
+    deadline = time.monotonic() + 10
+    while any(_alive(child) for child in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _alive(pid: str) -> bool:
+    try:
+        return "zombie" not in Path(f"/proc/{pid}/status").read_text().split("State:")[1].splitlines()[0]
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,164 @@
+"""Whole runs in real processes: same seed same losses, two ranks, kill -9 and resume, bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from train import checkpoint
+from train.log import read_log
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+SECONDS = 120
+
+
+@pytest.fixture
+def recipe(textured: Path, tmp_path: Path) -> Path:
+    """A run of 24 steps (4 epochs of 6): seconds on a CPU."""
+    values = {
+        "extends": str(ROOT / "configs" / "moco_v2_demo.yaml"),
+        "method": {"queue": 32, "dim": 16, "bn_group": 4},
+        "data": {"shards": str(textured), "batch_size": 8, "crop": {"size": 32}, "device": "cpu", "threads": 1},
+        "epochs": 4,
+        "checkpoint_every": 5,
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def _command(recipe: Path, out: Path, *words: str, ranks: int = 1) -> list[str]:
+    launch = ["-m", "train"]
+    if ranks > 1:
+        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m", "train"]
+    return [sys.executable, *launch, "--config", str(recipe), "--out", str(out), *words]
+
+
+def _run(recipe: Path, out: Path, *words: str, ranks: int = 1) -> subprocess.CompletedProcess:
+    command = _command(recipe, out, *words, ranks=ranks)
+    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=SECONDS)
+
+
+def _train(recipe: Path, out: Path, *words: str, ranks: int = 1) -> list[float]:
+    result = _run(recipe, out, *words, ranks=ranks)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return [line["loss"] for line in read_log(out / "log.jsonl")]
+
+
+def test_the_same_seed_gives_the_same_losses_and_kill_9_loses_nothing(recipe: Path, tmp_path: Path) -> None:
+    losses = _train(recipe, tmp_path / "a")
+    assert len(losses) == 24
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path / "a" / "checkpoints")] == [
+        "step-00000020.pt",
+        "step-00000024.pt",
+    ]
+    lines = read_log(tmp_path / "a" / "log.jsonl")
+    assert {"step", "epoch", "loss", "lr", "accuracy", "feature_std", "images_per_s", "data_wait"} == set(lines[0])
+    assert json.loads((tmp_path / "a" / "config.json").read_text())["method"]["queue"] == 32
+
+    killed = tmp_path / "b"
+    process = subprocess.Popen(
+        _command(recipe, killed), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + SECONDS
+    while len(read_log(killed / "log.jsonl")) < 13:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = [line["loss"] for line in read_log(killed / "log.jsonl")]
+    assert len(before) < 24
+    assert before == losses[: len(before)]  # the same seed, the same losses
+
+    assert _train(recipe, killed, "--resume") == losses
+
+
+def test_two_ranks_train_as_one_run(recipe: Path, tmp_path: Path) -> None:
+    """Both ranks hold the same queue and weights at the end (they would diverge if anything differed)."""
+    words = ["epochs=2", "seed=1"]
+    losses = _train(recipe, tmp_path / "a", *words, ranks=2)
+    assert len(losses) == 12
+    state = checkpoint.load(checkpoint.list_checkpoints(tmp_path / "a" / "checkpoints")[-1])
+    assert len(state["ranks"]) == 2
+    assert state["method"]["queue_ptr"].tolist() == [12 * 8 % 32]
+    assert torch.allclose(state["method"]["queue"].norm(dim=0), torch.ones(32), atol=1e-4)
+    result = _run(recipe, tmp_path / "a", "--resume", *words)
+    assert result.returncode == 2
+    assert "the run had 2 ranks, now there are 1" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["methd.queue=32"], "methd: unknown key"),
+        (["data.batch_size='8'"], "data.batch_size='8'"),
+        (["method.queue=33"], "method.queue=33: must be divisible by data.batch_size=8"),
+        (["optim.warmup_epochs=9"], "optim.warmup_epochs=9"),
+        (["data.shards=/nowhere"], "data.shards=/nowhere: does not exist"),
+        (["data.batch_size=64", "method.queue=64"], "data.batch_size=64"),
+    ],
+)
+def test_bad_options_are_one_line(recipe: Path, tmp_path: Path, words: list[str], message: str) -> None:
+    result = _run(recipe, tmp_path / "out", *words)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unreadable_checkpoint_is_named(recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "checkpoints"
+    folder.mkdir(parents=True)
+    path = folder / "step-00000005.pt"
+    for content in (b"", b"not a checkpoint", b"\x80\x04cos\nsystem\n(S'touch /tmp/executed'\ntR."):
+        path.write_bytes(content)
+        result = _run(recipe, tmp_path / "out", "--resume")
+        assert result.returncode == 2
+        assert f"{path}: cannot be read as a checkpoint" in result.stderr
+        assert "Traceback" not in result.stderr
+    torch.save({"some": "thing"}, path)
+    result = _run(recipe, tmp_path / "out", "--resume")
+    assert "not a checkpoint of version 1" in result.stderr
+
+
+def test_a_run_is_never_overwritten_or_mixed(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    _train(recipe, out, "epochs=1")
+    log = (out / "log.jsonl").read_text()
+    result = _run(recipe, out, "epochs=1")
+    assert result.returncode == 2
+    assert "holds a run already" in result.stderr
+    result = _run(recipe, out, "--resume", "epochs=2")
+    assert result.returncode == 2
+    assert "was made with another config" in result.stderr
+    assert (out / "log.jsonl").read_text() == log
+
+
+def test_print_shows_the_resolved_config(recipe: Path, tmp_path: Path) -> None:
+    result = _run(recipe, tmp_path / "out", "--print", "optim.lr=0.5")
+    shown = json.loads(result.stdout)
+    assert shown["optim"]["lr"] == 0.5
+    assert shown["method"]["queue"] == 32
+    assert shown["data"]["background"]["kind"] == "swaps"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("moco_*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_is_valid(path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "train", "--config", str(path), "--print"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert result.returncode == 0, result.stderr
