@@ -15,10 +15,12 @@ STATE_VERSION = 1
 
 @dataclass(frozen=True)
 class Share:
-    """One rank's part of an epoch, as DALI's reader cuts it: rank r of R reads samples [r N // R, (r + 1) N // R).
+    """One rank's part of an epoch, as DALI's reader cuts it: rank r of R reads samples [r N // R, (r + 1) N
+    // R).
 
-    Shares differ by one sample at most and are padded to whole batches; every rank gives as many batches as the
-    smallest share fills, so none waits for another at the end of an epoch. Of 103 samples on 2 ranks in batches of 10:
+    Shares differ by one sample at most and are padded to whole batches; every rank gives as many batches as
+    the smallest share fills, so none waits for another at the end of an epoch. Of 103 samples on 2 ranks in
+    batches of 10:
 
         rank   share   batches read   given   left out this epoch
         0      51      6              5       1
@@ -45,10 +47,10 @@ class Share:
 class Loader:
     """Batches of one rank: dicts of tensors on the pipeline's device, without a copy (DLPack).
 
-    Views are float [N, 3, H, W] in channels_last memory format, `label` is int64 [N] on the CPU, other outputs keep
-    their shape. Iterating gives one
-    epoch, or the rest of it after `load_state_dict`; then the next. Use `close` or a `with` block to free threads and
-    memory.
+    Views are float [N, 3, H, W] in channels_last memory format, `label` is int64 [N] on the CPU, other
+    outputs keep their shape. Iterating gives one
+    epoch, or the rest of it after `load_state_dict`; then the next. Use `close` or a `with` block to free
+    threads and memory.
     """
 
     def __init__(
@@ -135,8 +137,8 @@ class Loader:
         for key, value in self._identity.items():
             if state["identity"][key] != value:
                 raise UserError(
-                    f"cannot resume the loader: its {key} was {state['identity'][key]!r}, now it is {value!r}; "
-                    "resume with what the run was started with, or start a new run"
+                    f"cannot resume the loader: its {key} was {state['identity'][key]!r}, "
+                    f"now it is {value!r}; resume with what the run was started with, or start a new run"
                 )
         self.epoch, self.batch = state["epoch"], state["batch"]
         self._start(state["pipeline"].numpy().tobytes())

@@ -107,8 +107,8 @@ def choose_windows(
 def _reject(accepted: np.ndarray, box: np.ndarray, fg_min: np.ndarray, cells: np.ndarray) -> None:
     """Strike out, in place, accepted windows with too little foreground: bool [N, views, draws].
 
-    Only the first accepted window matters, and most are good: the foreground is counted in first windows only, and
-    again for the few photos whose window was struck out.
+    Only the first accepted window matters, and most are good: the foreground is counted in first windows
+    only, and again for the few photos whose window was struck out.
     """
     photo, view = np.nonzero(accepted.any(axis=-1) & (fg_min > 0))
     while len(photo):

@@ -44,8 +44,8 @@ def build_loader(
     share = Share(manifest.samples, config.batch_size // world_size, rank, world_size)
     if len(share) == 0:
         raise UserError(
-            f"data.batch_size={config.batch_size}: the data set {config.shards} has {manifest.samples} photos, "
-            f"too few for one batch on {world_size} ranks; take a smaller batch"
+            f"data.batch_size={config.batch_size}: the data set {config.shards} has "
+            f"{manifest.samples} photos, too few for one batch on {world_size} ranks; take a smaller batch"
         )
     _check(config, manifest, share)
     device_id = choose_device(config.device, device_id)
@@ -87,7 +87,7 @@ def choose_device(device: str, device_id: int | None) -> int | None:
         if device == "gpu":
             raise UserError("data.device=gpu: no GPU found; use data.device=cpu, or auto")
         return None
-    return int(os.environ.get("LOCAL_RANK", 0)) if device_id is None else device_id
+    return int(os.environ.get("LOCAL_RANK", "0")) if device_id is None else device_id
 
 
 def build_pipeline(
@@ -99,7 +99,8 @@ def build_pipeline(
     with_sources: bool = False,
     checkpoint: bytes | None = None,
 ) -> tuple[Pipeline, list[str]]:
-    """Define the DALI pipeline of one rank; nothing is built or read yet. Returns it and its outputs' names."""
+    """Define the DALI pipeline of one rank; nothing is built or read yet. Returns it and its outputs'
+    names."""
     context = Context("cpu" if device_id is None else "gpu", config.seed, share.rank, share.batch_size)
     method = METHODS[config.pipeline]
     names: list[str] = []
@@ -133,5 +134,5 @@ def _strength(config: LoaderConfig, share: Share, iteration: int) -> float:
 
 def default_threads() -> int:
     """The CPUs this process may use, shared out among the ranks of this machine."""
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, len(os.sched_getaffinity(0)) // ranks)

@@ -36,7 +36,8 @@ class LoaderConfig(Options):
 
     reader: ReaderOptions = ReaderOptions()
     threads: int = Field(default=0, ge=0)
-    """CPU threads of a rank's pipeline; 0: the CPUs of this process shared out among the ranks of the machine."""
+    """CPU threads of a rank's pipeline; 0: the CPUs of this process shared out among the ranks of the
+    machine."""
     prefetch: int = Field(default=2, ge=1)
     """Finished batches kept ahead."""
     hw_decoder_load: float = Field(default=0.65, ge=0, le=1)

@@ -2,9 +2,9 @@
 
 Order: crop and flip, jitter, grayscale, blur, background, normalise.
 
-The negative is n = m r + (1 - m) q with probability p_neg, else n = r: q the finished query, m its foreground mask, r a
-random image. r is the *key view of another photo of the batch before its background is replaced*: it has a crop, a flip
-and a photometric draw of its own already, and costs a copy instead of a third view.
+The negative is n = m r + (1 - m) q with probability p_neg, else n = r: q the finished query, m its foreground
+mask, r a random image. r is the *key view of another photo of the batch before its background is replaced*:
+it has a crop, a flip and a photometric draw of its own already, and costs a copy instead of a third view.
 """
 
 from collections.abc import Callable
@@ -54,7 +54,8 @@ def graph(
 
     Returns:
         query, key (and negative for swaps): normalised [size, size, 3]; replaced: bool [views], whether the
-        background was replaced; with_sources: photo, mask, tile (uint8 thumbnails), window float32 [views, 4].
+        background was replaced; with_sources: photo, mask, tile (uint8 thumbnails), window float32 [views,
+        4].
     """
     packed = sample.get("mask")
     image = decode(context, sample["jpg"], config.hw_decoder_load)

@@ -31,7 +31,8 @@ def pack(folder: Path, per_shard: int = 16, workers: int = 1) -> Path:
 
 
 def save(folder: Path, name: str, photo: np.ndarray, mask: np.ndarray) -> None:
-    """One photo (uint8 [H, W, 3] or [H, W]) and its mask (bool [H, W]); flat grey areas survive the JPEG exactly."""
+    """One photo (uint8 [H, W, 3] or [H, W]) and its mask (bool [H, W]); flat grey areas survive the JPEG
+    exactly."""
     for kind in ("photos", "masks"):
         (folder / kind / name).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(photo).save(folder / "photos" / f"{name}.jpg", quality=98, subsampling=0)
@@ -56,7 +57,8 @@ def textured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def flat(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of 64 photos of 128 x 128: photo i has a grey background of level 2 i and a white square in the middle.
+    """Shards of 64 photos of 128 x 128: photo i has a grey background of level 2 i and a white square in the
+    middle.
 
     Photos 0 to 3 have an empty mask: their tiles are flagged, never donors.
     """
@@ -72,7 +74,8 @@ def flat(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def real_photos() -> Callable[[], Path]:
-    """The folder of real ImageNet photos beside the checkout, where there is one; otherwise the test skips."""
+    """The folder of real ImageNet photos beside the checkout, where there is one; otherwise the test
+    skips."""
 
     def find() -> Path:
         folder = Path(__file__).parents[2] / "shared" / "data" / "imagenet_photos"

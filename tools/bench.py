@@ -5,7 +5,8 @@
     read     samples from the shards, nothing decoded
     decode   + every photo decoded once
     plain    + two views: crop, flip, jitter, grayscale, blur, normalise
-    bg_rm, bg_random, bg_swaps   + foreground-aware windows (fg_min .1) and backgrounds (p .2; swaps: + the negative)
+    bg_rm, bg_random, bg_swaps   + foreground-aware windows (fg_min .1) and backgrounds (p .2; swaps: + the
+    negative)
 
 Every stage is measured once a round, from an empty pipeline to a drained one, so that no stage's work runs in
 another's time; figures are medians over rounds with the 2.5 % and 97.5 % quantiles.
@@ -150,9 +151,10 @@ def machine(device_id: int | None) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """The result as a Markdown table."""
+    place, config = result["machine"], result["config"]
     lines = [
-        f"{result['machine']['device']}, {result['machine']['cpus']} CPUs, batch {result['config']['batch_size']}, "
-        f"{result['config']['threads']} threads, DALI {result['machine']['dali']}, {result['machine']['date']}",
+        f"{place['device']}, {place['cpus']} CPUs, batch {config['batch_size']}, "
+        f"{config['threads']} threads, DALI {place['dali']}, {place['date']}",
         "",
         "| stage | images/s | 95 % | ÷ decode | ÷ plain |",
         "|---|---|---|---|---|",

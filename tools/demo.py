@@ -2,8 +2,8 @@
 
     python -m tools.demo [--data /folder/of/class/folders --masks /parallel/tree] [--out out/demo]
 
-Ends within minutes on two CPU cores, and uses a GPU if there is one. Without --data it writes a demo set. A second
-run with the same photos keeps the stores and shards, and goes on with training that was interrupted.
+Ends within minutes on two CPU cores, and uses a GPU if there is one. Without --data it writes a demo set. A
+second run with the same photos keeps the stores and shards, and goes on with training that was interrupted.
 """
 
 import argparse
@@ -39,7 +39,9 @@ STORES = ("masks", "tiles", "shards")
 RUN = ("checkpoints", "log.jsonl", "config.json", "summary.json", "loss.png", "views.png")
 
 
-def run_demo(data: Path | None, masks: Path | None, out: Path, workers: int, overrides: list[str]) -> dict[str, Any]:
+def run_demo(
+    data: Path | None, masks: Path | None, out: Path, workers: int, overrides: list[str]
+) -> dict[str, Any]:
     """Run everything; returns what summary.json holds."""
     start = time.perf_counter()
     if data is None and masks is not None:
@@ -167,7 +169,9 @@ def _summarise(out: Path, rate: float, device: str, seconds: float) -> dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.demo", description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder of class folders of JPEGs (default: a demo set is written)")
+    parser.add_argument(
+        "--data", type=Path, help="folder of class folders of JPEGs (default: a demo set is written)"
+    )
     parser.add_argument("--masks", type=Path, help="parallel folder tree of PNG masks")
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="(%(default)s)")
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes (all CPUs)")

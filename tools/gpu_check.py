@@ -1,6 +1,6 @@
 """On a machine with a GPU: run its tests, then the benchmark. Without one: say so and end well.
 
-    python -m tools.gpu_check --shards out/demo/shards --json out/gpu.json
+python -m tools.gpu_check --shards out/demo/shards --json out/gpu.json
 """
 
 import argparse

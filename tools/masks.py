@@ -2,7 +2,8 @@
 
     python -m tools.masks --photos DATA --masks TREE --out out/masks
 
-For DATA/cat/1.jpg the mask is TREE/cat/1.png, of the photo's size, any grey level as saliency. A photo's foreground is where saliency >= threshold.
+For DATA/cat/1.jpg the mask is TREE/cat/1.png, of the photo's size, any grey level as saliency. A photo's
+foreground is where saliency >= threshold.
 """
 
 import argparse
@@ -37,9 +38,7 @@ def write_mask_store(
     if not 0 < threshold <= 1:
         raise UserError(f"--threshold={threshold}: must be above 0 and at most 1")
     if size % 64 or size < 64:
-        raise UserError(
-            f"--size={size}: must be a positive multiple of 64"
-        )
+        raise UserError(f"--size={size}: must be a positive multiple of 64")
     keys = photos.list_photos(photo_folder)
     if not mask_folder.is_dir():
         raise UserError(

@@ -1,6 +1,6 @@
 """Draw the loss of one run or several in one picture.
 
-    python -m tools.plot out/run1 [out/run2 …] --out out/loss.png
+python -m tools.plot out/run1 [out/run2 …] --out out/loss.png
 """
 
 import argparse
@@ -34,8 +34,8 @@ def plot_losses(
 ) -> None:
     """Write a PNG: each run's loss and its running mean.
 
-    chance: draw the loss of guessing. filled_at: shade the steps before it, in which MoCo's queue still holds random
-    vectors and the loss is lower than it means.
+    chance: draw the loss of guessing. filled_at: shade the steps before it, in which MoCo's queue still holds
+    random vectors and the loss is lower than it means.
     """
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
     for number, folder in enumerate(runs):

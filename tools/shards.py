@@ -180,8 +180,9 @@ def main() -> None:
         workers=args.workers,
     )
     print(
-        f"{args.out}: {manifest.samples} photos of {len(manifest.classes)} classes in {len(manifest.shards)} shards, "
-        f"{manifest.bytes / 1e6:.1f} MB, {manifest.donors} of them donors of backgrounds"
+        f"{args.out}: {manifest.samples} photos of {len(manifest.classes)} classes "
+        f"in {len(manifest.shards)} shards, {manifest.bytes / 1e6:.1f} MB, "
+        f"{manifest.donors} of them donors of backgrounds"
     )
 
 

@@ -35,8 +35,8 @@ def dilate(box: Box, size: tuple[int, int], pixels: int = DILATION) -> Box:
 def background_strip(box: Box, size: tuple[int, int]) -> Box | None:
     """The strip of background that tiles the (dilated) box: full height or full width, as xmin … ymax.
 
-    The side strip if its area is larger, else the top or bottom one; of two sides the wider (left only if it is
-    wider). A strip thinner than 8 pixels or 5 % of its side is not used; None if there is no other.
+    The side strip if its area is larger, else the top or bottom one; of two sides the wider (left only if it
+    is wider). A strip thinner than 8 pixels or 5 % of its side is not used; None if there is no other.
     """
     width, height = size
     x0, y0, x1, y1 = dilate(box, size)

@@ -13,11 +13,15 @@ from train.loop import train
 def main() -> None:
     """Read the recipe, print it or train."""
     parser = argparse.ArgumentParser(prog="train", description="Pre-train a backbone.")
-    parser.add_argument("--config", type=Path, required=True, help="a recipe, e.g. configs/moco_v2_medium.yaml")
+    parser.add_argument(
+        "--config", type=Path, required=True, help="a recipe, e.g. configs/moco_v2_medium.yaml"
+    )
     parser.add_argument("--out", type=Path, help="folder of the run (default out/NAME-OF-THE-RECIPE)")
     parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     parser.add_argument("--print", action="store_true", help="print the resolved config and stop")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. data.batch_size=256 optim.lr=0.06")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="e.g. data.batch_size=256 optim.lr=0.06"
+    )
     args = parser.parse_intermixed_args()
     try:
         config = validate(RunConfig, override(read_yaml(args.config), args.overrides), str(args.config))

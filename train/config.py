@@ -41,9 +41,11 @@ class RunConfig(Options):
     def _check(self) -> "RunConfig":
         if self.method.queue % self.data.batch_size:
             raise ValueError(
-                f"method.queue={self.method.queue}: must be divisible by data.batch_size={self.data.batch_size}, "
-                "so that a batch of keys replaces whole batches"
+                f"method.queue={self.method.queue}: must be divisible by "
+                f"data.batch_size={self.data.batch_size}, so that a batch of keys replaces whole batches"
             )
         if self.optim.warmup_epochs > self.epochs:
-            raise ValueError(f"optim.warmup_epochs={self.optim.warmup_epochs}: longer than epochs={self.epochs}")
+            raise ValueError(
+                f"optim.warmup_epochs={self.optim.warmup_epochs}: longer than epochs={self.epochs}"
+            )
         return self

@@ -46,11 +46,12 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def take_rows(rows: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-    """Reorder rows across all ranks: place i of rank r gets row `order[r N + i]` of the ranks' rows laid end to end.
+    """Reorder rows across all ranks: place i of rank r gets row `order[r N + i]` of the ranks' rows laid end
+    to end.
 
-    Every rank sends each row only to where it is wanted (one all-to-all), where gathering would send everything to
-    everyone. rows: [N, …], the same N on every rank. order: a permutation of ranks * N, int64 on the CPU, the
-    same on every rank.
+    Every rank sends each row only to where it is wanted (one all-to-all), where gathering would send
+    everything to everyone. rows: [N, …], the same N on every rank. order: a permutation of ranks * N, int64
+    on the CPU, the same on every rank.
     """
     if world_size() == 1:
         return rows[order.to(rows.device)]

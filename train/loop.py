@@ -36,10 +36,12 @@ def choose_torch_device(config: RunConfig) -> torch.device:
 def train(config: RunConfig, out: Path, resume: bool = False) -> None:
     """Run a recipe from its first step, or from its last checkpoint, to its end.
 
-    Writes `config.json`, `log.jsonl` and `checkpoints/` under `out`. Call it in every process of a `torchrun`.
+    Writes `config.json`, `log.jsonl` and `checkpoints/` under `out`. Call it in every process of a
+    `torchrun`.
 
     Raises:
-        UserError: `out` holds a run and `resume` is false, or it holds none and `resume` is true, or the run there
+        UserError: `out` holds a run and `resume` is false, or it holds none and `resume` is true, or the run
+        there
             was made with another config.
     """
     device = choose_torch_device(config)
@@ -55,7 +57,9 @@ class _Run:
         self.folder = out / "checkpoints"
         found = checkpoint.list_checkpoints(self.folder)
         if found and not resume:
-            raise UserError(f"--out={out}: holds a run already; continue it with --resume, or choose another --out")
+            raise UserError(
+                f"--out={out}: holds a run already; continue it with --resume, or choose another --out"
+            )
         state = self._load(found[-1]) if found else None
         self.loader = build_loader(config.data, distributed.rank(), distributed.world_size())
         self.steps = len(self.loader) * config.epochs
@@ -95,8 +99,8 @@ class _Run:
         state = checkpoint.load(path)
         if state["config"] != _identity(self.config):
             raise UserError(
-                f"{path}: was made with another config than the one given now (see {self.out / 'config.json'}); "
-                "resume with the same, or choose another --out"
+                f"{path}: was made with another config than the one given now "
+                f"(see {self.out / 'config.json'}); resume with the same, or choose another --out"
             )
         return state
 
@@ -133,7 +137,12 @@ class _Run:
         self.module.train()
         saved = self.step
         bar = tqdm(
-            total=self.steps, initial=self.step, desc="train", unit="step", dynamic_ncols=True, disable=not self.main
+            total=self.steps,
+            initial=self.step,
+            desc="train",
+            unit="step",
+            dynamic_ncols=True,
+            disable=not self.main,
         )
         with bar:
             while self.loader.epoch < self.config.epochs:
@@ -170,15 +179,17 @@ class _Run:
         self.optimiser.step()
         return loss.detach(), metrics
 
-    def _report(self, bar: tqdm, loss: torch.Tensor, metrics: dict[str, torch.Tensor], clock: "_Clock") -> None:
+    def _report(
+        self, bar: tqdm, loss: torch.Tensor, metrics: dict[str, torch.Tensor], clock: "_Clock"
+    ) -> None:
         value = loss.clone()
         if distributed.world_size() > 1:
             dist.all_reduce(value)
         value = value.item() / distributed.world_size()
         if not math.isfinite(value):
             raise UserError(
-                f"{self.out}: the loss is {value} at step {self.step}; take a smaller optim.lr and go on from the "
-                f"last checkpoint in {self.folder}, or start anew"
+                f"{self.out}: the loss is {value} at step {self.step}; take a smaller optim.lr and go on "
+                f"from the last checkpoint in {self.folder}, or start anew"
             )
         if not self.main:
             return
@@ -194,11 +205,14 @@ class _Run:
                 "data_wait": round(waiting, 4),
             }
         )
-        bar.set_postfix_str(f"loss {value:.3f}, {rate:.0f} images/s, {waiting:.0%} waiting for data", refresh=False)
+        bar.set_postfix_str(
+            f"loss {value:.3f}, {rate:.0f} images/s, {waiting:.0%} waiting for data", refresh=False
+        )
 
 
 class _Clock:
-    """Images per second of all ranks, and the share of time spent waiting for data, since the last reading."""
+    """Images per second of all ranks, and the share of time spent waiting for data, since the last
+    reading."""
 
     def __init__(self, loader: Loader, world_size: int) -> None:
         self._loader, self._images = loader, loader.batch_size * world_size

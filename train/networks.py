@@ -16,10 +16,11 @@ def backbone(name: str) -> nn.Module:
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation whose statistics come from `groups` equal parts of the batch, each normalised by its own.
+    """Batch normalisation whose statistics come from `groups` equal parts of the batch, each normalised by
+    its own.
 
-    One device then sees what so many devices would see without SyncBN. Running statistics follow the first group, as
-    a checkpoint of such a cluster holds those of its first device.
+    One device then sees what so many devices would see without SyncBN. Running statistics follow the first
+    group, as a checkpoint of such a cluster holds those of its first device.
     """
 
     groups = 1
@@ -38,7 +39,8 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
 
 
 def group_batch_norm(network: nn.Module) -> None:
-    """Turn every BatchNorm2d of `network` into a GroupedBatchNorm2d, in place; weights and state keep their names."""
+    """Turn every BatchNorm2d of `network` into a GroupedBatchNorm2d, in place; weights and state keep their
+    names."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = GroupedBatchNorm2d

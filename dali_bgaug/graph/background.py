@@ -66,8 +66,8 @@ def donors(
 ) -> tuple[DataNode, DataNode, DataNode]:
     """Draw for each view whether its background is replaced, by whose tile, and by which window of it.
 
-    A flagged photo has an empty tile and is never chosen. Where a batch has no other donor the background stays.
-    A tile has its photo's proportions, so the window's law needs no decoding.
+    A flagged photo has an empty tile and is never chosen. Where a batch has no other donor the background
+    stays. A tile has its photo's proportions, so the window's law needs no decoding.
 
     Args:
         context: backend and seeds.

@@ -60,8 +60,8 @@ class Context:
     def of_batch(self, name: str, function: Callable[..., Any], *inputs: DataNode, outputs: int = 1) -> Any:
         """NumPy on small CPU nodes, one call a batch, for what depends on the photos.
 
-        `function(rng, iteration, *columns)` gets each input as a list of arrays and returns an array whose first axis
-        is the batch (a tuple of them if `outputs` > 1).
+        `function(rng, iteration, *columns)` gets each input as a list of arrays and returns an array whose
+        first axis is the batch (a tuple of them if `outputs` > 1).
         """
         if self._iteration is None:
             shape = (self.batch_size,)

@@ -7,7 +7,6 @@ import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import do_not_convert
-
 from pydantic import Field
 
 from dali_bgaug.config import Options
@@ -27,12 +26,14 @@ def decode(context: Context, encoded: DataNode, hw_decoder_load: float = 0.65) -
     image = fn.decoders.image(
         encoded, device=context.decoder, output_type=types.RGB, hw_decoder_load=hw_decoder_load
     )
-    # In an `if` branch that no photo takes, the decoder's empty batch has no dimensions; what follows needs them.
+    # In an `if` branch that no photo takes, the decoder's empty batch has no dimensions; what follows needs
+    # them.
     return fn.reshape(image, layout="HWC")
 
 
 class Window(NamedTuple):
-    """A window as fractions of the image: two nodes, float32 [2] on the CPU, (y, x). start x > end x mirrors."""
+    """A window as fractions of the image: two nodes, float32 [2] on the CPU, (y, x). start x > end x
+    mirrors."""
 
     start: DataNode
     end: DataNode
@@ -53,11 +54,13 @@ def windows(
 ) -> DataNode:
     """Choose one window per view (see `dali_bgaug.windows`): float32 [views, 4] on the CPU.
 
-    shape: the photo's height and width, int64 [2 or 3] on the CPU. packed: its bit-packed mask on the CPU; None
-    where no view has an fg_min.
+    shape: the photo's height and width, int64 [2 or 3] on the CPU. packed: its bit-packed mask on the CPU;
+    None where no view has an fg_min.
     """
 
-    def choose(rng: np.random.Generator, _: int, shapes: list[np.ndarray], *masks: list[np.ndarray]) -> np.ndarray:
+    def choose(
+        rng: np.random.Generator, _: int, shapes: list[np.ndarray], *masks: list[np.ndarray]
+    ) -> np.ndarray:
         height, width = np.stack(shapes)[:, :2].T
         cells = coverage(np.stack(masks[0]), mask_size) if masks else None
         uniforms = rng.random((len(shapes), len(crops), UNIFORMS), np.float32)
@@ -69,7 +72,8 @@ def windows(
 def crop(image: DataNode, window: Window, size: int) -> DataNode:
     """Cut `window` out of uint8 [H, W, C] and resize it to [size, size, C]: antialiased, bilinear.
 
-    One window serves a photo and its square mask. Pixels outside the window do not enter, as when cropping first.
+    One window serves a photo and its square mask. Pixels outside the window do not enter, as when cropping
+    first.
     """
     return fn.resize(
         image,

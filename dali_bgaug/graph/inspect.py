@@ -14,8 +14,8 @@ THUMBNAIL = 160
 def sources(
     context: Context, image: DataNode, packed: DataNode | None, mask_size: int, tile: DataNode | None
 ) -> dict[str, DataNode]:
-    """photo, mask, tile as uint8 [THUMBNAIL, THUMBNAIL, 3] on the CPU, stretched to a square; what is not read is
-    left out, and a flagged photo's tile is black."""
+    """photo, mask, tile as uint8 [THUMBNAIL, THUMBNAIL, 3] on the CPU, stretched to a square; what is not
+    read is left out, and a flagged photo's tile is black."""
     found = {"photo": _thumbnail(image)}
     if packed is not None:
         grey = _thumbnail(unpack(packed, mask_size, context.device)) * constant(255, np.uint8, context.device)

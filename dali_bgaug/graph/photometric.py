@@ -6,11 +6,12 @@ offset per photo, applied by one operator:
     brightness b, contrast c about the mean grey m, saturation s (blend with grey), hue h, in this order
     x -> b c R(h) (G + s (I - G)) x + b (1 - c) m      grayscale: s = 0
 
-G projects on grey with Rec. 601 weights (as PIL and torchvision do), R(h) turns colours about the grey axis by h turns.
+G projects on grey with Rec. 601 weights (as PIL and torchvision do), R(h) turns colours about the grey axis
+by h turns.
 
 What differs from torchvision's ColorJitter: the order of the four is fixed, not random; values are clipped
-once, at the end; hue turns a circle instead of HSV's hexagon: for a shift of 0.1, 5 grey levels of 255 off on 60 real
-photos (no shift at all: 7; a turn of YIQ's chroma plane: 8). Blur is a Gaussian cut at 3 sigma.
+once, at the end; hue turns a circle instead of HSV's hexagon: for a shift of 0.1, 5 grey levels of 255 off on
+60 real photos (no shift at all: 7; a turn of YIQ's chroma plane: 8). Blur is a Gaussian cut at 3 sigma.
 """
 
 from functools import partial
@@ -72,7 +73,8 @@ def photometric(context: Context, name: str, view: DataNode, options: Photometri
         view = coloured
     if options.blur_p > 0:
         if blurred:
-            soft = fn.gaussian_blur(view, sigma=sigma)  # window sized by sigma: a fixed 23 costs several times more
+            # DALI sizes the window by sigma, to 3 sigma; the customary fixed 23 costs several times more.
+            soft = fn.gaussian_blur(view, sigma=sigma)
         else:
             soft = view
         view = soft

@@ -34,8 +34,8 @@ def read(
 ) -> dict[str, DataNode]:
     """The named components (of jpg, mask, tile.jpg, cls) as uint8 [bytes], on the CPU.
 
-    Every rank reads its own n-th of the samples, another n-th each epoch, shards reordered every epoch. Shares are
-    padded to whole batches with the share's last sample; the loader drops such batches.
+    Every rank reads its own n-th of the samples, another n-th each epoch, shards reordered every epoch.
+    Shares are padded to whole batches with the share's last sample; the loader drops such batches.
     """
     unknown = set(components) - set(EXTENSIONS)
     assert not unknown, unknown

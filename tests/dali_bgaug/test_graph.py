@@ -52,7 +52,9 @@ def test_mask_crop_and_flip_agree_with_the_photo() -> None:
         view = Window(start, end)
         return crop(photo, view, 96), masks.view_mask(packed, 256, view, 96, "cpu")
 
-    views, found = _run(piece, photo, packed, *map(np.ascontiguousarray, (window[:, :2], window[:, 2:])), layouts={0: "HWC"})
+    views, found = _run(
+        piece, photo, packed, *map(np.ascontiguousarray, (window[:, :2], window[:, 2:])), layouts={0: "HWC"}
+    )
     assert set(np.unique(found)) == {0, 1}
     certain = (views == 0) | (views == 255)
     assert certain.mean() > 0.93
@@ -88,7 +90,11 @@ def test_donors_are_others_and_usable() -> None:
 
 def test_no_donor_is_said() -> None:
     uniforms = np.full((3, 2), 0.5)
-    assert background.choose_donors(uniforms, np.array([False, True, False])).tolist() == [[1, 1], [-1, -1], [1, 1]]
+    assert background.choose_donors(uniforms, np.array([False, True, False])).tolist() == [
+        [1, 1],
+        [-1, -1],
+        [1, 1],
+    ]
     assert (background.choose_donors(uniforms, np.zeros(3, bool)) == -1).all()
 
 
@@ -102,7 +108,11 @@ PIL_CASES = {
 def _colour(image: np.ndarray, factors: tuple[float, float, float, float]) -> np.ndarray:
     matrix, offset = photometric.colour_matrix(*(np.array([factor]) for factor in factors))
     [found] = _run(
-        lambda view, m, o: photometric.colour(view, m, o, "cpu"), image[None], matrix, offset, layouts={0: "HWC"}
+        lambda view, m, o: photometric.colour(view, m, o, "cpu"),
+        image[None],
+        matrix,
+        offset,
+        layouts={0: "HWC"},
     )
     return found[0].astype(int)
 
@@ -123,8 +133,8 @@ def test_grayscale_is_pils() -> None:
 
 
 def test_hue_is_near_pils() -> None:
-    """A turn about the grey axis is not HSV's hexagon: on these saturated colours it is 11.4 levels off, doing nothing
-    16.2."""
+    """A turn about the grey axis is not HSV's hexagon: on these saturated colours it is 11.4 levels off,
+    doing nothing 16.2."""
     reference = np.load(DATA / "aug_ops.npz")
     image, expected = reference["img_u8"].astype(int), reference["pil_hue_+0.1"].astype(int)
     found = _colour(reference["img_u8"], (1.0, 1.0, 1.0, 0.1))
@@ -135,7 +145,9 @@ def test_hue_is_near_pils() -> None:
 def test_blur_is_near_pils(sigma: float) -> None:
     """PIL approximates the Gaussian by boxes; the photo's border is extended differently."""
     reference = np.load(DATA / "aug_ops.npz")
-    [found] = _run(lambda view: fn.gaussian_blur(view, sigma=sigma), reference["img_u8"][None], layouts={0: "HWC"})
+    [found] = _run(
+        lambda view: fn.gaussian_blur(view, sigma=sigma), reference["img_u8"][None], layouts={0: "HWC"}
+    )
     difference = np.abs(found[0].astype(int) - reference[f"pil_blur_radius{sigma}"].astype(int))[6:-6, 6:-6]
     assert difference.mean() < 1.5
 

@@ -42,7 +42,9 @@ def test_index_is_what_dalis_own_tool_writes(tmp_path: Path) -> None:
     shards.write_shard(tmp_path, "s", _samples())
     reference = tmp_path / "reference.idx"
     subprocess.run(
-        [sys.executable, "-m", "wds2idx", str(tmp_path / "s.tar"), str(reference)], check=True, capture_output=True
+        [sys.executable, "-m", "wds2idx", str(tmp_path / "s.tar"), str(reference)],
+        check=True,
+        capture_output=True,
     )
     assert (tmp_path / "s.idx").read_text() == reference.read_text()
 

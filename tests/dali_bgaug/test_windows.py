@@ -32,9 +32,12 @@ def _sizes(box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
 
 
-@pytest.mark.parametrize(("photo", "scale"), [("500x375", "0.2-1"), ("500x375", "0.05-0.14"), ("1000x200", "0.2-1")])
+@pytest.mark.parametrize(
+    ("photo", "scale"), [("500x375", "0.2-1"), ("500x375", "0.05-0.14"), ("1000x200", "0.2-1")]
+)
 def test_law_of_random_resized_crop(photo: str, scale: str) -> None:
-    """Quantiles recorded from torchvision's algorithm, within the Kolmogorov-Smirnov bound of 20 000 draws."""
+    """Quantiles recorded from torchvision's algorithm, within the Kolmogorov-Smirnov bound of 20 000
+    draws."""
     reference = np.load(DATA / "rrc.npz")
     width, height = PHOTOS[photo]
     low, high = (float(word) for word in scale.split("-"))
@@ -44,7 +47,8 @@ def test_law_of_random_resized_crop(photo: str, scale: str) -> None:
         for level, quantile in zip(
             reference["quantile_levels"], reference[f"{photo}_s{scale}/{name}"], strict=True
         ):
-            # Windows on a pixel grid have atoms: the level lies between the shares below and up to the quantile.
+            # Windows on a pixel grid have atoms: the level lies between the shares below and up to the
+            # quantile.
             assert (values < quantile - 1e-5).mean() - bound <= level, (name, level)
             assert (values < quantile + 1e-5).mean() + bound >= level, (name, level)
 
@@ -92,7 +96,8 @@ def test_coverage_counts_foreground_per_cell() -> None:
 
 
 def _sequential(width: int, height: int, crop: CropOptions, mask: np.ndarray, count: int) -> np.ndarray:
-    """torchvision's loop with the constraint in it, one draw after the other, foreground counted in pixels."""
+    """torchvision's loop with the constraint in it, one draw after the other, foreground counted in
+    pixels."""
     rng = np.random.default_rng(99)
     table = np.pad(np.cumsum(np.cumsum(mask, axis=0), axis=1), ((1, 0), (1, 0)))
     boxes = []
@@ -131,7 +136,8 @@ def test_accepted_windows_have_the_law_of_the_sequential_loop() -> None:
 
 @pytest.mark.parametrize("fg_min", [0.1, 0.3, 0.8])
 def test_accepted_windows_cover_fg_min_of_the_full_resolution_mask(fg_min: float) -> None:
-    """The grid's error, measured here on windows of an ellipse at 1024 x 1024: below 1.5 % of the foreground."""
+    """The grid's error, measured here on windows of an ellipse at 1024 x 1024: below 1.5 % of the
+    foreground."""
     full = _ellipse(1024)
     small = full.reshape(256, 4, 256, 4).mean(axis=(1, 3)) > 0.5
     cells = _cells(small)

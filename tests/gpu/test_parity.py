@@ -1,4 +1,5 @@
-"""The GPU graph gives what the CPU graph gives; the decoders and resamplers of the two backends round differently."""
+"""The GPU graph gives what the CPU graph gives; the decoders and resamplers of the two backends round
+differently."""
 
 from pathlib import Path
 

@@ -86,7 +86,8 @@ def _signature(batch: dict[str, torch.Tensor]) -> list[bytes]:
 @pytest.mark.parametrize("done", [0, 1, 5, 6, 7, 14])
 @pytest.mark.parametrize("kind", ["rm", "swaps"])
 def test_resume_is_exact(textured: Path, kind: str, done: int) -> None:
-    """After any number of batches, within and across epochs, with a warm-up: the same bits as uninterrupted."""
+    """After any number of batches, within and across epochs, with a warm-up: the same bits as
+    uninterrupted."""
     config = _config(textured, background={"kind": kind, "p_pos": 0.5, "warmup_epochs": 3})
 
     def batches(loader: object, count: int) -> list[list[bytes]]:

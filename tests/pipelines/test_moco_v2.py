@@ -1,4 +1,5 @@
-"""Backgrounds, pixel by pixel, on flat photos: photo i has background 2 i and a white square as foreground."""
+"""Backgrounds, pixel by pixel, on flat photos: photo i has background 2 i and a white square as
+foreground."""
 
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,9 @@ def test_rm_with_p_1_gives_one_grey_level(flat: Path) -> None:
     levels = np.sort(levels)
     assert len(levels) == 8 * 2 * 64
     # Uniform over 0 .. 255: Kolmogorov-Smirnov at 0.1 %.
-    assert np.abs(levels / 255 - (np.arange(len(levels)) + 0.5) / len(levels)).max() < 1.95 / np.sqrt(len(levels))
+    assert np.abs(levels / 255 - (np.arange(len(levels)) + 0.5) / len(levels)).max() < 1.95 / np.sqrt(
+        len(levels)
+    )
 
 
 def test_random_with_p_1_takes_another_photos_tile(flat: Path) -> None:
@@ -98,7 +101,9 @@ def test_random_with_p_1_takes_another_photos_tile(flat: Path) -> None:
     for batch in _epochs(_config(flat, kind="random", p_pos=1.0), 8):
         assert batch["replaced"].all()
         for query, key in zip(batch["query"], batch["key"], strict=True):
-            seen.append([_parts(query)[0], _parts(key)[0]] if np.ptp(query) else [int(query[0, 0]), int(key[0, 0])])
+            seen.append(
+                [_parts(query)[0], _parts(key)[0]] if np.ptp(query) else [int(query[0, 0]), int(key[0, 0])]
+            )
             if np.ptp(query):
                 assert _parts(query)[1] == _parts(key)[1] == 255
     donors = _photo(np.array(seen))
@@ -190,7 +195,8 @@ def test_background_warmup_rises_from_zero(flat: Path) -> None:
 
 
 def test_windows_hold_foreground(flat: Path) -> None:
-    """End to end: with fg_min, every view of a photo with a mask shows at least that much of the white square."""
+    """End to end: with fg_min, every view of a photo with a mask shows at least that much of the white
+    square."""
     config = _config(flat, kind="none").model_copy(
         update={"crop": LoaderConfig(shards=flat, crop={"size": 64, "scale": [0.1, 0.3], "fg_min": 0.4}).crop}
     )

@@ -1,6 +1,5 @@
 """Masks, tiles and shards: what they make, how they resume, what they refuse."""
 
-import os
 import shutil
 import signal
 import subprocess
@@ -96,7 +95,8 @@ def test_a_second_run_does_nothing_and_workers_change_nothing(folder: Path) -> N
 
 @pytest.mark.parametrize("tool", ["masks", "tiles", "shards"])
 def test_kill_9_loses_no_finished_file(tmp_path: Path, tool: str) -> None:
-    """Killed as soon as a file is finished; the second run keeps that file and ends as an uninterrupted one."""
+    """Killed as soon as a file is finished; the second run keeps that file and ends as an uninterrupted
+    one."""
     photo = np.random.default_rng(0).integers(0, 256, (500, 500, 3), dtype=np.uint8)
     mask = np.zeros((500, 500), bool)
     mask[100:300, 100:200] = True
@@ -108,7 +108,15 @@ def test_kill_9_loses_no_finished_file(tmp_path: Path, tool: str) -> None:
     commands = {
         "masks": [*photos, "--masks", str(tmp_path / "masks"), "--per-file", "4"],
         "tiles": [*photos, "--masks", str(places["masks"])],
-        "shards": [*photos, "--masks", str(places["masks"]), "--tiles", str(places["tiles"]), "--per-shard", "4"],
+        "shards": [
+            *photos,
+            "--masks",
+            str(places["masks"]),
+            "--tiles",
+            str(places["tiles"]),
+            "--per-shard",
+            "4",
+        ],
     }
     for name in ("masks", "tiles", "shards"):
         command = [*base, f"tools.{name}", *commands[name], "--out", str(places[name])]
@@ -122,7 +130,9 @@ def test_kill_9_loses_no_finished_file(tmp_path: Path, tool: str) -> None:
                 time.sleep(0.002)
             process.send_signal(signal.SIGKILL)
             process.wait()
-            finished = {path: path.stat().st_mtime_ns for path in places[name].rglob("*.[hi]*") if path.is_file()}
+            finished = {
+                path: path.stat().st_mtime_ns for path in places[name].rglob("*.[hi]*") if path.is_file()
+            }
             assert not (places[name] / "manifest.json").exists()
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
         if name == tool:
@@ -151,7 +161,9 @@ def _damage(folder: Path, how: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("how", "message"), [("empty", "is empty"), ("truncated", "cannot be decoded"), ("PNG", "is a PNG")])
+@pytest.mark.parametrize(
+    ("how", "message"), [("empty", "is empty"), ("truncated", "cannot be decoded"), ("PNG", "is a PNG")]
+)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_damaged_photos_are_named(folder: Path, how: str, message: str, workers: int) -> None:
     path = _damage(folder, how)
@@ -223,7 +235,9 @@ def test_stores_that_do_not_belong_together(folder: Path) -> None:
 
 def test_two_photos_of_one_name(folder: Path) -> None:
     for kind, suffix in (("photos", "jpg"), ("masks", "png")):
-        shutil.copy(folder / kind / "class0" / f"photo 0.{suffix}", folder / kind / "class0" / f"photo.0.{suffix}")
+        shutil.copy(
+            folder / kind / "class0" / f"photo 0.{suffix}", folder / kind / "class0" / f"photo.0.{suffix}"
+        )
     _masks(folder), _tiles(folder)
     with pytest.raises(UserError, match="would both be packed as 'class0/photo_0'; rename one"):
         _shards(folder)
@@ -338,7 +352,11 @@ def test_flagged_photos(tmp_path: Path) -> None:
 
 
 def test_no_worker_outlives_a_killed_tool(folder: Path) -> None:
-    command = [sys.executable, "-c", "import time\nfrom tools._cli import process\nlist(process(time.sleep, [(30,)] * 2, [1, 1], 2, 't'))"]
+    command = [
+        sys.executable,
+        "-c",
+        "import time\nfrom tools._cli import process\nlist(process(time.sleep, [(30,)] * 2, [1, 1], 2, 't'))",
+    ]
     tool = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     time.sleep(2)
     children = Path(f"/proc/{tool.pid}/task/{tool.pid}/children").read_text().split()

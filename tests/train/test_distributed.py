@@ -12,7 +12,11 @@ from train.distributed import gather_rows, process_group, rank, take_rows
 
 def _worker(number: int, world_size: int, folder: str) -> None:
     os.environ.update(
-        RANK=str(number), WORLD_SIZE=str(world_size), MASTER_ADDR="127.0.0.1", MASTER_PORT="29533", OMP_NUM_THREADS="1"
+        RANK=str(number),
+        WORLD_SIZE=str(world_size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT="29533",
+        OMP_NUM_THREADS="1",
     )
     with process_group(torch.device("cpu")):
         count = 4

@@ -99,7 +99,9 @@ def test_keys_come_back_in_their_order() -> None:
     moco = _moco(bn_group=2)
     moco.key_encoder = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 8))
     views = torch.randn(8, 3, 32, 32)
-    assert torch.allclose(moco._encode_shuffled(views, 4), F.normalize(moco.key_encoder(views), dim=1), atol=1e-6)
+    assert torch.allclose(
+        moco._encode_shuffled(views, 4), F.normalize(moco.key_encoder(views), dim=1), atol=1e-6
+    )
 
 
 def test_grouped_batch_norm_is_batch_norm_of_each_group() -> None:

@@ -26,7 +26,13 @@ def recipe(textured: Path, tmp_path: Path) -> Path:
     values = {
         "extends": str(ROOT / "configs" / "moco_v2_demo.yaml"),
         "method": {"queue": 32, "dim": 16, "bn_group": 4},
-        "data": {"shards": str(textured), "batch_size": 8, "crop": {"size": 32}, "device": "cpu", "threads": 1},
+        "data": {
+            "shards": str(textured),
+            "batch_size": 8,
+            "crop": {"size": 32},
+            "device": "cpu",
+            "threads": 1,
+        },
         "epochs": 4,
         "checkpoint_every": 5,
     }
@@ -61,7 +67,9 @@ def test_the_same_seed_gives_the_same_losses_and_kill_9_loses_nothing(recipe: Pa
         "step-00000024.pt",
     ]
     lines = read_log(tmp_path / "a" / "log.jsonl")
-    assert {"step", "epoch", "loss", "lr", "accuracy", "feature_std", "images_per_s", "data_wait"} == set(lines[0])
+    assert {"step", "epoch", "loss", "lr", "accuracy", "feature_std", "images_per_s", "data_wait"} == set(
+        lines[0]
+    )
     assert json.loads((tmp_path / "a" / "config.json").read_text())["method"]["queue"] == 32
 
     killed = tmp_path / "b"

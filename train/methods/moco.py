@@ -1,8 +1,8 @@
 """MoCo-v2 (Chen et al. 2020) with the matched negative of BG_Swaps (Ryali, Schwab, Morcos 2021).
 
-A step, as in the original: query forward; momentum update of the key encoder (parameters only, never batch-norm
-statistics); keys forward, shuffled between batch-norm groups and ranks; logits over the positive, the queue and the
-matched negative; the positives enter the queue.
+A step, as in the original: query forward; momentum update of the key encoder (parameters only, never
+batch-norm statistics); keys forward, shuffled between batch-norm groups and ranks; logits over the positive,
+the queue and the matched negative; the positives enter the queue.
 """
 
 from typing import Any, Literal
@@ -83,8 +83,8 @@ class Moco(nn.Module):
         """One step on a rank's batch.
 
         batch: `query`, `key` and, with BG_Swaps, `negative`: [N, 3, H, W]. Returns the mean loss and metrics:
-        `accuracy` (the positive has the largest logit) and `feature_std` (of the normalised queries, over the batch,
-        times sqrt(dim): about 1 when embeddings spread over the sphere, 0 when they collapsed).
+        `accuracy` (the positive has the largest logit) and `feature_std` (of the normalised queries, over the
+        batch, times sqrt(dim): about 1 when embeddings spread over the sphere, 0 when they collapsed).
         """
         count = len(batch["query"])
         groups = max(1, count // self.options.bn_group)
@@ -114,7 +114,8 @@ class Moco(nn.Module):
         torch._foreach_lerp_(keys, [query.detach() for query in queries], 1 - self.options.momentum)
 
     def _encode_shuffled(self, views: torch.Tensor, groups: int) -> torch.Tensor:
-        """Embed with other company than the queries had: statistics of a common group would give the positive away."""
+        """Embed with other company than the queries had: statistics of a common group would give the positive
+        away."""
         if groups == 1 and world_size() == 1:
             return F.normalize(self.key_encoder(views).float(), dim=1)
         order = torch.randperm(len(views) * world_size(), generator=self._shuffler)
