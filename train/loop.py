@@ -60,6 +60,8 @@ class _Run:
             raise UserError(
                 f"--out={out}: holds a run already; continue it with --resume, or choose another --out"
             )
+        if resume and not found:
+            raise UserError(f"--resume: {self.folder} has no checkpoint; start the run without --resume")
         state = self._load(found[-1]) if found else None
         self.loader = build_loader(config.data, distributed.rank(), distributed.world_size())
         self.steps = len(self.loader) * config.epochs
