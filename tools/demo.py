@@ -35,6 +35,8 @@ from tools.views import draw_views
 CONFIG = Path(__file__).parents[1] / "configs" / "moco_v2_demo.yaml"
 STEPS = 300
 """Training steps of a set that is smaller than the demo's; larger ones take the recipe's epochs."""
+PICTURE = 160
+"""Side of the views on the contact sheet."""
 STORES = ("masks", "tiles", "shards")
 RUN = ("checkpoints", "log.jsonl", "config.json", "summary.json", "loss.png", "views.png")
 
@@ -71,7 +73,8 @@ def run_demo(
     )
     words, loader = _recipe(manifest, out, overrides)
     _say(5, "views: what the loader makes of the photos")
-    draw_views(loader, out / "views.png")
+    large = loader.crop.model_copy(update={"size": PICTURE})  # the views themselves are too small to look at
+    draw_views(loader.model_copy(update={"crop": large}), out / "views.png")
     rate, device = _loader_rate(loader)
     print(f"the loader alone: {rate:.0f} images/s on {device}")
     _say(6, "pre-training: MoCo-v2 with BG_Swaps")
