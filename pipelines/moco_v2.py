@@ -53,9 +53,9 @@ def graph(
         with_sources: also give what the views were made from, for contact sheets.
 
     Returns:
-        query, key (and negative for swaps): normalised [size, size, 3]; replaced: bool [views], whether the
-        background was replaced; with_sources: photo, mask, tile (uint8 thumbnails), window float32 [views,
-        4].
+        query, key: normalised [size, size, 3]; replaced: bool [views], whether the background was replaced;
+        for swaps: negative, and matched: bool, whether it has the query's background; with_sources: photo,
+        mask, tile (uint8 thumbnails), window: float32 [views, 4].
     """
     packed = sample.get("mask")
     image = decode(context, sample["jpg"], config.hw_decoder_load)
@@ -70,7 +70,7 @@ def graph(
         for number, name in enumerate(VIEWS)
     ]
     options = config.background
-    replace = constant(np.zeros(len(VIEWS)), bool, "cpu")
+    replace, matched = constant(np.zeros(len(VIEWS)), bool, "cpu"), None
     outputs = dict(zip(VIEWS, clean))
     if options.kind != "none":
         if options.uses_tiles:
@@ -98,6 +98,8 @@ def graph(
                 outputs["negative"] = _negative(context, matched, clean[1], outputs["query"], mask)
     outputs = {name: normalise(view, config.normalise, config.half) for name, view in outputs.items()}
     outputs["replaced"] = replace
+    if matched is not None:
+        outputs["matched"] = matched
     if with_sources:
         outputs |= inspect.sources(context, image, packed, mask_size, sample.get("tile.jpg"))
         outputs["window"] = window

@@ -2,7 +2,8 @@
 
     python -m tools.views --config configs/moco_v2_demo.yaml [key=value …] --out out/views.png
 
-The windows of the views are drawn on the photo; a view whose background was replaced has a coloured frame.
+The windows of the views are drawn on the photo; a view whose background was replaced, and a negative that has the
+query's background, have a coloured frame.
 """
 
 import argparse
@@ -22,15 +23,18 @@ from dali_bgaug.files import atomic
 from pipelines import LoaderConfig, build_loader
 from tools._cli import run
 
-COLOURS = ("tab:orange", "tab:cyan")
+COLOURS = ("tab:orange", "tab:cyan", "tab:purple")
 SOURCES, VIEWS = ("photo", "mask", "tile"), ("query", "key", "negative")
 
 
 def draw_views(config: LoaderConfig, path: Path, rows: int = 8) -> None:
-    """Write the sheet of the first batch as PNG; rows with a replaced background come first."""
+    """Write the sheet of the first batch as PNG; rows with most replaced backgrounds come first."""
     with build_loader(config, with_sources=True) as loader:
         batch = {name: tensor.cpu() for name, tensor in next(iter(loader)).items()}
-    order = torch.argsort(batch["replaced"].sum(dim=1), descending=True, stable=True)[:rows]
+    changes = batch["replaced"].sum(dim=1)
+    if "matched" in batch:
+        changes = changes + batch["matched"]
+    order = torch.argsort(changes, descending=True, stable=True)[:rows]
     columns = [name for name in (*SOURCES, *VIEWS) if name in batch]
     figure, axes = plt.subplots(
         len(order),
@@ -46,11 +50,11 @@ def draw_views(config: LoaderConfig, path: Path, rows: int = 8) -> None:
             axis.set(xticks=[], yticks=[], title=name if row == 0 else "")
             if name == "photo":
                 _draw_windows(axis, picture.shape, batch["window"][sample].numpy())
-            if name in VIEWS[:2]:
+            if name in VIEWS:
                 view = VIEWS.index(name)
-                replaced = bool(batch["replaced"][sample, view])
+                changed = batch["matched"][sample] if name == "negative" else batch["replaced"][sample, view]
                 for spine in axis.spines.values():
-                    spine.set(color=COLOURS[view] if replaced else "none", linewidth=3)
+                    spine.set(color=COLOURS[view] if changed else "none", linewidth=3)
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
     plt.close(figure)
@@ -64,7 +68,7 @@ def _denormalise(view: torch.Tensor, config: LoaderConfig) -> np.ndarray:
 
 def _draw_windows(axis: plt.Axes, shape: torch.Size, windows: np.ndarray) -> None:
     height, width = shape[:2]
-    for (y0, x0, y1, x1), colour in zip(windows, COLOURS, strict=True):
+    for (y0, x0, y1, x1), colour in zip(windows, COLOURS, strict=False):
         corner, size = (x0 * width - 0.5, y0 * height - 0.5), ((x1 - x0) * width, (y1 - y0) * height)
         axis.add_patch(Rectangle(corner, *size, fill=False, color=colour, linewidth=1.5))
 

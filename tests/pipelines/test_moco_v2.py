@@ -174,14 +174,16 @@ def test_an_unmatched_negative_is_another_photo(flat: Path) -> None:
 
 
 def test_the_rate_of_matched_negatives_is_p_neg(flat: Path) -> None:
-    same = []
+    same, coins = [], []
     for batch in _epochs(_config(flat, kind="swaps", p_pos=0.0, p_neg=0.2), 30):
         same += [
             (negative[:7] == _parts(query)[0]).all()
             for query, negative in zip(batch["query"], batch["negative"], strict=True)
             if _photo(_parts(query)[0]) not in FLAGGED
         ]
-    assert abs(np.mean(same) - 0.2) < 4 * np.sqrt(0.2 * 0.8 / len(same))
+        coins += batch["matched"].tolist()
+    for rate in (np.mean(same), np.mean(coins)):
+        assert abs(rate - 0.2) < 4 * np.sqrt(0.2 * 0.8 / len(same))
 
 
 def test_background_warmup_rises_from_zero(flat: Path) -> None:
