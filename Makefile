@@ -27,7 +27,7 @@ setup: $(READY)  ## make .venv and install everything from setup.cfg
 $(READY): setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 10) <= v < (3, 14) and \
 	  f"CPython 3.10 to 3.13 is needed, {sys.executable} is {v.major}.{v.minor}; use make PYTHON=python3.12")'
-	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing into $(VENV) (torch and DALI are large: some minutes the first time)"
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@

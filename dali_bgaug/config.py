@@ -18,7 +18,9 @@ from dali_bgaug.errors import UserError
 class Options(BaseModel):
     """Base of every config model: no unknown keys, no silent conversions, immutable once read."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 Range = Annotated[tuple[float, float], Field(strict=False)]

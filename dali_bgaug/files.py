@@ -1,5 +1,6 @@
 """Files that are either whole or absent, and their checksums."""
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -8,6 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dali_bgaug.errors import UserError
+
+_SPACE = "what is finished is kept: free some space and run the same command again"
+_PLACE = "give a folder you may write to"
+_MEND = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EACCES: _PLACE,
+    errno.EROFS: _PLACE,
+    errno.EEXIST: _PLACE,
+    errno.ENOTDIR: _PLACE,
+}
 
 
 @contextmanager
@@ -18,23 +30,18 @@ def atomic(path: Path) -> Iterator[Path]:
     half a file, not even after a power cut. On an error the temporary file is removed; after kill -9 it
     stays as `NAME.tmp` and the next writer of the same path replaces it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        if error.errno == errno.ENOSPC:
-            raise UserError(
-                f"{path}: no space left on the device; what is finished is kept: "
-                "free some space and run the same command again"
-            ) from error
-        raise
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _MEND:
+            raise UserError(f"{path}: cannot be written ({error.strerror}); {_MEND[error.errno]}") from error
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

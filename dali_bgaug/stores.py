@@ -48,11 +48,8 @@ class Entries:
     size: np.ndarray
     flags: np.ndarray
     options: dict[str, Any]
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes with any key, box, size or flag."""
-        return digest(self.keys, self.box.tolist(), self.size.tolist(), self.flags.tolist())
+    source: str
+    """Hash of what the file was made from (see `is_finished`)."""
 
 
 def digest(*values: Any) -> str:
@@ -105,12 +102,12 @@ def reject_foreign_files(folder: Path, count: int) -> None:
             )
 
 
-def write_masks(path: Path, saliency: np.ndarray, entries: Entries, source: str) -> None:
+def write_masks(path: Path, saliency: np.ndarray, entries: Entries) -> None:
     """Write one mask file atomically. saliency: uint8 [N, S, S]."""
     with atomic(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
         file["saliency"] = saliency
         file["box"], file["size"] = entries.box.astype(np.int32), entries.size.astype(np.int32)
-        _write_common(file, entries.keys, entries.flags, entries.options, source)
+        _write_common(file, entries.keys, entries.flags, entries.options, entries.source)
 
 
 def write_tiles(
@@ -155,6 +152,7 @@ def read_entries(path: Path) -> Entries:
             size=file["size"][:],
             flags=file["flags"][:],
             options=json.loads(file.attrs["options"]),
+            source=str(file.attrs["source"]),
         )
 
 
@@ -170,14 +168,21 @@ def _require(path: Path, file: h5py.File, *names: str) -> None:
         raise UserError(f"{path}: has no '{missing[0]}'; it is not the store this tool reads")
 
 
+OPEN_FILES = (
+    64  # of a reader at a time: a shuffled shard touches most files of a store, a process may open 1024
+)
+
+
 class StoreReader:
-    """Random access to single maps or tiles of a store; opens each file once, in the process that reads."""
+    """Random access to single maps or tiles of a store; opens files in the process that reads."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._paths, self._open = list(files), {}
 
     def _file(self, index: int, name: str) -> h5py.File:
         if index not in self._open:
+            if len(self._open) >= OPEN_FILES:
+                self._open.pop(next(iter(self._open))).close()
             file = _open(self._paths[index])
             _require(self._paths[index], file, name)
             self._open[index] = file

@@ -139,6 +139,20 @@ def foreground_share(box: np.ndarray, cells: np.ndarray) -> np.ndarray:
     return np.where(total > 0, inside / np.maximum(total, 1), 1)
 
 
+def has_foreground(windows: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Whether any foreground lies in each window: bool [N, views].
+
+    windows: [N, views, 4], flipped or not; cells: [N, grid, grid].
+    """
+    count, views, _ = windows.shape
+    box = np.stack(
+        [windows[..., 0], windows[..., [1, 3]].min(-1), windows[..., 2], windows[..., [1, 3]].max(-1)],
+        axis=-1,
+    )
+    share = foreground_share(box.reshape(-1, 4), np.repeat(cells, views, axis=0)).reshape(count, views)
+    return (share > 0) & (cells.any(axis=(1, 2)))[:, None]
+
+
 def _ranges(pairs: list[tuple[float, float]]) -> np.ndarray:
     """[2, views, 1]: low and high of each view."""
     return np.array(pairs, np.float32).T[..., None]

@@ -60,6 +60,7 @@ def build_loader(
     identity = {
         "data": manifest_digest(config.shards),
         "config": config.model_dump_json(exclude={"shards", "threads", "prefetch", "verify"}),
+        "device": "cpu" if device_id is None else "gpu",
         "world_size": world_size,
         "rank": rank,
     }
@@ -87,7 +88,10 @@ def choose_device(device: str, device_id: int | None) -> int | None:
         if device == "gpu":
             raise UserError("data.device=gpu: no GPU found; use data.device=cpu, or auto")
         return None
-    return int(os.environ.get("LOCAL_RANK", "0")) if device_id is None else device_id
+    number = int(os.environ.get("LOCAL_RANK", "0")) if device_id is None else device_id
+    if number >= count:
+        raise UserError(f"this process wants GPU {number}, there are {count}; start one process a GPU")
+    return number
 
 
 def build_pipeline(

@@ -21,7 +21,7 @@ class LoaderConfig(Options):
     """Folder of packed shards (`tools.shards`)."""
     batch_size: int = Field(default=256, ge=2)
     """Photos a batch over all ranks; the number of ranks must divide it."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where pixels are made; auto takes a GPU if there is one."""
     verify: bool | None = None

@@ -1,6 +1,7 @@
 """MoCo-v2's views: query, key, and with BG_Swaps the matched negative.
 
-Order: crop and flip, jitter, grayscale, blur, background, normalise.
+Order: crop and flip, jitter, grayscale, blur, background, normalise. A view with no foreground in it keeps
+its background, whatever the coin says.
 
 The negative is n = m r + (1 - m) q with probability p_neg, else n = r: q the finished query, m its foreground
 mask, r a random image. r is the *key view of another photo of the batch before its background is replaced*:
@@ -60,8 +61,7 @@ def graph(
     packed = sample.get("mask")
     image = decode(context, sample["jpg"], config.hw_decoder_load)
     shape = fn.peek_image_shape(sample["jpg"])  # as decoded: EXIF orientation applied
-    masked = packed if config.crop.fg_min > 0 else None
-    window = windows(context, shape, [config.crop] * len(VIEWS), masked, mask_size)
+    window, visible = windows(context, shape, [config.crop] * len(VIEWS), packed, mask_size)
     window_of = split_windows(window, len(VIEWS))
     if packed is not None:
         packed = context.to_device(packed)
@@ -86,8 +86,12 @@ def graph(
         else:
             replace = context.coins("replace", options.p_pos, len(VIEWS), strength=strength)
             tiles = [None] * len(VIEWS)
+        # Without foreground in sight, replacing the background would replace everything: the positive pair
+        # would share nothing, and the matched negative would be the query itself.
+        replace = replace & visible
         swaps = options.kind == "swaps"
-        matched = context.coins("matched", options.p_neg, strength=strength) if swaps else None
+        if swaps:
+            matched = context.coins("matched", options.p_neg, strength=strength) & visible[0]
         for number, name in enumerate(VIEWS):
             coin = replace[number]
             negative = swaps and name == "query"

@@ -1,5 +1,6 @@
 """Data sets the tests share: small, constructed, written once per run."""
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,13 @@ from tools.tiles import write_tile_store
 
 PLAIN_LOOK = PhotometricOptions(jitter_p=0, grey_p=0, blur_p=0)
 """No photometric change: what comes out is what was cropped."""
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def pack(folder: Path, per_shard: int = 16, workers: int = 1) -> Path:

@@ -111,6 +111,8 @@ def _recipe(manifest: Manifest, out: Path, overrides: list[str]) -> tuple[list[s
     values = read_yaml(CONFIG)
     words = [f"data.shards={out / 'shards'}"]
     batch = values["data"]["batch_size"]
+    if manifest.samples < 4:
+        raise UserError(f"--data: {manifest.samples} photos are too few to train on; give at least 4")
     if manifest.samples < 2 * batch:
         batch = 2 ** int(math.log2(max(2, manifest.samples // 2)))
         words += [f"data.batch_size={batch}", f"method.bn_group={max(2, batch // 2)}"]

@@ -19,6 +19,8 @@ from tools import photos
 from tools._cli import default_workers, process, run
 from tools.tiles import background_strip
 
+SHOWN = 20  # bad files named in one message
+
 
 def write_mask_store(
     photo_folder: Path,
@@ -40,6 +42,7 @@ def write_mask_store(
     if size % 64 or size < 64:
         raise UserError(f"--size={size}: must be a positive multiple of 64")
     keys = photos.list_photos(photo_folder)
+    photos.reject_equal_names(keys)
     if not mask_folder.is_dir():
         raise UserError(
             f"--masks={mask_folder}: not a folder; give the folder tree of masks beside the photos"
@@ -53,26 +56,51 @@ def write_mask_store(
         (photo_folder, mask_folder, out / stores.file_name(i, len(parts)), part, options)
         for i, part in enumerate(parts)
     ]
-    flags = [np.asarray(f) for f in process(_write_file, jobs, [len(p) for p in parts], workers, "masks")]
+    problems: list[str] = []
+    flags: list[np.ndarray] = []
+    for found, bad in process(_write_file, jobs, [len(part) for part in parts], workers, "masks"):
+        flags.append(np.array(found, np.uint8))
+        problems += bad
+    if problems:
+        shown = "\n  ".join(sorted(problems)[:SHOWN])
+        more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise UserError(f"{len(problems)} of {len(keys)} photos or masks cannot be used:\n  {shown}{more}")
     every = np.concatenate(flags)
-    return {
+    counts = {
         "photos": len(keys),
         "empty": int((every & stores.EMPTY > 0).sum()),
         "full_frame": int((every & stores.FULL_FRAME > 0).sum()),
     }
+    if counts["empty"] == len(keys):
+        raise UserError(
+            f"--masks={mask_folder}: no mask has a pixel of at least {threshold:.0%} white; "
+            "masks are black and white (0 and 255), or take a lower --threshold and another --out"
+        )
+    return counts
 
 
 def _write_file(
     photo_folder: Path, mask_folder: Path, path: Path, keys: list[str], options: dict
-) -> list[int]:
-    source = stores.digest(keys, options)
+) -> tuple[list[int], list[str]]:
+    """Write one file; returns its flags, or, if it cannot be written, everything that is wrong."""
+    pairs = [(photo_folder / key, photos.find_mask(mask_folder, key)) for key in keys]
+    # A file that changed since is not the one the maps were made from.
+    stamps = [(s.st_size, s.st_mtime_ns) for pair in pairs for s in (path.stat() for path in pair)]
+    source = stores.digest(keys, options, stamps)
     if stores.is_finished(path, source):
-        return stores.read_entries(path).flags.tolist()
-    rows = [_import_mask(photo_folder / key, photos.find_mask(mask_folder, key), options) for key in keys]
+        return stores.read_entries(path).flags.tolist(), []
+    rows, problems = [], []
+    for photo, mask in pairs:
+        try:
+            rows.append(_import_mask(photo, mask, options))
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        return [], problems
     saliency, box, size, flags = (np.stack(column) for column in zip(*rows, strict=True))
-    entries = stores.Entries(keys=keys, box=box, size=size, flags=flags, options=options)
-    stores.write_masks(path, saliency, entries, source)
-    return flags.tolist()
+    entries = stores.Entries(keys=keys, box=box, size=size, flags=flags, options=options, source=source)
+    stores.write_masks(path, saliency, entries)
+    return flags.tolist(), []
 
 
 def _import_mask(photo: Path, mask: Path, options: dict) -> tuple[np.ndarray, ...]:

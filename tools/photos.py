@@ -8,6 +8,7 @@ from PIL import Image, ImageOps
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import require_folder
+from dali_bgaug.shards import member_key
 
 SUFFIXES = (".jpg", ".jpeg")
 
@@ -39,6 +40,16 @@ def list_photos(folder: Path, option: str = "--photos") -> list[str]:
     return sorted(found)
 
 
+def reject_equal_names(keys: list[str]) -> None:
+    """Two photos that would have one name inside the shards are a UserError."""
+    seen: dict[str, str] = {}
+    for key in keys:
+        name = member_key(key)
+        if name in seen:
+            raise UserError(f"{key} and {seen[name]} would both be packed as '{name}'; rename one of them")
+        seen[name] = key
+
+
 def open_photo(path: Path) -> Image.Image:
     """Decode a JPEG to RGB, upright (EXIF orientation applied).
 
@@ -55,9 +66,9 @@ def open_photo(path: Path) -> Image.Image:
             return ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such photo; it was there when the masks were made") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except Exception as error:  # PIL raises nearly anything on a damaged file
         what = "is empty" if path.stat().st_size == 0 else f"cannot be decoded ({error})"
         raise UserError(f"{path}: {what}; mend it or take it out of the folder") from error
 
@@ -74,7 +85,7 @@ def open_saliency(path: Path, photo: Path, size: tuple[int, int]) -> np.ndarray:
             if image.mode.startswith("I;16"):
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             mask = image.convert("L")
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:
         raise UserError(f"{path}: not a readable mask image ({error}); write it again as PNG") from error
     if mask.size != size and mask.size == size[::-1]:
         with Image.open(photo) as image:

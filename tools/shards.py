@@ -44,11 +44,11 @@ def write_shards(
     mask_files, tile_files = _matching_stores(mask_store, tile_store)
     entries = [stores.read_entries(file) for file in mask_files]
     keys = [key for part in entries for key in part.keys]
-    _reject_equal_names(keys)
+    photos.reject_equal_names(keys)
     flags = np.concatenate([part.flags for part in entries])
     labels, classes = _labels(keys)
     options = {**entries[0].options, "tile": stores.read_source(tile_files[0])[1], "seed": seed}
-    source = stores.digest([part.fingerprint for part in entries], options, per_shard, classes)
+    source = stores.digest([part.source for part in entries], options, per_shard, classes)
 
     manifest_path = out / "manifest.json"
     if manifest_path.exists():
@@ -106,18 +106,9 @@ def _matching_stores(mask_store: Path, tile_store: Path) -> tuple[list[Path], li
         )
     for masks, tiles in zip(mask_files, tile_files, strict=True):
         source, options = stores.read_source(tiles)
-        if source != stores.digest(stores.read_entries(masks).fingerprint, options):
+        if source != stores.digest(stores.read_source(masks)[0], options):
             raise UserError(f"{tiles}: was not made from {masks}; {mend}")
     return mask_files, tile_files
-
-
-def _reject_equal_names(keys: list[str]) -> None:
-    seen: dict[str, str] = {}
-    for key in keys:
-        name = shards.member_key(key)
-        if name in seen:
-            raise UserError(f"{key} and {seen[name]} would both be packed as '{name}'; rename one of them")
-        seen[name] = key
 
 
 def _labels(keys: list[str]) -> tuple[np.ndarray, list[str]]:

@@ -122,7 +122,7 @@ def write_tile_store(
 
 def _write_file(photo_folder: Path, masks: Path, path: Path, options: dict) -> int:
     entries = stores.read_entries(masks)
-    source = stores.digest(entries.fingerprint, options)
+    source = stores.digest(entries.source, options)
     if not stores.is_finished(path, source):
         jpegs = []
         for key, box, size, flags in zip(entries.keys, entries.box, entries.size, entries.flags, strict=True):

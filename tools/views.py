@@ -2,8 +2,8 @@
 
     python -m tools.views --config configs/moco_v2_demo.yaml [key=value …] --out out/views.png
 
-The windows of the views are drawn on the photo; a view whose background was replaced, and a negative that has the
-query's background, have a coloured frame.
+The windows of the views are drawn on the photo; a view whose background was replaced, and a negative that has
+the query's background, have a coloured frame.
 """
 
 import argparse

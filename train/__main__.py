@@ -32,6 +32,9 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; go on from the last checkpoint with --resume", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

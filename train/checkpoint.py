@@ -1,6 +1,6 @@
 """Checkpoints: written atomically, read without executing anything."""
 
-import pickle
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic
 
 VERSION = 1
+KEYS = {"step", "config", "method", "optimiser", "ranks"}
 _NAME = re.compile(r"step-(\d{8})\.pt$")
 
 
@@ -27,8 +28,10 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
     """Write a checkpoint atomically, then delete all but the newest `keep`."""
     path = path_of(folder, step)
+    buffer = io.BytesIO()  # torch's own writer turns a full disk into a RuntimeError that does not say so
+    torch.save({"version": VERSION, "step": step, **state}, buffer)
     with atomic(path) as temporary:
-        torch.save({"version": VERSION, "step": step, **state}, temporary)
+        temporary.write_bytes(buffer.getbuffer())
     for old in list_checkpoints(folder)[:-keep]:
         old.unlink()
     return path
@@ -45,9 +48,9 @@ def load(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged file makes the unpickler raise nearly anything
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise UserError(f"{path}: cannot be read as a checkpoint ({reason}); {mend}") from error
-    if not isinstance(state, dict) or state.get("version") != VERSION:
+    if not isinstance(state, dict) or state.get("version") != VERSION or not set(state) >= KEYS:
         raise UserError(f"{path}: not a checkpoint of version {VERSION}; {mend}")
     return state

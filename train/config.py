@@ -27,7 +27,7 @@ class RunConfig(Options):
     data: LoaderConfig
     optim: OptimOptions
     epochs: int = Field(ge=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Of the weights and of shuffling between ranks; the data has its own (`data.seed`)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast on a GPU, float32 on the CPU."""

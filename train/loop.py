@@ -1,6 +1,5 @@
 """The training loop: epochs, steps, checkpoints, logging. Knows nothing of what a method does inside."""
 
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,11 @@ def choose_torch_device(config: RunConfig) -> torch.device:
     number = choose_device(config.data.device, None)
     if number is None:
         return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError(
+            "data.device: there is a GPU, but this torch cannot use it; install its CUDA build, "
+            "or take data.device=cpu"
+        )
     device = torch.device("cuda", number)
     torch.cuda.set_device(device)
     return device
@@ -65,6 +69,8 @@ class _Run:
         state = self._load(found[-1]) if found else None
         self.loader = build_loader(config.data, distributed.rank(), distributed.world_size())
         self.steps = len(self.loader) * config.epochs
+        self.half = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
+        self._check()
         self.method = self._build_method()
         self.module: nn.Module = self.method
         if distributed.world_size() > 1:
@@ -91,6 +97,16 @@ class _Run:
         self.loader.close()
         if self.log:
             self.log.close()
+
+    def _check(self) -> None:
+        count, group = self.loader.batch_size, self.config.method.bn_group
+        if count > group and count % group:
+            raise UserError(
+                f"method.bn_group={group}: must divide a rank's batch, {count} "
+                "(data.batch_size over the ranks)"
+            )
+        if self.config.data.half and not self.half:
+            raise UserError("data.half=true: needs precision=bfloat16 (float16 views, float32 networks)")
 
     def _build_method(self) -> Moco:
         torch.manual_seed(self.config.seed)
@@ -137,7 +153,6 @@ class _Run:
     def all_epochs(self) -> None:
         """Train to the end."""
         self.module.train()
-        saved = self.step
         bar = tqdm(
             total=self.steps,
             initial=self.step,
@@ -148,24 +163,26 @@ class _Run:
         )
         with bar:
             while self.loader.epoch < self.config.epochs:
-                saved = self._epoch(bar, saved)
-        if saved != self.step:
-            self.save()
+                self._epoch(bar)
 
-    def _epoch(self, bar: tqdm, saved: int) -> int:
-        """One epoch, or the rest of it; returns the step last saved."""
+    def _epoch(self, bar: tqdm) -> None:
+        """One epoch, or the rest of it."""
         clock = _Clock(self.loader, distributed.world_size())
         for batch in clock.batches():
             loss, metrics = self._train_step(batch)
             self.step += 1
+            saving = self.step % self.config.checkpoint_every == 0 or self.step == self.steps
+            if saving and not torch.isfinite(loss):
+                raise UserError(
+                    f"{self.out}: the loss is {loss.item()} at step {self.step}; the checkpoints in "
+                    f"{self.folder} are from before; start another run with a smaller optim.lr"
+                )
             if self.step % self.config.log_every == 0 or self.step == self.steps:
                 self._report(bar, loss, metrics, clock)
             bar.update()
-            if self.step % self.config.checkpoint_every == 0:
+            if saving:
                 self.save()
-                saved = self.step
                 clock.restart()
-        return saved
 
     def _train_step(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         config = self.config
@@ -173,8 +190,7 @@ class _Run:
         warmup = round(config.optim.warmup_epochs * len(self.loader))
         for group in self.optimiser.param_groups:
             group["lr"] = warmup_cosine(self.step, self.steps, warmup, peak)
-        half = config.precision == "bfloat16" or (config.precision == "auto" and self.device.type == "cuda")
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             loss, metrics = self.module(batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -188,11 +204,6 @@ class _Run:
         if distributed.world_size() > 1:
             dist.all_reduce(value)
         value = value.item() / distributed.world_size()
-        if not math.isfinite(value):
-            raise UserError(
-                f"{self.out}: the loss is {value} at step {self.step}; take a smaller optim.lr and go on "
-                f"from the last checkpoint in {self.folder}, or start anew"
-            )
         if not self.main:
             return
         rate, waiting = clock.read()

@@ -33,7 +33,7 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         running = [(self.running_mean, self.running_var)] + [(None, None)] * (self.groups - 1)
         parts = [
             F.batch_norm(part, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
-            for part, (mean, var) in zip(x.chunk(self.groups), running, strict=True)
+            for part, (mean, var) in zip(x.tensor_split(self.groups), running, strict=True)
         ]
         return torch.cat(parts)
 

@@ -83,13 +83,12 @@ class Context:
         p: float,
         *shape: int,
         strength: Callable[[int], float] | None = None,
-        dtype: Any = bool,
     ) -> DataNode:
         """True (or 1) with probability p, times `strength` of the iteration; on the CPU, as `if` wants it."""
         size = (self.batch_size, *shape)
 
         def toss(rng: np.random.Generator, iteration: int) -> list[np.ndarray]:
-            return [(rng.random(size) < p * (strength(iteration) if strength else 1)).astype(dtype)]
+            return [(rng.random(size) < p * (strength(iteration) if strength else 1))]
 
         [node] = self.draw(name, toss)
         return node

@@ -7,11 +7,11 @@ import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import do_not_convert
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dali_bgaug.config import Options
 from dali_bgaug.graph.context import Context
-from dali_bgaug.windows import UNIFORMS, CropOptions, choose_windows, coverage
+from dali_bgaug.windows import UNIFORMS, CropOptions, choose_windows, coverage, has_foreground
 
 
 class NormaliseOptions(Options):
@@ -19,6 +19,12 @@ class NormaliseOptions(Options):
 
     mean: Annotated[tuple[float, float, float], Field(strict=False)] = (0.485, 0.456, 0.406)
     std: Annotated[tuple[float, float, float], Field(strict=False)] = (0.229, 0.224, 0.225)
+
+    @model_validator(mode="after")
+    def _check(self) -> "NormaliseOptions":
+        if min(self.std) <= 0:
+            raise ValueError(f"std={list(self.std)} must be positive numbers")
+        return self
 
 
 def decode(context: Context, encoded: DataNode, hw_decoder_load: float = 0.65) -> DataNode:
@@ -51,22 +57,35 @@ def windows(
     crops: Sequence[CropOptions],
     packed: DataNode | None = None,
     mask_size: int = 0,
-) -> DataNode:
-    """Choose one window per view (see `dali_bgaug.windows`): float32 [views, 4] on the CPU.
+) -> tuple[DataNode, DataNode]:
+    """Choose one window per view (see `dali_bgaug.windows`).
 
-    shape: the photo's height and width, int64 [2 or 3] on the CPU. packed: its bit-packed mask on the CPU;
-    None where no view has an fg_min.
+    Args:
+        context: backend and seeds.
+        shape: the photo's height and width, int64 [2 or 3] on the CPU.
+        crops: one per view.
+        packed: the photo's bit-packed mask on the CPU; None where no view has an fg_min.
+        mask_size: its side in pixels.
+
+    Returns:
+        Windows, float32 [views, 4], and whether any foreground is in each, bool [views] (without a mask:
+        false); both on the CPU.
     """
 
     def choose(
         rng: np.random.Generator, _: int, shapes: list[np.ndarray], *masks: list[np.ndarray]
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, np.ndarray]:
         height, width = np.stack(shapes)[:, :2].T
-        cells = coverage(np.stack(masks[0]), mask_size) if masks else None
         uniforms = rng.random((len(shapes), len(crops), UNIFORMS), np.float32)
-        return choose_windows(uniforms, height, width, crops, cells)
+        if not masks:
+            chosen = choose_windows(uniforms, height, width, crops)
+            return chosen, np.zeros(chosen.shape[:2], bool)
+        cells = coverage(np.stack(masks[0]), mask_size)
+        chosen = choose_windows(uniforms, height, width, crops, cells)
+        return chosen, has_foreground(chosen, cells)
 
-    return context.of_batch("windows", choose, shape, *([] if packed is None else [packed]))
+    inputs = [shape] if packed is None else [shape, packed]
+    return context.of_batch("windows", choose, *inputs, outputs=2)
 
 
 def crop(image: DataNode, window: Window, size: int) -> DataNode:

@@ -19,7 +19,7 @@ from functools import partial
 import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dali_bgaug.config import Options, Range
 from dali_bgaug.graph.context import Context
@@ -44,6 +44,12 @@ class PhotometricOptions(Options):
     blur_p: float = Field(default=0.5, ge=0, le=1)
     blur_sigma: Range = (0.1, 2.0)
     """Range of the blur's standard deviation in pixels of the view (PIL's `radius`)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "PhotometricOptions":
+        if not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
+            raise ValueError(f"blur_sigma={list(self.blur_sigma)} must be two increasing positive numbers")
+        return self
 
 
 def colour_matrix(

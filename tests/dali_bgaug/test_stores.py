@@ -14,19 +14,20 @@ def _entries(count: int = 2) -> stores.Entries:
         size=np.array([[30, 40]] * count),
         flags=np.zeros(count, np.uint8),
         options={"threshold": 0.9},
+        source="one",
     )
 
 
 def test_masks_come_back(tmp_path: Path) -> None:
     path = tmp_path / stores.file_name(0, 1)
     saliency = np.arange(2 * 64 * 64, dtype=np.uint8).reshape(2, 64, 64)
-    stores.write_masks(path, saliency, _entries(), "source")
+    stores.write_masks(path, saliency, _entries())
     assert [file.name for file in stores.list_files(tmp_path, "--masks")] == ["00000-of-00001.h5"]
     found = stores.read_entries(path)
     assert found.keys == ["a/0.jpg", "a/1.jpg"]
     assert found.box.tolist() == [[0, 0, 10, 20]] * 2
     assert found.options == {"threshold": 0.9}
-    assert found.fingerprint == _entries().fingerprint
+    assert found.source == "one"
     reader = stores.StoreReader([path])
     assert np.array_equal(reader.saliency(0, 1), saliency[1])
     reader.close()
@@ -43,7 +44,7 @@ def test_tiles_come_back(tmp_path: Path) -> None:
 def test_a_finished_file_is_known_by_its_source(tmp_path: Path) -> None:
     path = tmp_path / stores.file_name(0, 1)
     assert not stores.is_finished(path, "one")
-    stores.write_masks(path, np.zeros((2, 64, 64), np.uint8), _entries(), "one")
+    stores.write_masks(path, np.zeros((2, 64, 64), np.uint8), _entries())
     assert stores.is_finished(path, "one")
     with pytest.raises(UserError, match=r"00000-of-00001.h5: made from other photos"):
         stores.is_finished(path, "two")

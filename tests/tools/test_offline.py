@@ -238,9 +238,49 @@ def test_two_photos_of_one_name(folder: Path) -> None:
         shutil.copy(
             folder / kind / "class0" / f"photo 0.{suffix}", folder / kind / "class0" / f"photo.0.{suffix}"
         )
-    _masks(folder), _tiles(folder)
     with pytest.raises(UserError, match="would both be packed as 'class0/photo_0'; rename one"):
-        _shards(folder)
+        _masks(folder)
+
+
+def test_all_bad_files_are_listed_at_once(folder: Path) -> None:
+    _damage(folder, "empty")
+    (folder / "masks" / "class0" / "photo 0.png").write_bytes(b"no mask")
+    with pytest.raises(UserError) as error:
+        _masks(folder)
+    assert "2 of 6 photos or masks" in str(error.value)
+    assert "photo 3.jpg: is empty" in str(error.value)
+    assert "photo 0.png: not a readable mask" in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["photos", "masks"])
+def test_files_changed_since_are_noticed(folder: Path, kind: str) -> None:
+    _masks(folder)
+    path = min((folder / kind / "class0").iterdir())
+    Image.open(path).transpose(Image.Transpose.ROTATE_180).save(path)
+    with pytest.raises(UserError, match=r"-of-00003.h5: made from other photos, masks or options"):
+        _masks(folder)
+
+
+def test_masks_that_are_all_empty_are_an_error(folder: Path) -> None:
+    """Zeros and ones instead of 0 and 255: a common kind of mask."""
+    for path in (folder / "masks").rglob("*.png"):
+        Image.fromarray((np.asarray(Image.open(path)) > 0).astype(np.uint8)).save(path)
+    with pytest.raises(UserError, match="no mask has a pixel of at least 90% white"):
+        _masks(folder)
+
+
+def test_a_store_of_more_files_than_a_process_may_open(tmp_path: Path) -> None:
+    paths = []
+    for number in range(stores.OPEN_FILES + 10):
+        paths.append(tmp_path / f"{number}.h5")
+        stores.write_tiles(paths[-1], [bytes([number])], ["k"], np.zeros(1), {}, "s")
+    reader = stores.StoreReader(paths)
+    for _ in range(2):
+        assert [reader.tile(number, 0) for number in range(len(paths))] == [
+            bytes([n]) for n in range(len(paths))
+        ]
+    assert len(reader._open) == stores.OPEN_FILES
+    reader.close()
 
 
 # --- what masks and tiles are

@@ -7,15 +7,16 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+from tests.conftest import free_port
 from train.distributed import gather_rows, process_group, rank, take_rows
 
 
-def _worker(number: int, world_size: int, folder: str) -> None:
+def _worker(number: int, world_size: int, folder: str, port: int) -> None:
     os.environ.update(
         RANK=str(number),
         WORLD_SIZE=str(world_size),
         MASTER_ADDR="127.0.0.1",
-        MASTER_PORT="29533",
+        MASTER_PORT=str(port),
         OMP_NUM_THREADS="1",
     )
     with process_group(torch.device("cpu")):
@@ -37,7 +38,7 @@ def _worker(number: int, world_size: int, folder: str) -> None:
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_rows_are_reordered_across_ranks(tmp_path: Path, world_size: int) -> None:
-    mp.spawn(_worker, (world_size, str(tmp_path)), world_size)
+    mp.spawn(_worker, (world_size, str(tmp_path), free_port()), world_size)
     for number in range(world_size):
         result = torch.load(tmp_path / f"{number}.pt", weights_only=True)
         assert result == {"shuffled": True, "back": True, "vectors": True, "rank": number}

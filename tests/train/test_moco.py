@@ -36,6 +36,18 @@ def test_logits_loss_and_gradient_are_the_originals(extra: bool) -> None:
     assert torch.allclose(raw.grad, reference[f"grad_q_raw{suffix}"], atol=1e-5)
 
 
+def test_logits_are_float32_under_autocast() -> None:
+    moco, batch = _moco(), _batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = moco(batch)
+    assert loss.dtype == torch.float32
+    similarity = F.normalize(torch.randn(4, 8), dim=1)
+    queue = F.normalize(torch.randn(8, 16), dim=0)
+    expected = contrastive_logits(similarity, similarity, queue)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(contrastive_logits(similarity, similarity, queue), expected)
+
+
 def _moco(queue: int = 16, dim: int = 8, **options: object) -> Moco:
     torch.manual_seed(0)
     return Moco(MocoOptions(queue=queue, dim=dim, **options), "resnet18", seed=0)

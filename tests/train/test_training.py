@@ -11,11 +11,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.multiprocessing as mp
 import yaml
 
+from dali_bgaug.config import override, read_yaml, validate
+from tests.conftest import free_port
 from train import checkpoint
 from train.__main__ import main
+from train.config import RunConfig
+from train.distributed import process_group
 from train.log import read_log
+from train.loop import _Run
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -92,15 +98,47 @@ def test_the_same_seed_gives_the_same_losses_and_kill_9_loses_nothing(recipe: Pa
     assert _train(recipe, killed, "--resume") == losses
 
 
-def test_two_ranks_train_as_one_run(recipe: Path, tmp_path: Path) -> None:
-    """Both ranks hold the same queue and weights at the end (they would diverge if anything differed)."""
-    words = ["epochs=2", "seed=1"]
-    losses = _train(recipe, tmp_path / "a", *words, ranks=2)
+def _train_rank(number: int, recipe: str, out: str, resume: bool, port: int) -> None:
+    os.environ.update(
+        RANK=str(number), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1"
+    )
+    torch.set_num_threads(1)
+    values = override(read_yaml(Path(recipe)), ["epochs=2", "seed=1"])
+    with (
+        process_group(torch.device("cpu")),
+        _Run(validate(RunConfig, values, recipe), Path(out), resume, torch.device("cpu")) as run,
+    ):
+        run.all_epochs()
+        state = run.method.state_dict()
+    names = [
+        name for name in state if "running" not in name and "tracked" not in name and "extra" not in name
+    ]
+    torch.save({name: state[name] for name in names}, f"{out}-{number}.pt")
+
+
+def test_two_ranks_hold_the_same_and_resume(recipe: Path, tmp_path: Path) -> None:
+    """Queue and weights of both ranks are equal to the bit; resumed, the same losses."""
+    out = tmp_path / "run"
+    mp.spawn(_train_rank, (str(recipe), str(out), False, free_port()), 2)
+    first, second = (torch.load(f"{out}-{number}.pt", weights_only=True) for number in (0, 1))
+    assert {"queue", "queue_ptr", "query_encoder.conv1.weight", "key_encoder.fc.2.bias"} <= set(first)
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+    assert first["queue_ptr"].tolist() == [12 * 8 % 32]
+    losses = [line["loss"] for line in read_log(out / "log.jsonl")]
     assert len(losses) == 12
-    state = checkpoint.load(checkpoint.list_checkpoints(tmp_path / "a" / "checkpoints")[-1])
-    assert len(state["ranks"]) == 2
-    assert state["method"]["queue_ptr"].tolist() == [12 * 8 % 32]
-    assert torch.allclose(state["method"]["queue"].norm(dim=0), torch.ones(32), atol=1e-4)
+    checkpoints = checkpoint.list_checkpoints(out / "checkpoints")
+    assert [path.name for path in checkpoints] == ["step-00000010.pt", "step-00000012.pt"]
+    checkpoints[1].unlink()  # as if killed after step 10
+    mp.spawn(_train_rank, (str(recipe), str(out), True, free_port()), 2)
+    assert [line["loss"] for line in read_log(out / "log.jsonl")] == losses
+    for name, tensor in torch.load(f"{out}-0.pt", weights_only=True).items():
+        assert torch.equal(tensor, first[name]), name
+
+
+def test_torchrun_and_a_changed_number_of_ranks(recipe: Path, tmp_path: Path) -> None:
+    words = ["epochs=1", "data.crop.size=16"]
+    assert len(_train(recipe, tmp_path / "a", *words, ranks=2)) == 6
     result = _run(recipe, tmp_path / "a", "--resume", *words)
     assert result.returncode == 2
     assert "the run had 2 ranks, now there are 1" in result.stderr
@@ -155,13 +193,13 @@ def test_an_unreadable_checkpoint_is_named(recipe: Path, tmp_path: Path, program
     words = ["--config", str(recipe), "--out", str(tmp_path / "out"), "--resume"]
     executed = tmp_path / "executed"
     pickled = f"cos\nsystem\n(S'touch {executed}'\ntR.".encode()
-    for content in (b"", b"not a checkpoint", pickled):
+    for content in (b"", b"not a checkpoint", pickled, b".", b"\x80", b"\x80\x02X"):
         path.write_bytes(content)
         status, _, error = program(*words)
         assert status == 2
         assert f"{path}: cannot be read as a checkpoint" in error
     assert not executed.exists()
-    torch.save({"some": "thing"}, path)
+    torch.save({"version": 1, "some": "thing"}, path)
     assert "not a checkpoint of version 1" in program(*words)[2]
 
 

@@ -29,7 +29,8 @@ class MocoOptions(Options):
     """Of the key encoder."""
     temperature: float = Field(default=0.2, gt=0)
     bn_group: int = Field(default=32, ge=2)
-    """Photos that share batch-norm statistics. A rank with more is split; one with fewer uses what it has."""
+    """Queries that share batch-norm statistics (keys: with BG_Swaps twice as many views, their negatives
+    among them). A rank with more is split; one with fewer uses what it has."""
 
 
 def contrastive_logits(
@@ -50,10 +51,13 @@ def contrastive_logits(
     Returns:
         [N, 1 + K], or [N, 1 + K + 1] with `negative`; the right class is 0.
     """
-    columns = [(query * positive).sum(dim=1, keepdim=True), query @ queue]
-    if negative is not None:
-        columns.append((query * negative).sum(dim=1, keepdim=True))
-    return torch.cat(columns, dim=1) / temperature
+    with torch.autocast(
+        query.device.type, enabled=False
+    ):  # in the precision of the embeddings, not autocast's
+        columns = [(query * positive).sum(dim=1, keepdim=True), query @ queue]
+        if negative is not None:
+            columns.append((query * negative).sum(dim=1, keepdim=True))
+        return torch.cat(columns, dim=1) / temperature
 
 
 class Moco(nn.Module):

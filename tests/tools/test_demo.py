@@ -1,0 +1,53 @@
+"""The whole path, small: a folder of photos and masks in, a trained checkpoint and pictures out."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dali_bgaug.errors import UserError
+from tools.demo import run_demo
+from tools.plot import read_losses
+
+QUICK = ["epochs=4", "data.device=cpu", "data.threads=2", "data.crop.size=32", "method.queue=32"]
+
+
+def _demo(textured: Path, out: Path) -> dict:
+    folder = textured.parent
+    return run_demo(folder / "photos", folder / "masks", out, 1, QUICK)
+
+
+def test_photos_and_masks_become_a_checkpoint_and_pictures(textured: Path, tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    summary = _demo(textured, out)
+    assert summary == json.loads((out / "summary.json").read_text())
+    assert {"first_loss", "last_loss", "chance_loss", "loader_images_per_s", "seconds", "device"} <= set(
+        summary
+    )
+    assert summary["chance_loss"] == 3.5264  # ln(1 + 32 + 1)
+    assert summary["samples"] == 50
+    assert summary["steps"] == 4 * 3
+    assert len(read_losses(out)[0]) == 12
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000012.pt"]
+    for name, columns in (("views.png", 6), ("loss.png", 1)):
+        with Image.open(out / name) as picture:
+            assert picture.format == "PNG"
+            assert picture.width > 100 * columns
+
+    # A second run starts over; a run cut short goes on.
+    shards = {path: path.stat().st_mtime_ns for path in (out / "shards").iterdir()}
+    (out / "summary.json").unlink()
+    again = _demo(textured, out)
+    assert again["last_loss"] == summary["last_loss"]
+    assert {path: path.stat().st_mtime_ns for path in (out / "shards").iterdir()} == shards
+
+
+def test_data_without_masks_and_the_reverse_are_errors(textured: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"given without --masks; give MASKS="):
+        run_demo(textured.parent / "photos", None, tmp_path / "out", 1, [])
+    with pytest.raises(UserError, match=r"given without --data"):
+        run_demo(None, textured.parent / "masks", tmp_path / "out", 1, [])
+    with pytest.raises(UserError, match=r"--data=.*nowhere: does not exist"):
+        run_demo(tmp_path / "nowhere", textured.parent / "masks", tmp_path / "out", 1, [])
+    assert not (tmp_path / "out").exists()
