@@ -7,9 +7,9 @@ distribution of the sequential loop.
 
 Windows lie on the photo's pixel grid, rounded as torchvision rounds (`RandomResizedCrop.get_params`). The
 foreground in a window is read from the mask's grid of 8x8 cells, a cell cut by the window's edge counting by
-the part inside; the overlap of a box with a grid is separable: sum_ij wy[i] M[i, j] wx[j]. Against the mask at
-full resolution the covered fraction is off by 1.5 % of the foreground at most for an object of 12 % of the photo,
-by 10 % at most for one of 1 % (some 40 cells), over 20 000 windows each (`tests/dali_bgaug/test_windows.py`).
+the part inside; the overlap of a box with a grid is separable: sum_ij wy[i] M[i, j] wx[j]. Against the mask
+at full resolution the covered fraction is off by 1.5 % of the foreground at most for an object of 12 % of the
+photo, by 10 % at most for one of 1 %, over 20 000 windows each (`tests/dali_bgaug/test_windows.py`).
 
 NumPy, one call a batch: for 256 photos and two views about 5 ms of one core. The same law written as DALI
 operators is a chain of 120, each of which has to be dispatched; on an H100 that dispatching, not pixels, set
