@@ -11,7 +11,7 @@ the part inside; the overlap of a box with a grid is separable: sum_ij wy[i] M[i
 at full resolution the covered fraction is off by 1.5 % of the foreground at most for an object of 12 % of the
 photo, by 10 % at most for one of 1 %, over 20 000 windows each (`tests/dali_bgaug/test_windows.py`).
 
-NumPy, one call a batch: for 256 photos and two views about 5 ms of one core. The same law written as DALI
+NumPy, one call a batch: for 256 photos and two views 3 to 5 ms of one core. The same law written as DALI
 operators is a chain of 120, each of which has to be dispatched; on an H100 that dispatching, not pixels, set
 the pace of the whole loader (`benchmarks/notes.md`).
 """

@@ -4,7 +4,6 @@ import ctypes
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -12,19 +11,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dali_bgaug.errors import UserError
+from dali_bgaug.errors import UserError, run_program
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a tool's `main`; a UserError becomes `error: …` on stderr and exit status 2."""
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; finished shards are kept, the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
+    """Run a tool's `main`."""
+    run_program(main, "finished shards are kept, the same command goes on from there")
 
 
 def _die_with_parent() -> None:

@@ -17,7 +17,6 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -91,9 +90,7 @@ def _round(pipeline: Pipeline, batches: int, ahead: int) -> float:
     return time.perf_counter() - start
 
 
-def measure(
-    values: dict[str, Any], rounds: int, batches: int, note: Callable[[str], None] = lambda text: None
-) -> dict[str, Any]:
+def measure(values: dict[str, Any], rounds: int, batches: int) -> dict[str, Any]:
     """Run the benchmark on a LoaderConfig's plain values; returns what the JSON file holds."""
     device_id = choose_device(values.get("device", "auto"), None)
     config, built = _pipelines(values, device_id)
@@ -108,7 +105,6 @@ def measure(
             for stage, pipeline in built.items():
                 seconds[stage].append(_round(pipeline, batches, config.prefetch))
                 bar.update()
-                note(stage)
     images = batches * config.batch_size
     rows = [
         {"pipeline": config.pipeline, "stage": stage, "images_per_s": _spread(images / np.array(times))}

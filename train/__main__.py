@@ -1,11 +1,10 @@
 """`python -m train` (one process) or `torchrun --nproc-per-node=8 -m train` (one a GPU)."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from dali_bgaug.config import override, read_yaml, validate
-from dali_bgaug.errors import UserError
+from dali_bgaug.errors import run_program
 from train.config import RunConfig
 from train.loop import train
 
@@ -23,19 +22,12 @@ def main() -> None:
         "overrides", nargs="*", metavar="key=value", help="e.g. data.batch_size=256 optim.lr=0.06"
     )
     args = parser.parse_intermixed_args()
-    try:
-        config = validate(RunConfig, override(read_yaml(args.config), args.overrides), str(args.config))
-        if args.print:
-            print(config.model_dump_json(indent=1))
-            return
+    config = validate(RunConfig, override(read_yaml(args.config), args.overrides), str(args.config))
+    if args.print:
+        print(config.model_dump_json(indent=1))
+    else:
         train(config, args.out or Path("out") / args.config.stem, args.resume)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; go on from the last checkpoint with --resume", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "go on from the last checkpoint with --resume")

@@ -45,8 +45,7 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> None:
 
     Raises:
         UserError: `out` holds a run and `resume` is false, or it holds none and `resume` is true, or the run
-        there
-            was made with another config.
+            there was made with another config.
     """
     device = choose_torch_device(config)
     with distributed.process_group(device), _Run(config, out, resume, device) as run:
@@ -224,8 +223,7 @@ class _Run:
 
 
 class _Clock:
-    """Images per second of all ranks, and the share of time spent waiting for data, since the last
-    reading."""
+    """Images per second of all ranks, and the share of time spent waiting, since the last reading."""
 
     def __init__(self, loader: Loader, world_size: int) -> None:
         self._loader, self._images = loader, loader.batch_size * world_size

@@ -84,11 +84,11 @@ class Context:
         *shape: int,
         strength: Callable[[int], float] | None = None,
     ) -> DataNode:
-        """True (or 1) with probability p, times `strength` of the iteration; on the CPU, as `if` wants it."""
+        """True with probability p, times `strength` of the iteration; on the CPU, as `if` wants it."""
         size = (self.batch_size, *shape)
 
         def toss(rng: np.random.Generator, iteration: int) -> list[np.ndarray]:
-            return [(rng.random(size) < p * (strength(iteration) if strength else 1))]
+            return [rng.random(size) < p * (strength(iteration) if strength else 1)]
 
         [node] = self.draw(name, toss)
         return node

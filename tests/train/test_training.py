@@ -15,6 +15,7 @@ import torch.multiprocessing as mp
 import yaml
 
 from dali_bgaug.config import override, read_yaml, validate
+from dali_bgaug.errors import run_program
 from tests.conftest import free_port
 from train import checkpoint
 from train.__main__ import main
@@ -154,7 +155,7 @@ def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     def call(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["train", *words])
         try:
-            main()
+            run_program(main, "")
             status = 0
         except SystemExit as stop:
             status = stop.code
