@@ -10,7 +10,7 @@ from nvidia.dali import Pipeline
 
 from dali_bgaug.errors import UserError
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,14 @@ class Share:
     """One rank's part of an epoch, as DALI's reader cuts it: rank r of R reads samples [r N // R, (r + 1) N
     // R).
 
-    Shares differ by one sample at most and are padded to whole batches; every rank gives as many batches as
-    the smallest share fills, so none waits for another at the end of an epoch. Of 103 samples on 2 ranks in
-    batches of 10:
+    Shares differ by one sample at most and are padded to whole batches. In training every rank gives as many
+    batches as the smallest share fills, so none waits for another at the end of an epoch, and less than one
+    global batch is left out. A complete epoch (evaluation) gives all batches, on every rank as many as the
+    largest share needs, with the padding marked. Of 103 samples on 2 ranks in batches of 10:
 
-        rank   share   batches read   given   left out this epoch
-        0      51      6              5       1
-        1      52      6              5       2
+        rank   share   batches read   given   left out this epoch   complete: valid in the last batch
+        0      51      6              5       1                     1
+        1      52      6              5       2                     2
     """
 
     samples: int
@@ -32,10 +33,18 @@ class Share:
     """Photos a batch of this rank."""
     rank: int
     world_size: int
+    complete: bool = False
+    """Whether every sample is given, and the last batch padded."""
 
     def __len__(self) -> int:
         """Batches given per epoch, the same on every rank."""
-        return self.samples // self.world_size // self.batch_size
+        smallest = self.samples // self.world_size // self.batch_size
+        return self.padded_batches if self.complete else smallest
+
+    @property
+    def own(self) -> int:
+        """Samples of this rank."""
+        return self.samples * (self.rank + 1) // self.world_size - self.samples * self.rank // self.world_size
 
     @property
     def padded_batches(self) -> int:
@@ -43,19 +52,23 @@ class Share:
         largest = -(-self.samples // self.world_size)
         return -(-largest // self.batch_size)
 
+    def valid(self, batch: int) -> torch.Tensor:
+        """Which rows of a batch are samples and not padding: bool [batch_size]."""
+        return torch.arange(self.batch_size) < self.own - batch * self.batch_size
+
 
 class Loader:
     """Batches of one rank: dicts of tensors on the pipeline's device, without a copy (DLPack).
 
     Views are float [N, 3, H, W] in channels_last memory format, `label` is int64 [N] on the CPU, other
-    outputs keep their shape. Iterating gives one
-    epoch, or the rest of it after `load_state_dict`; then the next. Use `close` or a `with` block to free
+    outputs keep their shape; a complete epoch's batches have `valid`, bool [N] on the CPU. Iterating gives
+    one epoch, or the rest of it after `load_state_dict`; then the next. Use `close` or a `with` block to free
     threads and memory.
     """
 
     def __init__(
         self,
-        build: Callable[[bytes | None], Pipeline],
+        build: Callable[[int, bytes | None], Pipeline],
         names: list[str],
         share: Share,
         identity: dict[str, Any],
@@ -63,19 +76,21 @@ class Loader:
         """Build the pipeline.
 
         Args:
-            build: makes the pipeline, given DALI's checkpoint or None.
+            build: makes the pipeline, given the epoch it starts from and DALI's checkpoint or None.
             names: its outputs' names, filled by `build`.
             share: this rank's part of an epoch.
-            identity: what a state may only be loaded into if it is equal: data, config, rank, world size.
+            identity: what a state may only be loaded into if it is equal: data, config, device.
         """
         self._build, self._names, self._share, self._identity = build, names, share, identity
         self.epoch, self.batch = 0, 0
         self._pipeline: Pipeline | None = None
-        self._start(None)
+        self._start(0, None)
 
-    def _start(self, checkpoint: bytes | None) -> None:
+    def _start(self, origin: int, checkpoint: bytes | None) -> None:
+        """A pipeline whose first epoch is `origin`, from its beginning or from a checkpoint."""
         self.close()
-        self._pipeline = self._build(checkpoint)
+        self._origin = origin
+        self._pipeline = self._build(origin, checkpoint)
         self._pipeline.build()
         self._scheduled = False
         self._checkpoint = checkpoint
@@ -93,6 +108,8 @@ class Loader:
         """The batches of the current epoch that have not been given yet."""
         while self.batch < len(self):
             batch = self._next()
+            if self._share.complete:
+                batch["valid"] = self._share.valid(self.batch)
             self.batch += 1
             yield batch
         for _ in range(self._share.padded_batches - len(self)):  # partly padding, on some rank
@@ -121,6 +138,10 @@ class Loader:
         return {
             "version": STATE_VERSION,
             "identity": dict(self._identity),
+            "rank": self._share.rank,
+            "world_size": self._share.world_size,
+            "batches": len(self),
+            "origin": self._origin,
             "epoch": self.epoch,
             "batch": self.batch,
             "pipeline": pipeline,
@@ -129,8 +150,11 @@ class Loader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly where `state_dict` was taken, in this process or another.
 
+        With another number of ranks this is possible between epochs only: then any rank's state will do, and
+        every rank begins the next epoch with a new share, shuffled anew.
+
         Raises:
-            UserError: the state is of another data set, config, rank or world size.
+            UserError: the state is of another data set or config, or another number of ranks in mid-epoch.
         """
         if state["version"] != STATE_VERSION:
             raise UserError(f"loader state of version {state['version']}, this program reads {STATE_VERSION}")
@@ -140,8 +164,20 @@ class Loader:
                     f"cannot resume the loader: its {key} was {state['identity'][key]!r}, "
                     f"now it is {value!r}; resume with what the run was started with, or start a new run"
                 )
-        self.epoch, self.batch = state["epoch"], state["batch"]
-        self._start(state["pipeline"].numpy().tobytes())
+        place, here = (state["rank"], state["world_size"]), (self._share.rank, self._share.world_size)
+        if place == here:
+            self.epoch, self.batch = state["epoch"], state["batch"]
+            self._start(state["origin"], state["pipeline"].numpy().tobytes())
+        elif state["batch"] in (0, state["batches"]):
+            self.epoch, self.batch = state["epoch"] + (state["batch"] > 0), 0
+            self._start(self.epoch, None)
+        else:
+            raise UserError(
+                f"cannot resume the loader: the state is of rank {place[0]} of {place[1]} in mid-epoch (batch "
+                f"{state['batch']} of {state['batches']}), this is rank {here[0]} of {here[1]}; the number of "
+                "ranks can change between epochs only: resume with as many ranks, or from a checkpoint at the "
+                "end of an epoch"
+            )
 
     def close(self) -> None:
         """Stop the pipeline's threads and free its memory."""
@@ -155,8 +191,9 @@ class Loader:
 
 
 def _as_torch(output: Any) -> torch.Tensor:
+    """Views are made with channels last, [N, ..., H, W, 3], and shown with channels first."""
     tensor = torch.from_dlpack(output.as_tensor())
-    return tensor.permute(0, 3, 1, 2) if tensor.dim() == 4 and tensor.is_floating_point() else tensor
+    return tensor.movedim(-1, -3) if tensor.is_floating_point() and tensor.dim() >= 4 else tensor
 
 
 def _labels(digits: torch.Tensor) -> torch.Tensor:

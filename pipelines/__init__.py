@@ -2,10 +2,12 @@
 
     from pipelines import LoaderConfig, build_loader
 
-    config   what a loader reads and how (LoaderConfig)
-    moco_v2  query, key and matched negative
+    config               what a loader reads and how (LoaderConfig)
+    build                config -> DALI pipeline -> loader
+    methods/             which views a method takes; a new method is one file there
+    torchvision_loader   the same job with torchvision: the yardstick for correctness and speed
 
-A new method is one file here. What pixels go through is in `dali_bgaug.graph`; training is in `train`.
+What pixels go through is in `dali_bgaug.graph`; training is in `train`.
 """
 
 from pipelines.build import build_loader, build_pipeline

@@ -8,13 +8,10 @@ from nvidia.dali import Pipeline, backend, pipeline_def
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.graph.context import Context
-from dali_bgaug.graph.read import read
+from dali_bgaug.graph.read import Source, read
 from dali_bgaug.loader import Loader, Share
 from dali_bgaug.shards import Manifest, manifest_digest, open_shards
-from pipelines import moco_v2
-from pipelines.config import LoaderConfig
-
-METHODS = {"moco_v2": moco_v2}
+from pipelines.config import LoaderConfig, components, method_module
 
 
 def build_loader(
@@ -41,34 +38,41 @@ def build_loader(
             f"data.batch_size={config.batch_size}: must be divisible by the number of ranks, {world_size}"
         )
     manifest = open_shards(config.shards, config.verify, "data.shards")
-    share = Share(manifest.samples, config.batch_size // world_size, rank, world_size)
-    if len(share) == 0:
-        raise UserError(
-            f"data.batch_size={config.batch_size}: the data set {config.shards} has "
-            f"{manifest.samples} photos, too few for one batch on {world_size} ranks; take a smaller batch"
-        )
+    complete = getattr(method_module(config.pipeline), "COMPLETE", False)
+    share = Share(manifest.samples, config.batch_size // world_size, rank, world_size, complete)
     _check(config, manifest, share)
     device_id = choose_device(config.device, device_id)
     names: list[str] = []
 
-    def build(checkpoint: bytes | None) -> Pipeline:
+    def build(origin: int, checkpoint: bytes | None) -> Pipeline:
         pipeline, names[:] = build_pipeline(
-            config, manifest, share, device_id=device_id, with_sources=with_sources, checkpoint=checkpoint
+            config,
+            manifest,
+            share,
+            device_id=device_id,
+            with_sources=with_sources,
+            origin=origin,
+            checkpoint=checkpoint,
         )
         return pipeline
 
+    free = {"shards", "threads", "prefetch", "verify", "mmap", "reader_depth", "preallocate"}
     identity = {
         "data": manifest_digest(config.shards),
-        "config": config.model_dump_json(exclude={"shards", "threads", "prefetch", "verify"}),
+        "config": config.model_dump_json(exclude=free),
         "device": "cpu" if device_id is None else "gpu",
-        "world_size": world_size,
-        "rank": rank,
     }
     return Loader(build, names, share, identity)
 
 
-def _check(config: LoaderConfig, manifest: Manifest, share: "Share") -> None:
-    if config.background.kind != "none" and share.batch_size < 2:
+def _check(config: LoaderConfig, manifest: Manifest, share: Share) -> None:
+    if manifest.samples < share.world_size or len(share) == 0:
+        raise UserError(
+            f"data.batch_size={config.batch_size}: the data set {config.shards} has "
+            f"{manifest.samples} photos, too few for one batch on {share.world_size} ranks; "
+            "take a smaller batch"
+        )
+    if config.background.uses_tiles and share.batch_size < 2:
         raise UserError(
             f"data.batch_size={config.batch_size}: a rank needs two photos at least to swap backgrounds"
         )
@@ -101,12 +105,22 @@ def build_pipeline(
     *,
     device_id: int | None,
     with_sources: bool = False,
+    origin: int = 0,
     checkpoint: bytes | None = None,
 ) -> tuple[Pipeline, list[str]]:
     """Define the DALI pipeline of one rank; nothing is built or read yet. Returns it and its outputs'
     names."""
-    context = Context("cpu" if device_id is None else "gpu", config.seed, share.rank, share.batch_size)
-    method = METHODS[config.pipeline]
+    context = Context(
+        device="cpu" if device_id is None else "gpu",
+        seed=config.seed,
+        rank=share.rank,
+        batch_size=share.batch_size,
+        origin=origin,
+        hw_decoder_load=config.hw_decoder_load,
+        preallocate=config.preallocate,
+        strength=partial(_strength, config.background.warmup_epochs, share.padded_batches, origin),
+    )
+    method = method_module(config.pipeline)
     names: list[str] = []
 
     @pipeline_def(
@@ -120,9 +134,17 @@ def build_pipeline(
         checkpoint=checkpoint,
     )
     def define() -> tuple[Any, ...]:
-        sample = read(context, config.shards, manifest, config.reader, share.world_size, method.needs(config))
-        strength = partial(_strength, config, share)
-        outputs = method.graph(context, config, sample, manifest.mask_size, strength, with_sources)
+        sample = read(
+            context,
+            config.shards,
+            manifest,
+            components(config),
+            share.world_size,
+            shuffle_buffer=0 if share.complete else config.shuffle_buffer,
+            mmap=config.mmap,
+            depth=config.reader_depth,
+        )
+        outputs = method.graph(Source(context, sample, manifest.mask_size, with_sources), config)
         outputs["cls"] = sample["cls"]
         names[:] = outputs
         return tuple(outputs.values())
@@ -130,10 +152,9 @@ def build_pipeline(
     return define(), names
 
 
-def _strength(config: LoaderConfig, share: Share, iteration: int) -> float:
+def _strength(warmup_epochs: int, batches: int, origin: int, iteration: int) -> float:
     """The background warm-up: rises linearly from 0 to 1."""
-    batches = config.background.warmup_epochs * share.padded_batches
-    return min(1.0, iteration / batches) if batches else 1.0
+    return min(1.0, (origin + iteration / batches) / warmup_epochs) if warmup_epochs else 1.0
 
 
 def default_threads() -> int:

@@ -1,25 +1,44 @@
 """What a loader reads, and how: the `data` section of every recipe."""
 
+import pkgutil
+from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from types import ModuleType
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from dali_bgaug.config import Options
+from dali_bgaug.config import Options, merge
 from dali_bgaug.graph.background import BackgroundOptions
 from dali_bgaug.graph.crop import NormaliseOptions
-from dali_bgaug.graph.photometric import PhotometricOptions
-from dali_bgaug.graph.read import ReaderOptions
-from dali_bgaug.windows import CropOptions
+from dali_bgaug.graph.plan import ViewOptions
+from pipelines import methods
+
+METHODS = tuple(sorted(module.name for module in pkgutil.iter_modules(methods.__path__)))
+_COMMON = ("crop", "photometric")
+
+
+def method_module(name: str) -> ModuleType:
+    """The module of a method: `DEFAULTS` and `graph`."""
+    return import_module(f"pipelines.methods.{name}")
 
 
 class LoaderConfig(Options):
-    """A loader's configuration; every field but `shards` has a default."""
+    """A loader's configuration; every field but `shards` has a default, some of them the method's.
 
-    pipeline: Literal["moco_v2"] = "moco_v2"
+    `crop` and `photometric` may be given beside `views`, for all views at once; what a view says itself goes
+    before. The values of a field are therefore looked up in this order:
+
+        views.key.crop.size in the config, in the method's DEFAULTS
+        crop.size           in the config, in the method's DEFAULTS
+        the default of CropOptions
+    """
+
+    pipeline: str = "moco_v2"
+    """The method whose views are made: a module of `pipelines.methods`."""
     shards: Path = Field(strict=False)
     """Folder of packed shards (`tools.shards`)."""
-    batch_size: int = Field(default=256, ge=2)
+    batch_size: int = Field(default=256, ge=1)
     """Photos a batch over all ranks; the number of ranks must divide it."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     device: Literal["auto", "cpu", "gpu"] = "auto"
@@ -29,12 +48,19 @@ class LoaderConfig(Options):
     half: bool = False
     """float16 views instead of float32."""
 
-    crop: CropOptions = CropOptions()
-    photometric: PhotometricOptions = PhotometricOptions()
+    views: dict[str, ViewOptions]
+    """The views of a photo, by name."""
     background: BackgroundOptions = BackgroundOptions()
     normalise: NormaliseOptions = NormaliseOptions()
+    resize: int = Field(default=256, ge=8)
+    """evaluation: the photo's short side before the central crop, in pixels."""
 
-    reader: ReaderOptions = ReaderOptions()
+    mmap: bool = True
+    """Map shards into memory; turn off on network file systems."""
+    shuffle_buffer: int = Field(default=4096, ge=1)
+    """Samples held (encoded) to draw from. Shards are globally shuffled when packed; this shuffles anew."""
+    reader_depth: int = Field(default=2, ge=1)
+    """Batches the reader keeps ahead."""
     threads: int = Field(default=0, ge=0)
     """CPU threads of a rank's pipeline; 0: the CPUs of this process shared out among the ranks of the
     machine."""
@@ -42,6 +68,36 @@ class LoaderConfig(Options):
     """Finished batches kept ahead."""
     hw_decoder_load: float = Field(default=0.65, ge=0, le=1)
     """GPU: share of photos for the hardware JPEG decoder."""
+    preallocate: Annotated[tuple[int, int], Field(strict=False)] = (0, 0)
+    """GPU: width and height of photos the decoder's memory is made for at start; larger ones make it grow."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve(cls, values: Any) -> Any:
+        """Lay the given values over the method's defaults, and what is common to all views under each."""
+        if not isinstance(values, dict):
+            return values
+        name = values.get("pipeline", "moco_v2")
+        if name not in METHODS:
+            raise ValueError(f"pipeline={name!r}: no such method; there are {', '.join(METHODS)}")
+        defaults = method_module(name).DEFAULTS
+        values = merge(defaults, {key: _plain(value) for key, value in values.items()})
+        common = {key: values.pop(key) for key in _COMMON if key in values}
+        if isinstance(values.get("views"), dict):
+            values["views"] = {
+                view: merge(common, own) if isinstance(own, dict) else own
+                for view, own in values["views"].items()
+            }
+        return values
+
+    @field_validator("views")
+    @classmethod
+    def _known_views(cls, views: dict[str, ViewOptions], info: Any) -> dict[str, ViewOptions]:
+        expected = method_module(info.data["pipeline"]).DEFAULTS["views"]
+        if unknown := set(views) - set(expected):
+            raise ValueError(f"{', '.join(sorted(unknown))}: no view of {info.data['pipeline']}; "
+                             f"its views are {', '.join(expected)}")
+        return views
 
     @model_validator(mode="after")
     def _check(self) -> "LoaderConfig":
@@ -49,4 +105,31 @@ class LoaderConfig(Options):
             raise ValueError(
                 "background.warmup_epochs: there is no background to warm up (background.kind=none)"
             )
+        replaceable = [name for name, view in self.views.items() if view.background and view.count]
+        if self.background.kind != "none" and not replaceable:
+            raise ValueError(f"background.kind={self.background.kind}: no view has background: true")
+        if self.background.kind == "swaps" and self.pipeline != "moco_v2":
+            raise ValueError(
+                f"background.kind=swaps: only moco_v2 has extra negatives; take random for {self.pipeline}"
+            )
+        check = getattr(method_module(self.pipeline), "check", None)
+        if check:
+            check(self)
         return self
+
+
+def _plain(value: Any) -> Any:
+    """Models as dicts, so that they merge like the values of a file."""
+    if isinstance(value, Options):
+        return value.model_dump(exclude_unset=True)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def components(config: LoaderConfig) -> list[str]:
+    """The components of a sample that this configuration reads."""
+    fg_min = max((view.crop.fg_min for view in config.views.values()), default=0)
+    masked = config.background.kind != "none" or fg_min > 0
+    tiles = config.background.uses_tiles
+    return ["jpg", "cls", *(["mask"] if masked else []), *(["tile.jpg"] if tiles else [])]

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,37 +14,46 @@ Draw = Callable[[np.random.Generator, int], list[np.ndarray]]
 """(generator, iteration) -> arrays whose first axis is the batch."""
 
 
+@dataclass
 class Context:
     """What every graph piece needs to know; one for each graph.
 
-    Random numbers are a function of (seed, rank, name, iteration) and nothing else: two ranks never share a
-    stream, a new operator does not change another's, and a resumed run needs no generator's state.
+    Random numbers are a function of (seed, origin, rank, name, iteration) and nothing else: two ranks never
+    share a stream, a new operator does not change another's, and a resumed run needs no generator's state.
     """
 
-    def __init__(self, device: str, seed: int, rank: int, batch_size: int) -> None:
-        """device: "cpu" or "gpu", where pixels are; batch_size: this rank's."""
-        self.device, self.seed, self.rank, self.batch_size = device, seed, rank, batch_size
-        self._iteration: DataNode | None = None
-
-    @property
-    def decoder(self) -> str:
-        """The decoder's device: "mixed" takes bytes on the CPU and gives pixels on the GPU."""
-        return "mixed" if self.device == "gpu" else "cpu"
+    device: str
+    """ "cpu" or "gpu": where pixels are."""
+    seed: int
+    rank: int
+    batch_size: int
+    """This rank's."""
+    origin: int = 0
+    """The epoch that iteration 0 belongs to: another one, another stream."""
+    hw_decoder_load: float = 0.65
+    """Share of photos for the hardware decoder of a GPU."""
+    preallocate: tuple[int, int] = (0, 0)
+    """Width and height of photos a GPU decoder's memory is made for at start."""
+    strength: Callable[[int], float] = lambda iteration: 1.0
+    """iteration -> factor in [0, 1] on the probability of backgrounds."""
+    _iteration: DataNode | None = None
 
     def seed_of(self, name: str, rank: int | None = None) -> int:
         """A seed in [1, 2^31) for what DALI itself draws (the reader's shuffling)."""
-        words = [self.seed, self.rank if rank is None else rank, zlib.crc32(name.encode())]
+        words = [self.seed, self.origin, self.rank if rank is None else rank, zlib.crc32(name.encode())]
         return int(np.random.SeedSequence(words).generate_state(1)[0]) % (2**31 - 1) + 1
 
-    def _generator(self, name: str, iteration: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, self.rank, zlib.crc32(name.encode()), iteration])
+    def generator(self, name: str, iteration: int) -> np.random.Generator:
+        """The random numbers of one name in one batch."""
+        words = [self.seed, self.origin, self.rank, zlib.crc32(name.encode()), iteration]
+        return np.random.default_rng(words)
 
     @do_not_convert
     def draw(self, name: str, function: Draw) -> list[DataNode]:
         """The arrays `function` draws for each batch, as nodes on the CPU: one sample of each per photo."""
 
         def of_batch(info: Any) -> list[np.ndarray]:
-            return function(self._generator(name, info.iteration), info.iteration)
+            return function(self.generator(name, info.iteration), info.iteration)
 
         probe = function(np.random.default_rng(0), 0)
         nodes = fn.external_source(
@@ -57,41 +67,26 @@ class Context:
         return list(nodes)
 
     @do_not_convert
-    def of_batch(self, name: str, function: Callable[..., Any], *inputs: DataNode, outputs: int = 1) -> Any:
+    def of_batch(
+        self, function: Callable[..., tuple[np.ndarray, ...]], *inputs: DataNode, outputs: int
+    ) -> tuple[DataNode, ...]:
         """NumPy on small CPU nodes, one call a batch, for what depends on the photos.
 
-        `function(rng, iteration, *columns)` gets each input as a list of arrays and returns an array whose
-        first axis is the batch (a tuple of them if `outputs` > 1).
+        `function(iteration, *columns)` gets each input as a list of arrays and returns so many arrays whose
+        first axis is the batch.
         """
         if self._iteration is None:
             shape = (self.batch_size,)
             [self._iteration] = self.draw("iteration", lambda _, i: [np.full(shape, i, np.int32)])
 
         def call(iterations: list[np.ndarray], *columns: list[np.ndarray]) -> Any:
-            iteration = int(iterations[0])
-            results = function(self._generator(name, iteration), iteration, *columns)
-            return list(results) if outputs == 1 else tuple(list(result) for result in results)
+            results = function(int(iterations[0]), *columns)
+            return list(results[0]) if outputs == 1 else tuple(map(list, results))
 
-        return fn.python_function(
+        nodes = fn.python_function(
             self._iteration, *inputs, function=call, batch_processing=True, num_outputs=outputs
         )
-
-    @do_not_convert
-    def coins(
-        self,
-        name: str,
-        p: float,
-        *shape: int,
-        strength: Callable[[int], float] | None = None,
-    ) -> DataNode:
-        """True with probability p, times `strength` of the iteration; on the CPU, as `if` wants it."""
-        size = (self.batch_size, *shape)
-
-        def toss(rng: np.random.Generator, iteration: int) -> list[np.ndarray]:
-            return [rng.random(size) < p * (strength(iteration) if strength else 1)]
-
-        [node] = self.draw(name, toss)
-        return node
+        return (nodes,) if outputs == 1 else tuple(nodes)
 
     def to_device(self, node: DataNode) -> DataNode:
         """Move a CPU node to where pixels are."""

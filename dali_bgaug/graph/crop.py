@@ -1,17 +1,13 @@
 """Windows, a window of a photo -> a view, a finished view -> the network's input."""
 
-from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
-import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
-from nvidia.dali.pipeline import do_not_convert
 from pydantic import Field, model_validator
 
 from dali_bgaug.config import Options
 from dali_bgaug.graph.context import Context
-from dali_bgaug.windows import UNIFORMS, CropOptions, choose_windows, coverage, has_foreground
 
 
 class NormaliseOptions(Options):
@@ -27,10 +23,16 @@ class NormaliseOptions(Options):
         return self
 
 
-def decode(context: Context, encoded: DataNode, hw_decoder_load: float = 0.65) -> DataNode:
+def decode(context: Context, encoded: DataNode) -> DataNode:
     """JPEG bytes -> uint8 [H, W, 3], EXIF orientation applied."""
+    width, height = context.preallocate
     image = fn.decoders.image(
-        encoded, device=context.decoder, output_type=types.RGB, hw_decoder_load=hw_decoder_load
+        encoded,
+        device="mixed" if context.device == "gpu" else "cpu",  # mixed: bytes on the CPU, pixels on the GPU
+        output_type=types.RGB,
+        hw_decoder_load=context.hw_decoder_load,
+        preallocate_width_hint=width,
+        preallocate_height_hint=height,
     )
     # In an `if` branch that no photo takes, the decoder's empty batch has no dimensions; what follows needs
     # them.
@@ -45,54 +47,17 @@ class Window(NamedTuple):
     end: DataNode
 
 
-def split_windows(node: DataNode, views: int) -> list[Window]:
-    """float32 [views, 4] -> a window per view."""
-    return [Window(node[view, 0:2], node[view, 2:4]) for view in range(views)]
+def split_windows(node: DataNode, count: int) -> list[Window]:
+    """float32 [count, 4] -> so many windows."""
+    return [Window(node[number, 0:2], node[number, 2:4]) for number in range(count)]
 
 
-@do_not_convert
-def windows(
-    context: Context,
-    shape: DataNode,
-    crops: Sequence[CropOptions],
-    packed: DataNode | None = None,
-    mask_size: int = 0,
-) -> tuple[DataNode, DataNode]:
-    """Choose one window per view (see `dali_bgaug.windows`).
-
-    Args:
-        context: backend and seeds.
-        shape: the photo's height and width, int64 [2 or 3] on the CPU.
-        crops: one per view.
-        packed: the photo's bit-packed mask on the CPU; None where no view has an fg_min.
-        mask_size: its side in pixels.
-
-    Returns:
-        Windows, float32 [views, 4], and whether any foreground is in each, bool [views] (without a mask:
-        false); both on the CPU.
-    """
-
-    def choose(
-        rng: np.random.Generator, _: int, shapes: list[np.ndarray], *masks: list[np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        height, width = np.stack(shapes)[:, :2].T
-        uniforms = rng.random((len(shapes), len(crops), UNIFORMS), np.float32)
-        if not masks:
-            chosen = choose_windows(uniforms, height, width, crops)
-            return chosen, np.zeros(chosen.shape[:2], bool)
-        cells = coverage(np.stack(masks[0]), mask_size)
-        chosen = choose_windows(uniforms, height, width, crops, cells)
-        return chosen, has_foreground(chosen, cells)
-
-    inputs = [shape] if packed is None else [shape, packed]
-    return context.of_batch("windows", choose, *inputs, outputs=2)
-
-
-def crop(image: DataNode, window: Window, size: int) -> DataNode:
+def crop(image: DataNode, window: Window, size: int, dtype: types.DALIDataType = types.FLOAT) -> DataNode:
     """Cut `window` out of uint8 [H, W, C] and resize it to [size, size, C]: antialiased, bilinear.
 
     One window serves a photo and its square mask. Pixels outside the window do not enter, as when cropping
-    first.
+    first. Views are float32, 0 to 255: what follows costs less on floats than on bytes, whose rounding DALI
+    does one by one on the CPU (`benchmarks/notes.md`).
     """
     return fn.resize(
         image,
@@ -102,11 +67,12 @@ def crop(image: DataNode, window: Window, size: int) -> DataNode:
         roi_relative=True,
         antialias=True,
         interp_type=types.INTERP_LINEAR,
+        dtype=dtype,
     )
 
 
 def normalise(view: DataNode, options: NormaliseOptions, half: bool) -> DataNode:
-    """uint8 [H, W, 3] -> (x / 255 - mean) / std, float32 or float16 [H, W, 3].
+    """[H, W, 3] of 0 to 255 -> (x / 255 - mean) / std, float32 or float16 [H, W, 3].
 
     Channels stay last: torch sees the batch as NCHW in channels_last memory format without a copy.
     """

@@ -7,21 +7,22 @@ from nvidia.dali.data_node import DataNode
 from dali_bgaug.graph.context import Context, constant
 from dali_bgaug.graph.crop import decode
 from dali_bgaug.graph.masks import unpack
+from dali_bgaug.graph.read import Source
 
 THUMBNAIL = 160
 
 
-def sources(
-    context: Context, image: DataNode, packed: DataNode | None, mask_size: int, tile: DataNode | None
-) -> dict[str, DataNode]:
+def sources(source: Source, image: DataNode) -> dict[str, DataNode]:
     """photo, mask, tile as uint8 [THUMBNAIL, THUMBNAIL, 3] on the CPU, stretched to a square; what is not
     read is left out, and a flagged photo's tile is black."""
+    context, sample = source.context, source.sample
     found = {"photo": _thumbnail(image)}
-    if packed is not None:
-        grey = _thumbnail(unpack(packed, mask_size, context.device)) * constant(255, np.uint8, context.device)
+    if "mask" in sample:
+        mask = unpack(context.to_device(sample["mask"]), source.mask_size, context.device)
+        grey = _thumbnail(mask) * constant(255, np.uint8, context.device)
         found["mask"] = fn.cat(grey, grey, grey, axis=2)
-    if tile is not None:
-        found["tile"] = _tile(context, tile)
+    if "tile.jpg" in sample:
+        found["tile"] = _tile(context, sample["tile.jpg"])
     return {name: node.cpu() for name, node in found.items()}
 
 

@@ -1,4 +1,4 @@
-"""Colour jitter, random grayscale and blur of a view, in torchvision's dialect.
+"""Colour jitter, random grayscale, blur and solarize of a view, in torchvision's dialect.
 
 Jitter and grayscale are linear in RGB once the view's mean grey is known, so they are one 3x3 matrix and an
 offset per photo, applied by one operator:
@@ -15,17 +15,17 @@ once, at the end; hue turns a circle instead of HSV's hexagon: for a shift of 0.
 """
 
 from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
-from nvidia.dali import fn, types
+from nvidia.dali import fn, math
 from nvidia.dali.data_node import DataNode
 from pydantic import Field, model_validator
 
 from dali_bgaug.config import Options, Range
-from dali_bgaug.graph.context import Context
+from dali_bgaug.graph.context import Context, constant
 
-_GREY = np.array([0.299, 0.587, 0.114])
-_TO_GREY = np.tile(_GREY, (3, 1))
+_TO_GREY = np.tile([0.299, 0.587, 0.114], (3, 1))
 _AXIS = np.full((3, 3), 1 / 3)
 _QUARTER_TURN = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
 
@@ -44,6 +44,8 @@ class PhotometricOptions(Options):
     blur_p: float = Field(default=0.5, ge=0, le=1)
     blur_sigma: Range = (0.1, 2.0)
     """Range of the blur's standard deviation in pixels of the view (PIL's `radius`)."""
+    solarize_p: float = Field(default=0.0, ge=0, le=1)
+    """Probability of inverting the pixels at and above 128."""
 
     @model_validator(mode="after")
     def _check(self) -> "PhotometricOptions":
@@ -52,44 +54,43 @@ class PhotometricOptions(Options):
         return self
 
 
+class Look(NamedTuple):
+    """What one view of each photo of a batch will look like: arrays [N, ...] when drawn, nodes in a graph."""
+
+    coloured: Any
+    """bool: colours change (jitter, grayscale or both)."""
+    matrix: Any
+    """float32 [3, 3], and"""
+    offset: Any
+    """float32 [3, 3]: of `colour_matrix`."""
+    blurred: Any
+    """bool."""
+    sigma: Any
+    """float32: the blur's standard deviation in pixels."""
+    solarized: Any
+    """bool."""
+
+
 def colour_matrix(
     brightness: np.ndarray, contrast: np.ndarray, saturation: np.ndarray, hue: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The colour change as x -> matrix @ x + offset . mean(x): float32 [N, 3, 3] and [N, 3].
+    """The colour change as x -> matrix @ x + offset @ mean(x): two of float32 [N, 3, 3].
 
-    Factors are [N], hue in turns. `offset . mean` is added to each channel.
+    Factors are [N], hue in turns.
     """
     angle = 2 * np.pi * hue[:, None, None]
     turn = _AXIS + np.cos(angle) * (np.eye(3) - _AXIS) + np.sin(angle) * _QUARTER_TURN
     blend = _TO_GREY + saturation[:, None, None] * (np.eye(3) - _TO_GREY)
     matrix = (brightness * contrast)[:, None, None] * (turn @ blend)
-    offset = (brightness * (1 - contrast))[:, None] * _GREY
+    offset = (brightness * (1 - contrast))[:, None, None] * _TO_GREY
     return matrix.astype(np.float32), offset.astype(np.float32)
 
 
-def photometric(context: Context, name: str, view: DataNode, options: PhotometricOptions) -> DataNode:
-    """Jitter, grayscale and blur uint8 [H, W, 3]; each with its own probability per photo."""
-    draw = partial(_draw, options, context.batch_size)
-    changed, matrix, offset, blurred, sigma = context.draw(name, draw)
-    if options.jitter_p > 0 or options.grey_p > 0:
-        if changed:
-            coloured = colour(view, matrix, offset, context.device)
-        else:
-            coloured = view
-        view = coloured
-    if options.blur_p > 0:
-        if blurred:
-            # DALI sizes the window by sigma, to 3 sigma; the customary fixed 23 costs several times more.
-            soft = fn.gaussian_blur(view, sigma=sigma)
-        else:
-            soft = view
-        view = soft
-    return view
-
-
-def _draw(options: PhotometricOptions, count: int, rng: np.random.Generator, _: int) -> list[np.ndarray]:
-    """Whether colours change, `colour_matrix`, whether the view is blurred, and by which sigma."""
-    jitter, grey, blur = (rng.random(count) < p for p in (options.jitter_p, options.grey_p, options.blur_p))
+def draw_look(options: PhotometricOptions, count: int, rng: np.random.Generator) -> Look:
+    """A look for each of `count` photos."""
+    jitter, grey, blur, solarize = (
+        rng.random(count) < p for p in (options.jitter_p, options.grey_p, options.blur_p, options.solarize_p)
+    )
     brightness, contrast, saturation = (
         np.where(jitter, rng.uniform(max(0.0, 1 - spread), 1 + spread, count), 1.0)
         for spread in (options.brightness, options.contrast, options.saturation)
@@ -97,15 +98,69 @@ def _draw(options: PhotometricOptions, count: int, rng: np.random.Generator, _: 
     hue = np.where(jitter, rng.uniform(-options.hue, options.hue, count), 0.0)
     matrix, offset = colour_matrix(brightness, contrast, np.where(grey, 0.0, saturation), hue)
     sigma = rng.uniform(*options.blur_sigma, count).astype(np.float32)
-    return [jitter | grey, matrix, offset, blur, sigma]
+    return Look(jitter | grey, matrix, offset, blur, sigma, solarize)
+
+
+def photometric(context: Context, name: str, view: DataNode, options: PhotometricOptions) -> DataNode:
+    """Jitter, grayscale, blur and solarize float [H, W, 3]; each with its own probability per photo."""
+    nodes = dict.fromkeys(Look._fields)
+    needed = _needed(options)
+    if needed:
+        nodes |= zip(needed, context.draw(name, partial(_draw, options, needed, context.batch_size)))
+    return apply_look(view, Look(**nodes), context.device)
+
+
+def _needed(options: PhotometricOptions) -> list[str]:
+    """The fields of a look that these options use."""
+    colours = options.jitter_p > 0 or options.grey_p > 0
+    return [
+        *(["coloured", "matrix", "offset"] if colours else []),
+        *(["blurred", "sigma"] if options.blur_p > 0 else []),
+        *(["solarized"] if options.solarize_p > 0 else []),
+    ]
+
+
+def _draw(
+    options: PhotometricOptions, needed: list[str], count: int, rng: np.random.Generator, _: int
+) -> list[np.ndarray]:
+    look = draw_look(options, count, rng)
+    return [getattr(look, name) for name in needed]
+
+
+def apply_look(view: DataNode, look: Look, device: str) -> DataNode:
+    """Give float [H, W, 3] a look; a step whose coin is None does not occur at all."""
+    if look.coloured is not None:
+        if look.coloured:
+            coloured = colour(view, look.matrix, look.offset, device)
+        else:
+            coloured = view
+        view = coloured
+    if look.blurred is not None:
+        if look.blurred:
+            # DALI sizes the window by sigma, to 3 sigma; the customary fixed 23 costs several times more.
+            soft = fn.gaussian_blur(view, sigma=look.sigma)
+        else:
+            soft = view
+        view = soft
+    if look.solarized is not None:
+        if look.solarized:
+            # Inverting what is at least 128 is the darker of a pixel and its inverse.
+            solarized = math.min(view, constant(255, np.float32, device) - view)
+        else:
+            solarized = view
+        view = solarized
+    return view
 
 
 def colour(view: DataNode, matrix: DataNode, offset: DataNode, device: str) -> DataNode:
-    """Apply `colour_matrix` (nodes on the CPU) to uint8 [H, W, 3]."""
+    """Apply `colour_matrix` (nodes on the CPU) to float [H, W, 3] and clip to 0 .. 255."""
     mean = fn.reductions.mean(view, axes=[0, 1])
     if device == "cpu":
-        grey = fn.reductions.sum(mean * offset)
-        return fn.coord_transform(view, M=matrix, T=fn.stack(grey, grey, grey), dtype=types.UINT8)
-    # A named argument is on the CPU: taking the mean there would stall the GPU once a view.
-    grey = fn.reductions.sum(mean * offset.gpu())
-    return fn.cast(fn.coord_transform(view, M=matrix, dtype=types.FLOAT) + grey, dtype=types.UINT8)
+        changed = fn.coord_transform(view, M=matrix, T=fn.reductions.sum(offset * mean, axes=[1]))
+    else:
+        # A named argument is on the CPU: taking the mean there would stall the GPU once a view.
+        changed = fn.coord_transform(view, M=matrix) + fn.reductions.sum(offset.gpu() * mean, axes=[1])
+    # min of max takes half of clamp's time on the CPU.
+    return math.min(
+        math.max(changed, constant(0, np.float32, device)), constant(255, np.float32, device)
+    )

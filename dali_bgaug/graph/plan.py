@@ -1,0 +1,208 @@
+"""What happens to each photo of a batch, in numbers: windows, backgrounds, donors.
+
+All that depends on the photos comes from one call of NumPy a batch; `views.py` carries it out.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from nvidia.dali import fn
+from nvidia.dali.data_node import DataNode
+from nvidia.dali.pipeline import do_not_convert
+from pydantic import Field
+
+from dali_bgaug.config import Options
+from dali_bgaug.donors import choose_donors
+from dali_bgaug.graph.background import BackgroundOptions
+from dali_bgaug.graph.context import constant
+from dali_bgaug.graph.crop import Window, split_windows
+from dali_bgaug.graph.masks import draw_distortions, foreground_box
+from dali_bgaug.graph.photometric import PhotometricOptions
+from dali_bgaug.graph.read import Source
+from dali_bgaug.windows import UNIFORMS, CropOptions, choose_windows, coverage, has_foreground
+
+
+class ViewOptions(Options):
+    """One kind of view."""
+
+    count: int = Field(default=1, ge=0)
+    """Views of this kind per photo, each drawn by itself; several are named `global_0`, `global_1`, …"""
+    crop: CropOptions = CropOptions()
+    photometric: PhotometricOptions = PhotometricOptions()
+    background: bool = True
+    """Whether its background may be replaced (the paper's ablations give one to query or key alone)."""
+
+
+def expand(kinds: dict[str, ViewOptions]) -> dict[str, ViewOptions]:
+    """The single views of these kinds, by name."""
+    return {
+        name if options.count == 1 else f"{name}_{number}": options
+        for name, options in kinds.items()
+        for number in range(options.count)
+    }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A batch's numbers as nodes on the CPU, in lists by the number of a view, a negative or a look."""
+
+    windows: DataNode
+    """float32 [views, 4]."""
+    window: list[Window]
+    replaced: DataNode
+    """bool [views]."""
+    replace: list[DataNode]
+    with_mask: list[DataNode]
+    """bool: whether a view's mask is needed, for itself or for a negative."""
+    matched: list[DataNode]
+    """bool, by negative."""
+    donor: list[DataNode]
+    """int32: the donor's place in the batch, one's own where there is none."""
+    distortion: list[DataNode]
+    """float32 [2, 3]: see `masks.draw_distortions`."""
+    looks: list[ViewOptions]
+    """What donors' tiles are treated like."""
+    look: list[int]
+    """By view: which of them."""
+    used: list[DataNode]
+    """bool, by look: whether this photo's tile is used with it, and"""
+    tile_window: list[Window]
+
+
+@do_not_convert
+def make_plan(source: Source, views: dict[str, ViewOptions], background: BackgroundOptions) -> Plan:
+    """Define the numbers of a batch.
+
+    Args:
+        source: what the graph starts from; the sample has a mask if a view has an `fg_min`, or backgrounds
+            are replaced, and a tile if backgrounds come from other photos.
+        views: by name.
+        background: which backgrounds they get.
+    """
+    sample = source.sample
+    looks, look = _looks(views, background)
+    tiles = len(looks) if background.uses_tiles and background.stage == "after" else 0
+    inputs = [sample[name] for name in ("jpg", "mask", "tile.jpg") if name in sample]
+    inputs[0] = fn.peek_image_shape(inputs[0])  # as decoded: EXIF orientation applied
+    count, negatives = len(views), background.negatives if background.kind == "swaps" else 0
+    decide = _decider(source, views, background, looks, look)
+    if background.kind == "none":
+        [windows] = source.context.of_batch(decide, *inputs, outputs=1)
+        replaced = constant(np.zeros(count), bool, "cpu")
+        window = split_windows(windows, count)
+        return Plan(windows, window, replaced, [], [], [], [], [], looks, look, [], [])
+    boxes, flags, donor, distortion = source.context.of_batch(decide, *inputs, outputs=4)
+    flag = [flags[number] for number in range(2 * count + negatives + tiles)]
+    window = split_windows(boxes, count + tiles)
+    return Plan(
+        windows=boxes[0:count],
+        window=window[:count],
+        replaced=flags[0:count],
+        replace=flag[:count],
+        with_mask=flag[count : 2 * count],
+        matched=flag[2 * count : 2 * count + negatives],
+        donor=[donor[number] for number in range(count)],
+        distortion=[distortion[number] for number in range(count)],
+        looks=looks,
+        look=look,
+        used=flag[2 * count + negatives :],
+        tile_window=window[count:],
+    )
+
+
+def _looks(
+    views: dict[str, ViewOptions], background: BackgroundOptions
+) -> tuple[list[ViewOptions], list[int]]:
+    """The different looks among views that get a background, and which of them each view has."""
+    looks: list[ViewOptions] = []
+    look = []
+    for options in views.values():
+        plain = options.model_copy(
+            update={"crop": options.crop.model_copy(update={"fg_min": 0.0}), "count": 1}
+        )
+        if options.background and plain not in looks:
+            looks.append(plain)
+        look.append(looks.index(plain) if options.background else 0)
+    return looks, look
+
+
+def _decider(
+    source: Source,
+    views: dict[str, ViewOptions],
+    background: BackgroundOptions,
+    looks: list[ViewOptions],
+    look: list[int],
+) -> Callable[..., tuple[np.ndarray, ...]]:
+    """The function of a batch: iteration, shapes, masks and tiles -> windows, flags, donors, distortions."""
+    context, names = source.context, list(views)
+    crops = [options.crop for options in views.values()]
+    may_replace = np.array([options.background for options in views.values()])
+    masked = "mask" in source.sample
+
+    def decide(iteration: int, shapes: list[np.ndarray], *rest: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+        height, width = np.stack(shapes)[:, :2].T
+        count = len(shapes)
+        uniforms = context.generator("windows", iteration).random((count, len(crops), UNIFORMS), np.float32)
+        packed = np.stack(rest[0]) if masked else None
+        cells = coverage(packed, source.mask_size) if masked else None
+        windows = choose_windows(uniforms, height, width, crops, cells)
+        if background.kind == "none":
+            return (windows,)
+
+        strength, rng = context.strength(iteration), context.generator("backgrounds", iteration)
+        visible = has_foreground(windows, cells)
+        replace = (rng.random(visible.shape) < background.p_pos * strength) & visible & may_replace
+        donor = np.full(replace.shape, np.arange(count)[:, None], np.int32)
+        used = np.zeros((count, 0), bool)
+        boxes = windows
+        if background.uses_tiles:
+            usable = np.array([len(tile) > 0 for tile in rest[-1]])
+            share = background.views_per_donor if background.stage == "after" else 1
+            chosen = choose_donors(replace, usable, look, share, rng)
+            replace &= chosen >= 0
+            donor = np.where(replace, chosen, donor)
+            if background.stage == "after":
+                used = np.zeros((count, len(looks)), bool)
+                photo, view = np.nonzero(replace)
+                used[donor[photo, view], np.array(look)[view]] = True
+                boxes = np.concatenate([windows, _tile_windows(rng, height, width, looks, background)], axis=1)
+        with_mask, matched = replace.copy(), np.zeros((count, 0), bool)
+        if background.kind == "swaps":
+            match = names.index(background.matches)
+            if background.coupled:
+                coins = np.repeat(replace[:, [names.index("key")]], background.negatives, axis=1)
+            else:
+                coins = rng.random((count, background.negatives)) < background.p_neg * strength
+            matched = coins & visible[:, [match]]
+            with_mask[:, match] |= matched.any(axis=1)
+        flags = np.concatenate([replace, with_mask, matched, used], axis=1)
+        return boxes, flags, donor, _distortions(iteration, windows, packed)
+
+    def _distortions(iteration: int, windows: np.ndarray, packed: np.ndarray) -> np.ndarray:
+        options = background.distortion
+        if not options.any:
+            return np.zeros((len(windows), len(crops), 1), np.float32)
+        rng, boxes = context.generator("distortions", iteration), foreground_box(packed, source.mask_size)
+        drawn = [
+            draw_distortions(options, windows[:, view], boxes, crop.size, rng)
+            for view, crop in enumerate(crops)
+        ]
+        return np.stack(drawn, axis=1)
+
+    return decide
+
+
+def _tile_windows(
+    rng: np.random.Generator,
+    height: np.ndarray,
+    width: np.ndarray,
+    looks: list[ViewOptions],
+    background: BackgroundOptions,
+) -> np.ndarray:
+    """A window of every photo's tile for each look, float32 [N, looks, 4]; a tile has its photo's proportions."""
+    shape = (len(height), len(looks))
+    if background.donor == "none":
+        return np.broadcast_to(np.array([0, 0, 1, 1], np.float32), (*shape, 4))
+    uniforms = rng.random((*shape, UNIFORMS), np.float32)
+    return choose_windows(uniforms, height, width, [options.crop for options in looks])

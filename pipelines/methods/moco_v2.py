@@ -1,0 +1,76 @@
+"""MoCo-v2's query and key and, with BG_Swaps, extra negatives that share the query's background.
+
+A negative is n = m r + (1 - m) q with probability p_neg, else n = r: q the finished query (or key, `matches`), m
+its foreground mask, r a random image. r is the *key view of another photo of the batch before its background is
+replaced*: it has a crop, a flip and a photometric draw of its own already, and costs a copy instead of a view.
+"""
+
+from functools import partial
+
+import numpy as np
+from nvidia.dali import fn
+from nvidia.dali.data_node import DataNode
+from nvidia.dali.pipeline import do_not_convert
+
+from dali_bgaug.graph.background import composite
+from dali_bgaug.graph.read import Source
+from dali_bgaug.graph.views import Views, make_views
+from pipelines.config import LoaderConfig
+
+DEFAULTS = {"views": {"query": {}, "key": {}}}
+
+
+def check(config: LoaderConfig) -> None:
+    """Refuse what cannot be done."""
+    if config.background.kind != "swaps":
+        return
+    query, key = config.views["query"], config.views["key"]
+    if query.crop.size != key.crop.size:
+        raise ValueError(
+            f"background.kind=swaps: query ({query.crop.size} pixels) and key ({key.crop.size}) must have one "
+            "size, a negative is made of both"
+        )
+    if not config.views[config.background.matches].background:
+        raise ValueError(
+            f"background.matches={config.background.matches}: views.{config.background.matches}.background is "
+            "false; negatives take the background of a view that may get one"
+        )
+
+
+def graph(source: Source, config: LoaderConfig) -> dict[str, DataNode]:
+    """query, key, and for swaps negative (negative_0, … if there are several): [size, size, 3]."""
+    views = make_views(source, config.views, config.background)
+    options = config.background
+    negatives = {}
+    if options.kind == "swaps":
+        others = _others(source, options.negatives)
+        for number in range(options.negatives):
+            name = "negative" if options.negatives == 1 else f"negative_{number}"
+            random_image = fn.permute_batch(views.clean["key"], indices=others[number])
+            negatives[name] = _negative(
+                views.matched[number], random_image, views.ready[options.matches], views.mask[options.matches]
+            )
+    return views.finish(config.normalise, config.half, **negatives)
+
+
+@do_not_convert
+def _others(source: Source, negatives: int) -> list[DataNode]:
+    """For every photo so many other photos of the batch, all different where there are enough."""
+    size = source.context.batch_size
+    return source.context.draw("negatives", partial(_draw_others, size, negatives))
+
+
+def _draw_others(size: int, negatives: int, rng: np.random.Generator, _: int) -> list[np.ndarray]:
+    # A common order of the batch, in which each photo takes those some places further on.
+    place = rng.permutation(size)
+    steps = 1 + (rng.permutation(size - 1)[np.arange(negatives) % (size - 1)] if size > 1 else np.zeros(1))
+    order = np.argsort(place)
+    return [order[(place + int(step)) % size].astype(np.int32) for step in steps]
+
+
+def _negative(matched: DataNode, random_image: DataNode, view: DataNode, mask: DataNode) -> DataNode:
+    if matched:
+        result = composite(random_image, view, mask)
+    else:
+        result = random_image
+    return result
