@@ -1,8 +1,8 @@
 """Who lends whom a background: the donors of BG_Random and BG_Swaps.
 
-Treating a donor's tile like a view costs as much as a view. A few donors of a batch are therefore treated once
-each and shared by views of different photos. Every view's donor is uniform over the other usable photos all the
-same; what sharing gives up is that donors of *different* photos' views are drawn independently.
+Treating a donor's tile like a view costs as much as a view. A few donors of a batch are therefore treated
+once each and shared by views of different photos. Every view's donor is uniform over the other usable photos
+all the same; what sharing gives up is that donors of *different* photos' views are drawn independently.
 """
 
 from collections.abc import Sequence

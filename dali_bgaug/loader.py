@@ -9,6 +9,7 @@ import torch
 from nvidia.dali import Pipeline
 
 from dali_bgaug.errors import UserError
+from dali_bgaug.journal import Journal
 
 STATE_VERSION = 2
 
@@ -72,6 +73,7 @@ class Loader:
         names: list[str],
         share: Share,
         identity: dict[str, Any],
+        journal: Journal,
     ) -> None:
         """Build the pipeline.
 
@@ -80,8 +82,10 @@ class Loader:
             names: its outputs' names, filled by `build`.
             share: this rank's part of an epoch.
             identity: what a state may only be loaded into if it is equal: data, config, device.
+            journal: of the samples read, filled by the pipeline.
         """
         self._build, self._names, self._share, self._identity = build, names, share, identity
+        self._journal = journal
         self.epoch, self.batch = 0, 0
         self._pipeline: Pipeline | None = None
         self._start(0, None)
@@ -120,15 +124,32 @@ class Loader:
         pipeline = self._pipeline
         if pipeline is None:
             raise RuntimeError("this loader is closed")
-        if not self._scheduled:
-            pipeline.schedule_run()
-            self._scheduled = True
-        outputs = pipeline.outputs()
-        pipeline.schedule_run()  # keep `prefetch` batches in the making while the caller works
+        try:
+            if not self._scheduled:
+                pipeline.schedule_run()
+                self._scheduled = True
+            outputs = pipeline.outputs()
+            pipeline.schedule_run()  # keep `prefetch` batches in the making while the caller works
+        except RuntimeError as error:
+            self.close()
+            raise self._failure(error) from error
         self._checkpoint = None
         batch = {name: _as_torch(output) for name, output in zip(self._names, outputs, strict=True)}
         batch["label"] = _labels(batch.pop("cls"))
         return batch
+
+    def _failure(self, error: RuntimeError) -> UserError:
+        damaged = self._journal.damaged()
+        place = f"epoch {self.epoch}, batch {self.batch}, rank {self._share.rank}"
+        if damaged:
+            lines = "\n  ".join(damaged)
+            return UserError(
+                f"the loader failed in {place}; the shards were damaged after packing:\n  {lines}\n"
+                "restore them from where they were copied, or pack them again"
+            )
+        return UserError(
+            f"the loader failed in {place}; the samples it read last can all be decoded. DALI says: {error}"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Where this loader is: numbers, text and a uint8 tensor. The batch last given counts as done."""
@@ -173,10 +194,10 @@ class Loader:
             self._start(self.epoch, None)
         else:
             raise UserError(
-                f"cannot resume the loader: the state is of rank {place[0]} of {place[1]} in mid-epoch (batch "
-                f"{state['batch']} of {state['batches']}), this is rank {here[0]} of {here[1]}; the number of "
-                "ranks can change between epochs only: resume with as many ranks, or from a checkpoint at the "
-                "end of an epoch"
+                f"cannot resume the loader: the state is of rank {place[0]} of {place[1]} in mid-epoch "
+                f"(batch {state['batch']} of {state['batches']}), this is rank {here[0]} of {here[1]}; the "
+                "number of ranks can change between epochs only: resume with as many ranks, or from a "
+                "checkpoint at the end of an epoch"
             )
 
     def close(self) -> None:

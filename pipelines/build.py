@@ -9,9 +9,10 @@ from nvidia.dali import Pipeline, backend, pipeline_def
 from dali_bgaug.errors import UserError
 from dali_bgaug.graph.context import Context
 from dali_bgaug.graph.read import Source, read
+from dali_bgaug.journal import Journal
 from dali_bgaug.loader import Loader, Share
 from dali_bgaug.shards import Manifest, manifest_digest, open_shards
-from pipelines.config import LoaderConfig, components, method_module
+from pipelines.config import FREE, LoaderConfig, components, method_module
 
 
 def build_loader(
@@ -43,6 +44,7 @@ def build_loader(
     _check(config, manifest, share)
     device_id = choose_device(config.device, device_id)
     names: list[str] = []
+    journal = Journal(config.shards)
 
     def build(origin: int, checkpoint: bytes | None) -> Pipeline:
         pipeline, names[:] = build_pipeline(
@@ -53,16 +55,16 @@ def build_loader(
             with_sources=with_sources,
             origin=origin,
             checkpoint=checkpoint,
+            journal=journal,
         )
         return pipeline
 
-    free = {"shards", "threads", "prefetch", "verify", "mmap", "reader_depth", "preallocate"}
     identity = {
         "data": manifest_digest(config.shards),
-        "config": config.model_dump_json(exclude=free),
+        "config": config.model_dump_json(exclude=FREE),
         "device": "cpu" if device_id is None else "gpu",
     }
-    return Loader(build, names, share, identity)
+    return Loader(build, names, share, identity, journal)
 
 
 def _check(config: LoaderConfig, manifest: Manifest, share: Share) -> None:
@@ -107,6 +109,7 @@ def build_pipeline(
     with_sources: bool = False,
     origin: int = 0,
     checkpoint: bytes | None = None,
+    journal: Journal | None = None,
 ) -> tuple[Pipeline, list[str]]:
     """Define the DALI pipeline of one rank; nothing is built or read yet. Returns it and its outputs'
     names."""
@@ -144,6 +147,8 @@ def build_pipeline(
             mmap=config.mmap,
             depth=config.reader_depth,
         )
+        if journal:
+            journal.watch(sample["jpg"])
         outputs = method.graph(Source(context, sample, manifest.mask_size, with_sources), config)
         outputs["cls"] = sample["cls"]
         names[:] = outputs

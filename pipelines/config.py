@@ -16,6 +16,8 @@ from pipelines import methods
 
 METHODS = tuple(sorted(module.name for module in pkgutil.iter_modules(methods.__path__)))
 _COMMON = ("crop", "photometric")
+FREE = {"shards", "threads", "prefetch", "verify", "mmap", "reader_depth", "preallocate"}
+"""Fields that may differ when a run is resumed: they change no batch."""
 
 
 def method_module(name: str) -> ModuleType:
@@ -95,8 +97,10 @@ class LoaderConfig(Options):
     def _known_views(cls, views: dict[str, ViewOptions], info: Any) -> dict[str, ViewOptions]:
         expected = method_module(info.data["pipeline"]).DEFAULTS["views"]
         if unknown := set(views) - set(expected):
-            raise ValueError(f"{', '.join(sorted(unknown))}: no view of {info.data['pipeline']}; "
-                             f"its views are {', '.join(expected)}")
+            raise ValueError(
+                f"{', '.join(sorted(unknown))}: no view of {info.data['pipeline']}; "
+                f"its views are {', '.join(expected)}"
+            )
         return views
 
     @model_validator(mode="after")

@@ -1,25 +1,26 @@
 """The yardstick: the batches of every method, made with PIL, torchvision and a torch DataLoader.
 
-An independent implementation of what the DALI pipelines do, from the same shards and the same `LoaderConfig`: to
-test them on the same photo, to compare distributions, and to measure speed against. It shares with them the
-options and the shards' format, and none of the algorithms. Differences that stay:
+An independent implementation of what the DALI pipelines do, from the same shards and `LoaderConfig`: to test
+against on the same photo, to compare distributions with, and to measure speed against. It shares options and
+the format of shards with them, and no algorithm. Where the two differ on purpose:
 
-    jitter      torchvision's: the four operations in random order, each clipped; hue in HSV
-    epochs      one global shuffle, of which every rank takes every world_size-th photo
-    donors      every tile is treated by itself; `views_per_donor` is not used
+    jitter   torchvision's: four operations in random order, each one clipped; hue in HSV
+    epochs   one shuffle of the whole set, cut into the ranks' parts
+    donors   drawn and treated for each view by itself: `views_per_donor` is not used
 
-A worker makes whole batches, so that backgrounds and negatives come from the same batch. uint8 [N, H, W, 3] leaves
-the worker; normalising happens once a batch, on the target device.
+A worker makes whole batches, since backgrounds and negatives come from the same batch. uint8 [N, H, W, 3]
+leaves it; normalising happens once a batch, on the target device.
 """
 
 import io
+import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,21 +29,21 @@ from PIL import Image, ImageFilter, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.graph.background import BackgroundOptions
 from dali_bgaug.graph.masks import DistortionOptions
 from dali_bgaug.graph.photometric import PhotometricOptions
-from dali_bgaug.graph.views import ViewOptions
+from dali_bgaug.graph.plan import ViewOptions
 from dali_bgaug.shards import EXTENSIONS, open_shards, unpack_mask
 from dali_bgaug.windows import CropOptions
 from pipelines.config import LoaderConfig
 
+Rng = np.random.Generator
 Window = tuple[float, float, float, float]
 """y0, x0, y1, x1 as fractions of the image: one window serves a photo and its square mask."""
-WHOLE: Window = (0.0, 0.0, 1.0, 1.0)
+Plan = tuple[int, int, np.ndarray]
+"""A batch to make: epoch, number in the epoch, and its samples' numbers in the set."""
 
-_DRAWS = 10
-_OPEN_FILES = 256  # per worker; the customary limit is 1024 and a large set has more shards
-_HALF = [0] * 128 + [255] * 128
+_OPEN_FILES = 256  # per worker; a process may have 1024 as a rule, and a large set has more shards
+_FROM_HALF = [0] * 128 + [255] * 128
 _JITTER = {
     "brightness": (F.adjust_brightness, 1.0),
     "contrast": (F.adjust_contrast, 1.0),
@@ -54,7 +55,7 @@ _JITTER = {
 
 @dataclass(frozen=True)
 class Look:
-    """The photometric parameters of one view; the defaults change nothing."""
+    """The photometric parameters of one view; by default nothing changes."""
 
     brightness: float = 1.0
     contrast: float = 1.0
@@ -63,20 +64,21 @@ class Look:
     """In turns, -0.5 to 0.5."""
     grayscale: bool = False
     sigma: float | None = None
-    """Of the blur, in pixels of the view; None leaves it out."""
+    """The blur's, in pixels of the view."""
     solarize: bool = False
     order: tuple[str, ...] = tuple(_JITTER)
 
 
-def draw_look(options: PhotometricOptions, rng: np.random.Generator) -> Look:
-    """Draw a view's photometric parameters, as ColorJitter, RandomGrayscale and a random blur do."""
+def draw_look(options: PhotometricOptions, rng: Rng) -> Look:
+    """Draw a view's photometric parameters; those of the jitter as ColorJitter does."""
     jitter: dict[str, Any] = {}
     if rng.random() < options.jitter_p:
         for name in ("brightness", "contrast", "saturation"):
             spread = getattr(options, name)
             jitter[name] = rng.uniform(max(0.0, 1 - spread), 1 + spread)
         jitter["hue"] = rng.uniform(-options.hue, options.hue)
-        jitter["order"] = tuple(rng.permutation(list(_JITTER)).tolist())
+        names = tuple(_JITTER)
+        jitter["order"] = tuple(names[number] for number in rng.permutation(4))
     return Look(
         **jitter,
         grayscale=rng.random() < options.grey_p,
@@ -86,13 +88,13 @@ def draw_look(options: PhotometricOptions, rng: np.random.Generator) -> Look:
 
 
 def apply_look(image: Image.Image, look: Look) -> Image.Image:
-    """Jitter, grayscale, blur, solarize (what is at or above 128): RGB -> RGB."""
+    """Jitter, grayscale, blur, solarize (pixels at and above 128): RGB -> RGB."""
     for name in look.order:
         adjust, neutral = _JITTER[name]
         if (factor := getattr(look, name)) != neutral:
             image = adjust(image, factor)
     if look.grayscale:
-        image = image.convert("L")  # one channel until the end: what follows treats all three alike
+        image = image.convert("L")  # one channel to the end: what follows treats three equal ones alike
     if look.sigma is not None:
         image = image.filter(ImageFilter.GaussianBlur(look.sigma))
     if look.solarize:
@@ -101,42 +103,36 @@ def apply_look(image: Image.Image, look: Look) -> Image.Image:
 
 
 def foreground_inside(mask: np.ndarray, window: Window) -> float:
-    """The area of the foreground inside the window in pixels of the mask, bool [S, S]: exact, a pixel cut by the
-    window's edge counts by its part inside.
-    """
+    """The foreground's area in the window, in pixels of the mask, bool [S, S]; cut pixels count in part."""
     y0, x0, y1, x1 = (edge * len(mask) for edge in window)
 
     def overlap(start: float, end: float) -> tuple[slice, np.ndarray]:
-        touched = slice(math.floor(start), math.ceil(end))
-        pixels = np.arange(touched.start, touched.stop)
-        return touched, np.minimum(end, pixels + 1) - np.maximum(start, pixels)
+        pixels = np.arange(math.floor(start), math.ceil(end))
+        return slice(pixels[0], pixels[-1] + 1), np.minimum(end, pixels + 1) - np.maximum(start, pixels)
 
     rows, height = overlap(y0, y1)
     columns, width = overlap(x0, x1)
-    # No matrix product: BLAS would start threads in every worker.
+    # Not a matrix product: BLAS would start its threads in every worker.
     return float(((mask[rows, columns] * width).sum(axis=1) * height).sum())
 
 
-def draw_window(
-    width: int, height: int, crop: CropOptions, mask: np.ndarray | None, rng: np.random.Generator
-) -> Window:
-    """torchvision's RandomResizedCrop.get_params; a draw needs at least fg_min of the foreground's area too.
+def draw_window(width: int, height: int, crop: CropOptions, mask: np.ndarray | None, rng: Rng) -> Window:
+    """torchvision's RandomResizedCrop.get_params, whose draws need `fg_min` of the foreground's area besides.
 
-    width, height: of the photo in pixels; mask: bool [S, S] of the same frame, None or empty accepts anything.
+    width, height: of the photo in pixels. mask: bool [S, S], the whole photo's; None or empty accepts all.
     """
     needed = 0.0 if mask is None else crop.fg_min * np.count_nonzero(mask)
     low, high = crop.ratio
-    for _ in range(_DRAWS):
+    for _ in range(10):
         area = width * height * rng.uniform(*crop.scale)
         ratio = math.exp(rng.uniform(math.log(low), math.log(high)))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             y, x = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
             window = (y / height, x / width, (y + h) / height, (x + w) / width)
-            if needed == 0 or foreground_inside(mask, window) >= needed:
+            if not needed or foreground_inside(mask, window) >= needed:
                 return window
-    w = min(width, round(height * high))
-    h = min(height, round(width / low))
+    w, h = min(width, round(height * high)), min(height, round(width / low))
     y, x = (height - h) // 2, (width - w) // 2
     return y / height, x / width, (y + h) / height, (x + w) / width
 
@@ -144,12 +140,12 @@ def draw_window(
 def crop_view(image: Image.Image, window: Window, flip: bool, size: int) -> Image.Image:
     """Cut the window out and resize it to size x size, bilinear, antialiased; then mirror it if `flip`.
 
-    A tile's or a mask's window may have fractional edges. The pixels it touches are cut out first: `resize` with
-    a `box` alone would let in what lies outside.
+    A mask's window may have fractional edges. The pixels it touches are cut out first: given a `box` only,
+    `resize` lets in what lies outside.
     """
     y0, x0, y1, x1 = window
     left, top, right, bottom = (
-        whole if abs(edge - (whole := round(edge))) < 1e-3 else edge  # what was a whole pixel before rounding
+        whole if abs(edge - (whole := round(edge))) < 1e-3 else edge  # a whole pixel but for rounding
         for edge in (x0 * image.width, y0 * image.height, x1 * image.width, y1 * image.height)
     )
     x, y = math.floor(left), math.floor(top)
@@ -160,19 +156,18 @@ def crop_view(image: Image.Image, window: Window, flip: bool, size: int) -> Imag
 
 
 def crop_mask(mask: np.ndarray, window: Window, flip: bool, size: int) -> np.ndarray:
-    """A mask, bool [S, S], cropped like a view: bool [size, size], true where the foreground covers half a pixel."""
+    """A mask, bool [S, S], cropped like a view: bool [size, size], true where half a pixel is foreground."""
     view = crop_view(Image.fromarray(mask).convert("L"), window, flip, size)
-    return np.asarray(view.point(_HALF, "1"))
+    return np.asarray(view.point(_FROM_HALF, "1"))
 
 
-def distort_mask(mask: np.ndarray, options: DistortionOptions, rng: np.random.Generator) -> np.ndarray:
+def distort_mask(mask: np.ndarray, options: DistortionOptions, rng: Rng) -> np.ndarray:
     """Draw a distortion of a view's mask, bool [size, size], and apply it."""
     image = Image.fromarray(mask)
     box = image.getbbox()
     if box is None:
         return mask
     if options.box:
-        image = Image.new("1", image.size)
         image.paste(1, box)
     if options.rotate or options.shear or options.translate:
         extent = box[2] - box[0], box[3] - box[1]
@@ -181,7 +176,7 @@ def distort_mask(mask: np.ndarray, options: DistortionOptions, rng: np.random.Ge
             angle=rng.uniform(-options.rotate, options.rotate),
             translate=[rng.uniform(-options.translate, options.translate) * side for side in extent],
             scale=1.0,
-            shear=[rng.uniform(-options.shear, options.shear) for _ in range(2)],
+            shear=rng.uniform(-options.shear, options.shear, 2).tolist(),
         )
     if rng.random() < options.flip_p:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -189,7 +184,7 @@ def distort_mask(mask: np.ndarray, options: DistortionOptions, rng: np.random.Ge
 
 
 def composite(view: Image.Image, background: Image.Image, mask: np.ndarray) -> Image.Image:
-    """The view where the mask, bool [H, W], is true, elsewhere the background."""
+    """The view where the mask, bool [H, W], is true; elsewhere the background."""
     return Image.composite(view, background, Image.fromarray(mask))
 
 
@@ -201,26 +196,25 @@ def decode(data: bytes) -> Image.Image:
 
 
 class Sample:
-    """One photo of a batch; its mask and its tile are unpacked when first used."""
+    """A photo, not decoded; its mask and its tile are unpacked when first used."""
 
     def __init__(self, parts: dict[str, bytes], mask_size: int) -> None:
-        self.photo, self.label = parts["jpg"], int(parts["cls"])
-        self.lends = len(parts["tile.jpg"]) > 0
-        self._mask, self._tile, self._mask_size = parts["mask"], parts["tile.jpg"], mask_size
+        self.photo, self.label, self.lends = parts["jpg"], int(parts["cls"]), bool(parts["tile.jpg"])
+        self._parts, self._mask_size = parts, mask_size
 
     @cached_property
     def mask(self) -> np.ndarray:
         """bool [S, S]."""
-        return unpack_mask(self._mask, self._mask_size)
+        return unpack_mask(self._parts["mask"], self._mask_size)
 
     @cached_property
     def tile(self) -> Image.Image:
-        """Only of a photo that lends its background."""
-        return decode(self._tile)
+        """The background it lends."""
+        return decode(self._parts["tile.jpg"])
 
 
 class Shards:
-    """Random access to packed samples, each one read of its byte range; may be forked and pickled."""
+    """The samples of a folder by number, each one read of its byte range; may be forked and pickled."""
 
     def __init__(self, folder: Path, verify: bool | None) -> None:
         manifest = open_shards(folder, verify, "data.shards")
@@ -231,25 +225,19 @@ class Shards:
             for line in (folder / shard.index).read_text(encoding="utf-8").splitlines()[1:]:
                 words = line.split(" ")
                 rows.append([number, *map(int, words[1::4]), *map(int, words[2::4])])
-        self._index = np.array(rows, np.int64)  # shard, the components' offsets, their sizes
+        self._index = np.array(rows, np.int64)  # [N, 9]: shard, offset of each component, size of each
         self._files: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._index)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": {}}
 
     def __getitem__(self, number: int) -> Sample:
         shard, *places = self._index[number].tolist()
         offsets, sizes = places[: len(EXTENSIONS)], places[len(EXTENSIONS) :]
         start, end = offsets[0], offsets[-1] + sizes[-1]
         data = os.pread(self._file(shard), end - start, start)
-        parts = {
-            name: data[offset - start : offset - start + size]
-            for name, offset, size in zip(EXTENSIONS, offsets, sizes, strict=True)
-        }
-        return Sample(parts, self._mask_size)
+        parts = [data[at - start : at - start + size] for at, size in zip(offsets, sizes, strict=True)]
+        return Sample(dict(zip(EXTENSIONS, parts, strict=True)), self._mask_size)
 
     def _file(self, shard: int) -> int:
         if shard not in self._files:
@@ -258,32 +246,33 @@ class Shards:
             self._files[shard] = os.open(self._paths[shard], os.O_RDONLY)
         return self._files[shard]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": {}}
+
     def close(self) -> None:
         """Close the files of this process."""
         while self._files:
             os.close(self._files.popitem()[1])
 
 
-class MadeView:
+class View:
     """One view of one photo while its batch is made."""
 
+    ready: Image.Image
     clean: Image.Image
     """Before its background was replaced; with `stage: before` the same as `ready`."""
-    ready: Image.Image
-    replaced: bool
+    replaced = False
 
     def __init__(
-        self,
-        sample: Sample,
-        frame: tuple[int, int],
-        crop: CropOptions,
-        distortion: DistortionOptions,
-        rng: np.random.Generator,
+        self, sample: Sample, photo: Image.Image, crop: CropOptions, distortion: DistortionOptions, rng: Rng
     ) -> None:
-        """Draw the window; frame: the photo's width and height."""
         self._sample, self._size, self._distortion, self._rng = sample, crop.size, distortion, rng
-        self.window = draw_window(*frame, crop, sample.mask if crop.fg_min > 0 else None, rng)
+        self.window = draw_window(*photo.size, crop, sample.mask if crop.fg_min else None, rng)
         self.flip = rng.random() < crop.flip_p
+
+    def crop(self, image: Image.Image) -> Image.Image:
+        """The window of its photo, or of what is stretched to the photo's frame."""
+        return crop_view(image, self.window, self.flip, self._size)
 
     @cached_property
     def visible(self) -> bool:
@@ -292,137 +281,237 @@ class MadeView:
 
     @cached_property
     def mask(self) -> np.ndarray:
-        """Distorted if so configured: bool [size, size]."""
+        """bool [size, size]; distorted once, for all uses."""
         mask = crop_mask(self._sample.mask, self.window, self.flip, self._size)
         return distort_mask(mask, self._distortion, self._rng)
 
 
-class Plan(NamedTuple):
-    """A batch to make: its place in the run and its photos."""
-
-    epoch: int
-    number: int
-    samples: np.ndarray
-
-
 @dataclass(frozen=True)
-class Plans:
-    """One rank's batches, without end. Training: an epoch is a shuffle of the set, of which each rank takes
-    every world_size-th photo, as many whole batches as every rank can fill. Evaluation: the rank's part of the
-    set in order, the last batch filled up with its last photo.
-    """
+class Maker:
+    """Makes one training batch."""
 
     config: LoaderConfig
-    samples: int
-    rank: int
-    world_size: int
+    samples: list[Sample]
+    rng: Rng
+    strength: float
+    """Factor on the probabilities of backgrounds."""
 
-    @property
-    def batch_size(self) -> int:
-        """Photos a batch of this rank."""
-        return self.config.batch_size // self.world_size
-
-    @property
-    def part(self) -> tuple[int, int]:
-        """Evaluation: this rank's photos, from and to."""
-        return tuple(self.samples * rank // self.world_size for rank in (self.rank, self.rank + 1))
-
-    def __len__(self) -> int:
-        """Batches an epoch."""
-        if self.config.pipeline == "evaluation":
-            return math.ceil(math.ceil(self.samples / self.world_size) / self.batch_size)
-        return self.samples // self.world_size // self.batch_size
-
-    def __iter__(self) -> Iterator[Plan]:
-        for epoch in itertools.count():
-            order = self._order(epoch)
-            for number in range(len(self)):
-                yield Plan(epoch, number, order[number * self.batch_size :][: self.batch_size])
-
-    def _order(self, epoch: int) -> np.ndarray:
-        if self.config.pipeline == "evaluation":
-            own = np.arange(*self.part)
-            return np.pad(own, (0, len(self) * self.batch_size - len(own)), mode="edge")
-        rng = np.random.default_rng([self.config.seed, epoch])
-        return rng.permutation(self.samples)[self.rank :: self.world_size]
-
-
-class Batches(Dataset[dict[str, np.ndarray]]):
-    """Plan -> batch: images uint8 [N, size, size, 3], label int64 [N], replaced bool [N, views], matched."""
-
-    def __init__(self, shards: Shards, plans: Plans) -> None:
-        self._shards, self._plans, self._config = shards, plans, plans.config
-        self._views = {
-            kind if options.count == 1 else f"{kind}_{number}": options
-            for kind, options in self._config.views.items()
-            for number in range(options.count)
-        }
-
-    def __getitem__(self, plan: Plan) -> dict[str, np.ndarray]:
-        samples = [self._shards[number] for number in plan.samples]
-        make = self._evaluate if self._config.pipeline == "evaluation" else self._train
-        return make(samples, plan) | {"label": np.array([sample.label for sample in samples], np.int64)}
-
-    def _evaluate(self, samples: list[Sample], _: Plan) -> dict[str, np.ndarray]:
-        size = self._config.views["image"].crop.size
-        photos = (F.resize(decode(sample.photo), self._config.resize) for sample in samples)
-        return {"image": np.stack([np.asarray(F.center_crop(photo, size)) for photo in photos])}
-
-    def _train(self, samples: list[Sample], plan: Plan) -> dict[str, np.ndarray]:
-        # Not 0 at the end: a seed sequence is padded with zeros, and two numbers are the shuffle's.
-        rng = np.random.default_rng([self._config.seed, plan.epoch, plan.number, self._plans.rank + 1])
-        warmup = self._config.background.warmup_epochs
-        strength = min(1.0, (plan.epoch + plan.number / len(self._plans)) / warmup) if warmup else 1.0
-        swaps = self._config.background.kind == "swaps"
-        batch = {name: _images(len(samples), view.crop.size) for name, view in self._views.items()}
-        replaced = np.zeros((len(samples), len(self._views)), bool)
-        made: dict[str, list[MadeView]] = {name: [] for name in self._views}
-        for place, sample in enumerate(samples):
+    def batch(self, kinds: dict[str, ViewOptions]) -> dict[str, np.ndarray]:
+        """Images uint8 [N, size, size, 3], `replaced` bool [N, views]; for swaps `matched` too."""
+        count, swaps = len(self.samples), self.config.background.kind == "swaps"
+        images = {name: _images(count, options.crop.size) for name, options in kinds.items()}
+        views: dict[str, list[View]] = {name: [] for name in kinds}
+        replaced = np.zeros((count, len(kinds)), bool)
+        for place, sample in enumerate(self.samples):
             photo = decode(sample.photo)
-            for number, (name, options) in enumerate(self._views.items()):
-                view = self._make_view(samples, place, photo, options, strength, rng)
-                batch[name][place] = view.ready
-                replaced[place, number] = view.replaced
+            for number, (name, options) in enumerate(kinds.items()):
+                view = self._view(sample, photo, options)
+                images[name][place], replaced[place, number] = view.ready, view.replaced
                 if swaps:
-                    made[name].append(view)
+                    views[name].append(view)
         if swaps:
-            batch |= self._negatives(made["key"], made[self._config.background.matches], strength, rng)
-        return batch | {"replaced": replaced}
+            images |= self._negatives(views["key"], views[self.config.background.matches])
+        return images | {"replaced": replaced}
 
-    def _make_view(
-        self,
-        samples: list[Sample],
-        place: int,
-        photo: Image.Image,
-        options: ViewOptions,
-        strength: float,
-        rng: np.random.Generator,
-    ) -> MadeView:
-        """A view of the photo at this place of the batch."""
-        background = self._config.background
-        view = MadeView(samples[place], photo.size, options.crop, background.distortion, rng)
-        image, behind = crop_view(photo, view.window, view.flip, options.crop.size), None
+    def _view(self, sample: Sample, photo: Image.Image, options: ViewOptions) -> View:
+        background = self.config.background
+        view = View(sample, photo, options.crop, background.distortion, self.rng)
+        image, behind = view.crop(photo), None
         wanted = background.kind != "none" and options.background
-        if wanted and rng.random() < background.p_pos * strength and view.visible:
-            lenders = [sample for sample in samples if sample.lends and sample is not samples[place]]
-            behind = draw_background(view, lenders, options, background, rng)
-        if behind is not None and background.stage == "before":
+        if wanted and self.rng.random() < background.p_pos * self.strength and view.visible:
+            behind = self._background(view, sample, options)
+        if behind and background.stage == "before":
             image = composite(image, behind, view.mask)
-        view.clean = view.ready = apply_look(image, draw_look(options.photometric, rng))
-        if behind is not None and background.stage == "after":
+        view.ready = view.clean = apply_look(image, draw_look(options.photometric, self.rng))
+        if behind and background.stage == "after":
             view.ready = composite(view.clean, behind, view.mask)
         view.replaced = behind is not None
         return view
 
-    def _negatives(
-        self, keys: list[MadeView], views: list[MadeView], strength: float, rng: np.random.Generator
-    ) -> dict[str, np.ndarray]:
-        """BG_Swaps: for each photo the key views of others, matched ones with the background of its view."""
-        options, count = self._config.background, len(keys)
-        names = ["negative"] if options.negatives == 1 else [f"negative_{n}" for n in range(options.negatives)]
-        batch = {name: _images(*np.asarray(view.ready).shape[:1]) for name in names}
-        return batch
+    def _background(self, view: View, sample: Sample, options: ViewOptions) -> Image.Image | None:
+        """What comes behind a view, of its size; None if no other photo of the batch lends its tile."""
+        background, crop = self.config.background, options.crop
+        if background.kind == "rm":
+            level = round(255 * self.rng.uniform(*background.grey))
+            return Image.new("RGB", (crop.size, crop.size), (level, level, level))
+        lenders = [other for other in self.samples if other.lends and other is not sample]
+        if not lenders:
+            return None
+        tile = lenders[self.rng.integers(len(lenders))].tile
+        if background.stage == "before":
+            return view.crop(tile)
+        if background.donor == "none":
+            return crop_view(tile, (0, 0, 1, 1), False, crop.size)
+        window = draw_window(*tile.size, crop, None, self.rng)
+        behind = crop_view(tile, window, self.rng.random() < crop.flip_p, crop.size)
+        if background.donor == "crop":
+            return behind
+        return apply_look(behind, draw_look(options.photometric, self.rng))
+
+    def _negatives(self, keys: list[View], views: list[View]) -> dict[str, np.ndarray]:
+        """Key views of other photos, the matched ones with the background of `views`; and `matched`."""
+        options, several, count = self.config.background, self.config.background.negatives > 1, len(keys)
+        names = [f"negative_{number}" if several else "negative" for number in range(options.negatives)]
+        images = {name: _images(count, keys[0].ready.height) for name in names}
+        matched = np.zeros((count, len(names)), bool)
+        for place, (key, view) in enumerate(zip(keys, views, strict=True)):
+            # Other photos, all different where there are enough.
+            steps = np.resize(1 + self.rng.permutation(count - 1), len(names))
+            for number, (name, step) in enumerate(zip(names, steps, strict=True)):
+                image = keys[(place + step) % count].clean
+                coin = key.replaced if options.coupled else self.rng.random() < options.p_neg * self.strength
+                if coin and view.visible:
+                    image, matched[place, number] = composite(image, view.ready, view.mask), True
+                images[name][place] = image
+        return images | {"matched": matched if several else matched[:, 0]}
+
+
+def _images(count: int, size: int) -> np.ndarray:
+    return np.empty((count, size, size, 3), np.uint8)
+
+
+class Batches(Dataset[dict[str, np.ndarray]]):
+    """One rank's batches by plan; a plan gives the same batch in every worker."""
+
+    def __init__(self, config: LoaderConfig, rank: int, world_size: int) -> None:
+        self.samples = Shards(config.shards, config.verify)
+        self.batch_size = config.batch_size // world_size
+        self.evaluation = config.pipeline == "evaluation"
+        self.part = range(*(len(self.samples) * number // world_size for number in (rank, rank + 1)))
+        self._config, self._rank = config, rank
+        self._views = {
+            kind if options.count == 1 else f"{kind}_{number}": options
+            for kind, options in config.views.items()
+            for number in range(options.count)
+        }
+
+    def __len__(self) -> int:
+        """Batches an epoch, the same on every rank."""
+        batches = len(self.samples) / self._config.batch_size
+        return math.ceil(batches) if self.evaluation else math.floor(batches)
+
+    def plans(self) -> Iterator[Plan]:
+        """All batches of the run, without end, so that workers go on into the next epoch.
+
+        An epoch is the set, shuffled except for evaluation, of which each rank takes one part. What its last
+        batch leaves over is not used; in evaluation the last batch is filled up with the part's last photo.
+        """
+        for epoch in itertools.count():
+            order = np.arange(len(self.samples))
+            if not self.evaluation:
+                np.random.default_rng([self._config.seed, epoch]).shuffle(order)
+            order = np.pad(order[self.part.start : self.part.stop], (0, self.batch_size), mode="edge")
+            for number in range(len(self)):
+                yield epoch, number, order[number * self.batch_size :][: self.batch_size]
+
+    def __getitem__(self, plan: Plan) -> dict[str, np.ndarray]:
+        epoch, number, chosen = plan
+        samples = [self.samples[index] for index in chosen]
+        if self.evaluation:
+            batch = self._central(samples)
+        else:
+            warmup = self._config.background.warmup_epochs
+            strength = min(1.0, (epoch + number / len(self)) / warmup) if warmup else 1.0
+            # Seeds count as padded with zeros: one ending in 0 could be the shuffle's.
+            rng = np.random.default_rng([self._config.seed, epoch, number, self._rank + 1])
+            batch = Maker(self._config, samples, rng, strength).batch(self._views)
+        return batch | {"label": np.array([sample.label for sample in samples], np.int64)}
+
+    def _central(self, samples: list[Sample]) -> dict[str, np.ndarray]:
+        size = self._config.views["image"].crop.size
+        photos = (F.resize(decode(sample.photo), self._config.resize) for sample in samples)
+        return {"image": np.stack([np.asarray(F.center_crop(photo, size)) for photo in photos])}
 
 
 class TorchvisionLoader:
-    pass
+    """Batches of one rank, as the DALI loader gives them: dicts of tensors, views on the device.
+
+    Views are float [N, 3, H, W] in channels_last memory format (RotNet: [N, 4, 3, H, W]); on the CPU are
+    `label` int64 [N], `replaced` bool [N, views], with swaps `matched` bool [N] (or [N, negatives]), in
+    evaluation `valid` bool [N]. Iterating gives one epoch, or the rest of it; then the next. Use `close` or a
+    `with` block to end the workers.
+    """
+
+    def __init__(
+        self,
+        config: LoaderConfig,
+        rank: int = 0,
+        world_size: int = 1,
+        *,
+        workers: int = 2,
+        device: torch.device | str | None = None,
+    ) -> None:
+        """Open the shards; workers start with the first batch.
+
+        Args:
+            config: what to read and which views to make.
+            rank, world_size: this process among all that train together.
+            workers: processes that make batches; with 0 this one does.
+            device: of the views; by default the current GPU, if there is one and config.device allows it.
+        """
+        if config.batch_size % world_size:
+            raise UserError(f"data.batch_size={config.batch_size}: not divisible by {world_size} ranks")
+        dataset = Batches(config, rank, world_size)
+        if not len(dataset) or not len(dataset.part):
+            raise UserError(f"data.batch_size={config.batch_size}: only {len(dataset.samples)} photos")
+        if config.background.uses_tiles and dataset.batch_size < 2:
+            raise UserError(f"data.batch_size={config.batch_size}: two photos a rank are needed to swap")
+        gpu = config.device == "gpu" or (config.device == "auto" and torch.cuda.is_available())
+        self.device = torch.device(device or ("cuda" if gpu else "cpu"))
+        self.epoch, self.batch = 0, 0
+        self._config, self._dataset = config, dataset
+        self._batches: Iterator[dict[str, torch.Tensor]] | None = None
+        self._loader: DataLoader | None = DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=dataset.plans(),
+            num_workers=workers,
+            prefetch_factor=config.prefetch if workers else None,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return len(self._dataset)
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        """The batches of the current epoch that have not been given yet."""
+        while self.batch < len(self):
+            if self._loader is None:
+                raise RuntimeError("this loader is closed")
+            if self._batches is None:
+                self._batches = iter(self._loader)
+            batch = {name: self._finish(tensor) for name, tensor in next(self._batches).items()}
+            if self._dataset.evaluation:
+                left = len(self._dataset.part) - self.batch * self._dataset.batch_size
+                batch["valid"] = torch.arange(self._dataset.batch_size) < left
+            self.batch += 1
+            yield batch
+        self.epoch, self.batch = self.epoch + 1, 0
+
+    def _finish(self, tensor: torch.Tensor) -> torch.Tensor:
+        """uint8 [N, H, W, 3] -> (x / 255 - mean) / std as float [N, 3, H, W]; anything else as it is."""
+        if tensor.dtype != torch.uint8:
+            return tensor
+        images = tensor.to(self.device, non_blocking=True)
+        if self._config.pipeline == "rotnet":
+            images = torch.stack([images.rot90(turns, (1, 2)) for turns in range(4)], dim=1)
+        mean, std = torch.tensor(self._config.normalise.mean), torch.tensor(self._config.normalise.std)
+        # Once for each pixel of a row: three numbers at a time would be slow.
+        width = images.shape[-2]
+        scale, offset = (row.repeat(width).to(self.device) for row in (1 / (255 * std), -mean / std))
+        values = images.flatten(-2).float()
+        torch.addcmul(offset, values, scale, out=values)
+        values = values.half() if self._config.half else values
+        return values.unflatten(-1, (width, 3)).movedim(-1, -3)
+
+    def close(self) -> None:
+        """End the workers: the iterator joins them as it goes."""
+        self._batches = self._loader = None
+        self._dataset.samples.close()
+
+    def __enter__(self) -> "TorchvisionLoader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

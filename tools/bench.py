@@ -45,7 +45,13 @@ def _partial(
     config: LoaderConfig, manifest: Manifest, share: Share, device_id: int | None, decode: bool
 ) -> Pipeline:
     """The start of every pipeline: read, or read and decode."""
-    context = Context("cpu" if device_id is None else "gpu", config.seed, 0, share.batch_size)
+    context = Context(
+        device="cpu" if device_id is None else "gpu",
+        seed=config.seed,
+        rank=0,
+        batch_size=share.batch_size,
+        hw_decoder_load=config.hw_decoder_load,
+    )
     threads = config.threads or default_threads()
 
     @pipeline_def(
@@ -55,10 +61,10 @@ def _partial(
         prefetch_queue_depth=config.prefetch,
     )
     def define() -> Any:
-        photo = read(context, config.shards, manifest, config.reader, 1, ["jpg"])["jpg"]
+        photo = read(context, config.shards, manifest, ["jpg"], mmap=config.mmap)["jpg"]
         if not decode:
             return photo
-        return decode_photo(context, photo, config.hw_decoder_load)
+        return decode_photo(context, photo)
 
     return define()
 

@@ -73,8 +73,7 @@ def run_demo(
     )
     words, loader = _recipe(manifest, out, overrides)
     _say(5, "views: what the loader makes of the photos")
-    large = loader.crop.model_copy(update={"size": PICTURE})  # the views themselves are too small to look at
-    draw_views(loader.model_copy(update={"crop": large}), out / "views.png")
+    draw_views(_enlarged(loader), out / "views.png")  # the views themselves are too small to look at
     rate, device = _loader_rate(loader)
     print(f"the loader alone: {rate:.0f} images/s on {device}")
     _say(6, "pre-training: MoCo-v2 with BG_Swaps")
@@ -119,6 +118,14 @@ def _recipe(manifest: Manifest, out: Path, overrides: list[str]) -> tuple[list[s
     words.append(f"epochs={max(values['epochs'], -(-STEPS // (manifest.samples // batch)))}")
     words += overrides
     return words, validate(LoaderConfig, override(values, words)["data"], f"{CONFIG}: data")
+
+
+def _enlarged(config: LoaderConfig) -> LoaderConfig:
+    views = {
+        name: view.model_copy(update={"crop": view.crop.model_copy(update={"size": PICTURE})})
+        for name, view in config.views.items()
+    }
+    return config.model_copy(update={"views": views})
 
 
 def _loader_rate(config: LoaderConfig, seconds: float = 3.0) -> tuple[float, str]:

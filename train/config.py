@@ -39,6 +39,10 @@ class RunConfig(Options):
 
     @model_validator(mode="after")
     def _check(self) -> "RunConfig":
+        if self.data.pipeline != self.method.name:
+            raise ValueError(
+                f"data.pipeline={self.data.pipeline}: method.name={self.method.name} takes other views"
+            )
         if self.method.queue % self.data.batch_size:
             raise ValueError(
                 f"method.queue={self.method.queue}: must be divisible by "

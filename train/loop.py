@@ -15,6 +15,7 @@ from dali_bgaug.files import write_text
 from dali_bgaug.loader import Loader
 from pipelines import build_loader
 from pipelines.build import choose_device
+from pipelines.config import FREE
 from train import checkpoint, distributed
 from train.config import RunConfig
 from train.log import JsonLog
@@ -124,13 +125,9 @@ class _Run:
     def _restore(self, state: dict[str, Any]) -> None:
         self.method.load_state_dict(state["method"])
         self.optimiser.load_state_dict(state["optimiser"])
-        ranks = state["ranks"]
-        if len(ranks) != distributed.world_size():
-            raise UserError(
-                f"--resume: the run had {len(ranks)} ranks, now there are {distributed.world_size()}; "
-                "resume with as many"
-            )
-        self.loader.load_state_dict(ranks[distributed.rank()])
+        ranks = state["ranks"]  # the loader says whether another number of ranks can take over
+        same = len(ranks) == distributed.world_size()
+        self.loader.load_state_dict(ranks[distributed.rank() if same else 0])
         self.step = state["step"]
 
     def save(self) -> None:
@@ -256,5 +253,5 @@ class _Clock:
 
 def _identity(config: RunConfig) -> str:
     """What must be equal to resume: everything but where data lies and how often the run reports."""
-    free = {"data": {"shards", "threads", "prefetch", "verify"}, "log_every": True, "checkpoint_every": True}
+    free = {"data": FREE, "log_every": True, "checkpoint_every": True}
     return config.model_dump_json(exclude={**free, "keep_checkpoints": True})

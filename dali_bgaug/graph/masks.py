@@ -7,11 +7,12 @@ from pydantic import Field
 
 from dali_bgaug.config import Options
 from dali_bgaug.graph.context import constant
-from dali_bgaug.graph.crop import Window, crop
+from dali_bgaug.graph.crop import Window
 
 
 class DistortionOptions(Options):
-    """Distortions of a view's mask, an ablation of the paper: drawn anew at every use, for each view by itself.
+    """Distortions of a view's mask, an ablation of the paper: drawn anew at every use, for each view by
+    itself.
 
     They act on the cropped mask, about the view's centre, nearest neighbour, filled with background; the
     rejection sampling of windows sees the undistorted mask. All off by default.
@@ -43,11 +44,19 @@ def unpack(packed: DataNode, size: int, device: str) -> DataNode:
 
 
 def view_mask(packed: DataNode, size: int, window: Window, view_size: int, device: str) -> DataNode:
-    """The mask cropped, flipped and resized exactly as the view of `window`: uint8 [v, v, 1], 1 = foreground.
+    """The mask cropped, flipped and resized as the view of `window`: uint8 [v, v, 1], 1 = foreground.
 
-    Resizing rounds to whole numbers, which puts the edge where foreground and background cover a pixel alike.
+    Nearest neighbour, as is customary for label maps: smoothing before the threshold moves no edge by more
+    than a pixel and costs four times as much on the CPU.
     """
-    return crop(unpack(packed, size, device), window, view_size, types.UINT8)
+    return fn.resize(
+        unpack(packed, size, device),
+        size=[view_size, view_size],
+        roi_start=window.start,
+        roi_end=window.end,
+        roi_relative=True,
+        interp_type=types.INTERP_NN,
+    )
 
 
 def foreground_box(packed: np.ndarray, size: int) -> np.ndarray:
@@ -99,9 +108,7 @@ def draw_distortions(
     return np.concatenate([backward, origin[..., None] * size], axis=2).astype(np.float32)
 
 
-def distort(
-    mask: DataNode, change: DataNode, size: int, options: DistortionOptions, device: str
-) -> DataNode:
+def distort(mask: DataNode, change: DataNode, size: int, options: DistortionOptions, device: str) -> DataNode:
     """Distort a view's mask, uint8 [v, v, 1]; change: float32 [2, 3] of `draw_distortions`, on the CPU."""
     if options.box:
         mask = constant(np.ones((size, size, 1)), np.uint8, device, layout="HWC")

@@ -161,6 +161,4 @@ def colour(view: DataNode, matrix: DataNode, offset: DataNode, device: str) -> D
         # A named argument is on the CPU: taking the mean there would stall the GPU once a view.
         changed = fn.coord_transform(view, M=matrix) + fn.reductions.sum(offset.gpu() * mean, axes=[1])
     # min of max takes half of clamp's time on the CPU.
-    return math.min(
-        math.max(changed, constant(0, np.float32, device)), constant(255, np.float32, device)
-    )
+    return math.min(math.max(changed, constant(0, np.float32, device)), constant(255, np.float32, device))

@@ -166,7 +166,9 @@ def _decider(
                 used = np.zeros((count, len(looks)), bool)
                 photo, view = np.nonzero(replace)
                 used[donor[photo, view], np.array(look)[view]] = True
-                boxes = np.concatenate([windows, _tile_windows(rng, height, width, looks, background)], axis=1)
+                boxes = np.concatenate(
+                    [windows, _tile_windows(rng, height, width, looks, background)], axis=1
+                )
         with_mask, matched = replace.copy(), np.zeros((count, 0), bool)
         if background.kind == "swaps":
             match = names.index(background.matches)
@@ -200,7 +202,7 @@ def _tile_windows(
     looks: list[ViewOptions],
     background: BackgroundOptions,
 ) -> np.ndarray:
-    """A window of every photo's tile for each look, float32 [N, looks, 4]; a tile has its photo's proportions."""
+    """A window of every tile for each look, float32 [N, looks, 4]; a tile has its photo's proportions."""
     shape = (len(height), len(looks))
     if background.donor == "none":
         return np.broadcast_to(np.array([0, 0, 1, 1], np.float32), (*shape, 4))

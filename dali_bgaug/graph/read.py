@@ -38,8 +38,8 @@ def read(
     """The named components (of jpg, mask, tile.jpg, cls) as uint8 [bytes], on the CPU.
 
     Every rank reads its own n-th of the samples, padded to whole batches with the share's last sample:
-    another n-th each epoch, the shards reordered every epoch. Without a shuffle buffer (0) it reads always the
-    same n-th in the order of the shards.
+    another n-th each epoch, the shards reordered every epoch. Without a shuffle buffer (0) it reads always
+    the same n-th in the order of the shards.
 
     Args:
         context: seeds and rank.

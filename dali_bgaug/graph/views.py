@@ -1,10 +1,11 @@
 """The views of a photo: which window, which look, which background. What every method's graph is made of.
 
-`plan.py` decides it all in numbers, and this file carries it out. Order of a view: crop and flip, jitter, grayscale, blur, solarize, background, normalise; with
-`background.stage: before` the background comes right after the crop.
+`plan.py` decides it all in numbers, and this file carries it out. Order of a view: crop and flip, jitter,
+grayscale, blur, solarize, background, normalise; with `background.stage: before` the background comes right
+after the crop.
 
-A view with no foreground in its window keeps its background, whatever the coin says: replacing it would replace
-everything, a positive pair would share nothing, and a matched negative would be the query itself.
+A view with no foreground in its window keeps its background, whatever the coin says: replacing it would
+replace everything, a positive pair would share nothing, and a matched negative would be the query itself.
 """
 
 from dataclasses import dataclass, field
@@ -25,25 +26,22 @@ from dali_bgaug.graph.read import Source
 
 @dataclass
 class Views:
-    """The views of a batch of photos, float32 [size, size, 3] of 0 to 255 by name, and how they came about."""
+    """The views of a batch, float32 [size, size, 3] of 0 to 255 by name, and how they came about."""
 
-    clean: dict[str, DataNode]
-    """Before their background was replaced (stage: before: the same as `ready`)."""
-    ready: dict[str, DataNode]
-    """With their background."""
+    view: dict[str, DataNode]
     mask: dict[str, DataNode]
     """uint8 [size, size, 1], 1 = foreground; only where a background is replaced or matched."""
     replaced: DataNode
-    """bool [views]: whether the background was replaced, in the order of `ready`; on the CPU."""
+    """bool [views]: whether the background was replaced, in the order of `view`; on the CPU."""
     matched: list[DataNode]
     """swaps: for each negative, bool: whether it is to have the background of the view it `matches`."""
     sources: dict[str, DataNode] = field(default_factory=dict)
     """For contact sheets: photo, mask, tile (uint8 thumbnails) and window, float32 [views, 4]."""
 
     @do_not_convert
-    def finish(self, options: NormaliseOptions, half: bool, **more: DataNode) -> dict[str, DataNode]:
-        """The outputs of a graph: all views and `more` normalised, and what else the batch says of itself."""
-        outputs = {name: normalise(view, options, half) for name, view in (self.ready | more).items()}
+    def finish(self, options: NormaliseOptions, half: bool) -> dict[str, DataNode]:
+        """The outputs of a graph: the views normalised, and what else a batch says of itself."""
+        outputs = {name: normalise(view, options, half) for name, view in self.view.items()}
         outputs["replaced"] = self.replaced
         if self.matched:
             outputs["matched"] = fn.stack(*self.matched) if len(self.matched) > 1 else self.matched[0]
@@ -79,7 +77,7 @@ def make_views(source: Source, kinds: dict[str, ViewOptions], background: Backgr
             )
             for number, look in enumerate(plan.looks)
         ]
-    made = Views({}, {}, {}, plan.replaced, plan.matched)
+    made = Views({}, {}, plan.replaced, plan.matched)
     if source.with_sources:
         made.sources |= inspect.sources(source, image) | {"window": plan.windows}
     for number, (name, options) in enumerate(views.items()):
@@ -87,7 +85,6 @@ def make_views(source: Source, kinds: dict[str, ViewOptions], background: Backgr
         view = crop(image, window, size)
         if background.stage == "after":
             view = photometric(context, name, view, options.photometric)
-        made.clean[name] = view
         if background.kind != "none" and options.background:
             replace, with_mask = plan.replace[number], plan.with_mask[number]
             mask = _view_mask(with_mask, packed, source, window, size, plan.distortion[number], background)
@@ -102,8 +99,8 @@ def make_views(source: Source, kinds: dict[str, ViewOptions], background: Backgr
                 behind = fn.permute_batch(pools[plan.look[number]], indices=plan.donor[number])
                 view = _put_behind(replace, view, behind, mask)
         if background.stage == "before":
-            view = made.clean[name] = photometric(context, name, view, options.photometric)
-        made.ready[name] = view
+            view = photometric(context, name, view, options.photometric)
+        made.view[name] = view
     return made
 
 

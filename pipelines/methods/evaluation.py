@@ -1,4 +1,4 @@
-"""The whole set in order, each photo exactly once: short side to `resize`, central crop, no chance anywhere."""
+"""The whole set in order, each photo exactly once: short side to `resize`, central crop, no chance."""
 
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
@@ -23,7 +23,7 @@ def check(config: LoaderConfig) -> None:
         raise ValueError(f"background.kind={config.background.kind}: evaluation shows photos as they are")
     if config.views["image"].crop.size > config.resize:
         raise ValueError(
-            f"views.image.crop.size={config.views['image'].crop.size}: does not fit into resize={config.resize}"
+            f"views.image.crop.size={config.views['image'].crop.size}: larger than resize={config.resize}"
         )
 
 

@@ -1,20 +1,20 @@
 """MoCo-v2's query and key and, with BG_Swaps, extra negatives that share the query's background.
 
-A negative is n = m r + (1 - m) q with probability p_neg, else n = r: q the finished query (or key, `matches`), m
-its foreground mask, r a random image. r is the *key view of another photo of the batch before its background is
-replaced*: it has a crop, a flip and a photometric draw of its own already, and costs a copy instead of a view.
+A negative is n = m r + (1 - m) q with probability p_neg, else n = r: q the query (or the key, `matches`) as
+the encoder sees it, m its foreground mask, r a random image: the *key of another photo of the batch*, which
+has a crop, a flip and a photometric draw of its own already, and costs a copy instead of one more view.
 """
 
 from functools import partial
 
 import numpy as np
-from nvidia.dali import fn
+from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import do_not_convert
 
 from dali_bgaug.graph.background import composite
 from dali_bgaug.graph.read import Source
-from dali_bgaug.graph.views import Views, make_views
+from dali_bgaug.graph.views import make_views
 from pipelines.config import LoaderConfig
 
 DEFAULTS = {"views": {"query": {}, "key": {}}}
@@ -27,30 +27,34 @@ def check(config: LoaderConfig) -> None:
     query, key = config.views["query"], config.views["key"]
     if query.crop.size != key.crop.size:
         raise ValueError(
-            f"background.kind=swaps: query ({query.crop.size} pixels) and key ({key.crop.size}) must have one "
-            "size, a negative is made of both"
+            f"background.kind=swaps: query ({query.crop.size} pixels) and key ({key.crop.size}) must have "
+            "one size, a negative is made of both"
         )
     if not config.views[config.background.matches].background:
         raise ValueError(
-            f"background.matches={config.background.matches}: views.{config.background.matches}.background is "
-            "false; negatives take the background of a view that may get one"
+            f"background.matches={config.background.matches}: views.{config.background.matches}.background "
+            "is false; negatives take the background of a view that may get one"
         )
 
 
 def graph(source: Source, config: LoaderConfig) -> dict[str, DataNode]:
     """query, key, and for swaps negative (negative_0, … if there are several): [size, size, 3]."""
-    views = make_views(source, config.views, config.background)
     options = config.background
-    negatives = {}
-    if options.kind == "swaps":
-        others = _others(source, options.negatives)
-        for number in range(options.negatives):
-            name = "negative" if options.negatives == 1 else f"negative_{number}"
-            random_image = fn.permute_batch(views.clean["key"], indices=others[number])
-            negatives[name] = _negative(
-                views.matched[number], random_image, views.ready[options.matches], views.mask[options.matches]
-            )
-    return views.finish(config.normalise, config.half, **negatives)
+    views = make_views(source, config.views, options)
+    if options.kind != "swaps":
+        return views.finish(config.normalise, config.half)
+    outputs = views.finish(config.normalise, half=False)  # DALI composites no float16
+    others, made = _others(source, options.negatives), [*config.views]
+    for number in range(options.negatives):
+        name = "negative" if options.negatives == 1 else f"negative_{number}"
+        random_image = fn.permute_batch(outputs["key"], indices=others[number])
+        outputs[name] = _negative(
+            views.matched[number], random_image, outputs[options.matches], views.mask[options.matches]
+        )
+        made.append(name)
+    if config.half:
+        outputs |= {name: fn.cast(outputs[name], dtype=types.FLOAT16) for name in made}
+    return outputs
 
 
 @do_not_convert

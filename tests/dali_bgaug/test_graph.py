@@ -56,10 +56,12 @@ def test_mask_crop_and_flip_agree_with_the_photo() -> None:
         piece, photo, packed, *map(np.ascontiguousarray, (window[:, :2], window[:, 2:])), layouts={0: "HWC"}
     )
     assert set(np.unique(found)) == {0, 1}
-    certain = (views == 0) | (views == 255)
+    certain = (views < 0.5) | (views > 254.5)
     assert certain.mean() > 0.93
-    assert np.array_equal(views[certain], np.broadcast_to(found * 255, views.shape)[certain])
-    assert np.array_equal((views[..., 0] > 127), found[..., 0] == 1)
+    expected = np.broadcast_to(found * 255, views.shape)
+    # Nearest neighbour: a pixel that an edge only grazes may fall to either side.
+    assert (np.abs(views - expected)[certain] > 1).mean() < 1e-3
+    assert ((views[..., 0] > 127) != (found[..., 0] == 1)).mean() < 0.01
 
 
 def test_unpacked_bits_are_the_mask() -> None:
@@ -71,31 +73,10 @@ def test_unpacked_bits_are_the_mask() -> None:
 
 def test_composite_is_exact() -> None:
     rng = np.random.default_rng(0)
-    front, behind = rng.integers(0, 256, (2, 4, 16, 16, 3), dtype=np.uint8)
+    front, behind = rng.integers(0, 256, (2, 4, 16, 16, 3)).astype(np.float32)
     mask = rng.integers(0, 2, (4, 16, 16, 1), dtype=np.uint8)
-    [found] = _run(lambda f, b, m: background.composite(f, b, m, "cpu"), front, behind, mask)
-    assert found.dtype == np.uint8
+    [found] = _run(background.composite, front, behind, mask)
     assert np.array_equal(found, np.where(mask == 1, front, behind))
-
-
-def test_donors_are_others_and_usable() -> None:
-    usable = np.array([True, False, True, True, False, True])
-    chosen = background.choose_donors(np.random.default_rng(0).random((4000, 6)).T, usable)
-    assert not (chosen == np.arange(6)[:, None]).any()
-    assert set(np.unique(chosen)) == {0, 2, 3, 5}
-    # Uniform over the others: a photo that is no donor itself has four to choose from, a donor three.
-    assert abs((chosen[1] == 0).mean() - 1 / 4) < 4 * np.sqrt(3 / 16 / 4000)
-    assert abs((chosen[0] == 5).mean() - 1 / 3) < 4 * np.sqrt(2 / 9 / 4000)
-
-
-def test_no_donor_is_said() -> None:
-    uniforms = np.full((3, 2), 0.5)
-    assert background.choose_donors(uniforms, np.array([False, True, False])).tolist() == [
-        [1, 1],
-        [-1, -1],
-        [1, 1],
-    ]
-    assert (background.choose_donors(uniforms, np.zeros(3, bool)) == -1).all()
 
 
 PIL_CASES = {
@@ -109,12 +90,12 @@ def _colour(image: np.ndarray, factors: tuple[float, float, float, float]) -> np
     matrix, offset = photometric.colour_matrix(*(np.array([factor]) for factor in factors))
     [found] = _run(
         lambda view, m, o: photometric.colour(view, m, o, "cpu"),
-        image[None],
+        image[None].astype(np.float32),
         matrix,
         offset,
         layouts={0: "HWC"},
     )
-    return found[0].astype(int)
+    return found[0].round().astype(int)
 
 
 @pytest.mark.parametrize("case", PIL_CASES)
@@ -146,20 +127,36 @@ def test_blur_is_near_pils(sigma: float) -> None:
     """PIL approximates the Gaussian by boxes; the photo's border is extended differently."""
     reference = np.load(DATA / "aug_ops.npz")
     [found] = _run(
-        lambda view: fn.gaussian_blur(view, sigma=sigma), reference["img_u8"][None], layouts={0: "HWC"}
+        lambda view: fn.gaussian_blur(view, sigma=sigma),
+        reference["img_u8"][None].astype(np.float32),
+        layouts={0: "HWC"},
     )
-    difference = np.abs(found[0].astype(int) - reference[f"pil_blur_radius{sigma}"].astype(int))[6:-6, 6:-6]
+    difference = np.abs(found[0] - reference[f"pil_blur_radius{sigma}"].astype(int))[6:-6, 6:-6]
     assert difference.mean() < 1.5
 
 
+def test_solarize_is_deepminds() -> None:
+    reference = np.load(DATA / "aug_ops.npz")
+    image = reference["img_u8"].astype(np.float32)
+    look = photometric.Look(None, None, None, None, None, None)
+
+    def piece(view: Any, coin: Any) -> Any:
+        return photometric.apply_look(view, look._replace(solarized=coin), "cpu")
+
+    coins = np.array([True, False])
+    [found] = _run(piece, np.stack([image, image]), coins, layouts={0: "HWC"})
+    assert np.array_equal(found[0], reference["pil_solarize_128"])
+    assert np.array_equal(found[1], image)
+
+
 def test_random_numbers_depend_on_name_rank_and_iteration_only() -> None:
-    def numbers(rank: int, name: str, extra: bool = False) -> list[np.ndarray]:
-        context = Context("cpu", 7, rank, 4)
+    def numbers(rank: int, name: str, extra: bool = False, origin: int = 0) -> list[np.ndarray]:
+        context = Context("cpu", 7, rank, 4, origin)
 
         @pipeline_def(batch_size=4, num_threads=1, device_id=None)
         def define() -> Any:
             if extra:
-                context.coins("another", 0.5)
+                context.draw("another", lambda rng, _: [rng.random(4).astype(np.float32)])
             [node] = context.draw(name, lambda rng, _: [rng.random(4).astype(np.float32)])
             return fn.cast(node, dtype=types.FLOAT)
 
@@ -169,5 +166,5 @@ def test_random_numbers_depend_on_name_rank_and_iteration_only() -> None:
     first = numbers(0, "a")
     assert len({array.tobytes() for array in first}) == 3
     assert all(np.array_equal(x, y) for x, y in zip(first, numbers(0, "a", extra=True), strict=True))
-    for other in (numbers(1, "a"), numbers(0, "b")):
+    for other in (numbers(1, "a"), numbers(0, "b"), numbers(0, "a", origin=3)):
         assert not any(np.array_equal(x, y) for x, y in zip(first, other, strict=True))

@@ -1,6 +1,10 @@
 """The loader: epochs, ranks, exact resume, errors."""
 
+import hashlib
+import multiprocessing
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +14,8 @@ import torch
 from dali_bgaug.errors import UserError
 from dali_bgaug.loader import Share
 from pipelines import LoaderConfig, build_loader
+
+ROOT = Path(__file__).parents[2]
 
 
 def _config(shards: Path, **values: object) -> LoaderConfig:
@@ -35,18 +41,30 @@ def test_half_precision_is_an_option(textured: Path) -> None:
         assert next(iter(loader))["query"].dtype == torch.float16
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 7, 64])
-@pytest.mark.parametrize("samples", [64, 100, 1000, 1023])
-@pytest.mark.parametrize("batch_size", [1, 2, 7])
-def test_every_rank_has_as_many_batches(samples: int, world_size: int, batch_size: int) -> None:
-    shares = [Share(samples, batch_size, rank, world_size) for rank in range(world_size)]
-    assert len({len(share) for share in shares}) == 1
-    left_out = samples - sum(len(share) * batch_size for share in shares)
-    assert 0 <= left_out < batch_size * world_size + world_size
-    for rank, share in enumerate(shares):
-        own = samples * (rank + 1) // world_size - samples * rank // world_size
-        assert len(share) * batch_size <= own <= share.padded_batches * batch_size
-        assert share.padded_batches - len(share) in (0, 1)
+@pytest.mark.parametrize("world_size", [*range(1, 9), 13, 32, 63, 64])
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 32])
+def test_every_rank_has_as_many_batches(world_size: int, batch_size: int) -> None:
+    """Training leaves out less than a global batch, evaluation nothing; nobody has a batch more."""
+    for samples in (64, 65, 100, 1000, 1023, 4096, 1_281_167):
+        training, complete = (
+            [Share(samples, batch_size, rank, world_size, complete) for rank in range(world_size)]
+            for complete in (False, True)
+        )
+        assert len({len(share) for share in training}) == len({len(share) for share in complete}) == 1
+        given = sum(len(share) * batch_size for share in training)
+        assert 0 <= samples - given < batch_size * world_size
+        assert sum(share.own for share in training) == samples
+        for share in training:
+            assert len(share) * batch_size <= share.own <= share.padded_batches * batch_size
+            assert share.padded_batches - len(share) in (0, 1)
+        last = len(complete[0]) - 1
+        full = sum(int(share.valid(last).sum()) for share in complete) + last * batch_size * world_size
+        behind = [share for share in complete if not share.valid(last - 1).all()] if last else []
+        if not behind:
+            assert full == samples
+        else:  # a share a sample shorter may end a batch earlier
+            counts = [int(share.valid(batch).sum()) for share in complete for batch in (last - 1, last)]
+            assert sum(counts) + (last - 1) * batch_size * world_size == samples
 
 
 def _photos(loader: object) -> list[bytes]:
@@ -68,6 +86,30 @@ def test_no_photo_twice_in_an_epoch_and_others_each_epoch(textured: Path, world_
         assert len(together) == 50 // world_size // 4 * 4 * world_size
     assert epochs[0][0] != epochs[0][1]
     assert len({photo for epoch in epochs[0] for photo in epoch}) > len(epochs[0][0])
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_evaluation_gives_every_photo_once(textured: Path, world_size: int) -> None:
+    config = LoaderConfig(
+        pipeline="evaluation",
+        shards=textured,
+        batch_size=6 * world_size,
+        device="cpu",
+        resize=40,
+        crop={"size": 32},
+    )
+    epochs: list[list[bytes]] = [[], []]
+    lengths = set()
+    for rank in range(world_size):
+        with build_loader(config, rank, world_size) as loader:
+            lengths.add(len(loader))
+            for epoch in epochs:
+                for batch in loader:
+                    assert batch["image"].shape == (6, 3, 32, 32)
+                    epoch += [image.numpy().tobytes() for image in batch["image"][batch["valid"]]]
+    assert lengths == {{1: 9, 2: 5, 3: 3}[world_size]}
+    assert epochs[0] == epochs[1]  # always in the same order
+    assert len(epochs[0]) == len(set(epochs[0])) == 50
 
 
 def test_ranks_have_their_own_augmentations(textured: Path) -> None:
@@ -108,6 +150,96 @@ def test_resume_is_exact(textured: Path, kind: str, done: int) -> None:
         assert batches(loader, 8) == expected
 
 
+METHODS = {"moco_v2": "swaps", "byol": "random", "swav": "random", "rotnet": "rm", "supervised": "random"}
+PROGRAM = """
+import sys, torch
+from tests.pipelines.test_loader import give
+torch.save(give(torch.load(sys.argv[1], weights_only=True), sys.argv[2], sys.argv[3], 5), sys.argv[4])
+"""
+
+
+def give(state: dict | None, shards: str, method: str, count: int) -> tuple[list[bytes], dict]:
+    """So many batches after a state, as digests, and the state then."""
+    views = {"global": {"crop": {"size": 32}}, "local": {"crop": {"size": 16}}} if method == "swav" else {}
+    config = LoaderConfig(
+        pipeline=method,
+        shards=Path(shards),
+        batch_size=8,
+        device="cpu",
+        threads=2,
+        crop={"size": 32, "fg_min": 0.1},
+        views=views,
+        background={"kind": METHODS[method], "p_pos": 0.5, "warmup_epochs": 3},
+    )
+    found: list[bytes] = []
+    with build_loader(config) as loader:
+        if state:
+            loader.load_state_dict(state)
+        while len(found) < count:
+            for batch in loader:
+                found.append(hashlib.sha256(b"".join(_signature(batch))).digest())
+                if len(found) == count:
+                    break
+        return found, loader.state_dict()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_resumes_in_a_new_process(textured: Path, tmp_path: Path, method: str) -> None:
+    """Nine batches and then five in another process, across the end of an epoch of six, are the fourteen
+    of an uninterrupted run."""
+    whole, _ = give(None, str(textured), method, 14)
+    first, state = give(None, str(textured), method, 9)
+    torch.save(state, tmp_path / "state.pt")
+    words = [str(tmp_path / "state.pt"), str(textured), method, str(tmp_path / "found.pt")]
+    subprocess.run([sys.executable, "-c", PROGRAM, *words], cwd=ROOT, check=True, timeout=60)
+    rest, _ = torch.load(tmp_path / "found.pt", weights_only=True)
+    assert first + rest == whole
+
+
+def test_another_number_of_ranks_takes_over_between_epochs(textured: Path) -> None:
+    """Two ranks end an epoch; three begin the next: with every photo at most once, and not as before."""
+    config = _config(textured, batch_size=12, background={"kind": "none"})
+    with build_loader(config, 0, 2) as loader:
+        batches = iter(loader)
+        next(batches)
+        middle = loader.state_dict()
+        for _ in batches:
+            pass
+        end = loader.state_dict()
+    assert (end["epoch"], end["batch"]) == (1, 0)
+    photos = []
+    for rank in range(3):
+        with build_loader(config, rank, 3, with_sources=True) as loader:
+            with pytest.raises(UserError, match=r"rank 0 of 2 in mid-epoch \(batch 1 of 4\), this is rank"):
+                loader.load_state_dict(middle)
+            loader.load_state_dict(end)
+            assert (loader.epoch, loader.batch) == (1, 0)
+            photos.append(_photos(loader))
+            state = loader.state_dict()
+            expected = _photos(loader)
+        with build_loader(config, rank, 3, with_sources=True) as loader:  # and their own states resume
+            loader.load_state_dict(state)
+            assert loader.epoch == 2
+            assert _photos(loader) == expected
+        assert photos[-1] != expected
+    together = [photo for rank in photos for photo in rank]
+    assert len(set(together)) == len(together) == 48
+
+
+def test_the_last_batch_of_an_epoch_counts_as_its_end(textured: Path) -> None:
+    """A state taken right after an epoch's last batch, as a training loop does it."""
+    config = _config(textured, batch_size=8)
+    with build_loader(config, 0, 2) as loader:
+        batches = iter(loader)
+        for _ in range(len(loader)):
+            next(batches)
+        state = loader.state_dict()
+    assert state["batch"] == state["batches"]
+    with build_loader(config) as loader:
+        loader.load_state_dict(state)
+        assert (loader.epoch, loader.batch) == (1, 0)
+
+
 def test_a_state_of_other_data_or_config_is_refused(textured: Path, flat: Path) -> None:
     with build_loader(_config(textured)) as loader:
         state = loader.state_dict()
@@ -134,6 +266,67 @@ def test_a_closed_loader_says_so(textured: Path) -> None:
     loader.close()
     with pytest.raises(RuntimeError, match="closed"):
         next(iter(loader))
+
+
+def test_closing_leaves_no_thread_and_no_process(textured: Path) -> None:
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    def one() -> None:
+        loader = build_loader(_config(textured))
+        next(iter(loader))
+        loader.close()
+
+    one()  # what stays for good is there after the first
+    before = threads()
+    for _ in range(3):
+        one()
+    assert threads() <= before
+    assert not multiprocessing.active_children()
+
+
+def test_leaving_the_interpreter_in_mid_epoch_is_clean(textured: Path) -> None:
+    program = (
+        "from pathlib import Path; from tests.pipelines.test_loader import _config, build_loader;"
+        f"loader = build_loader(_config(Path({str(textured)!r}))); batches = iter(loader); next(batches)"
+    )
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def _damage(folder: Path, line: int, start: int, data: bytes) -> tuple[Path, str]:
+    """Overwrite part of a photo in the first shard; returns the shard and the key."""
+    words = (folder / "shard-00000.idx").read_text().splitlines()[line].split(" ")
+    with (folder / "shard-00000.tar").open("r+b") as file:
+        file.seek(int(words[1]) + start)
+        file.write(data)
+    return folder / "shard-00000.tar", words[3].partition(".")[0]
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+def test_a_damaged_photo_is_named(textured: Path, tmp_path: Path, mmap: bool) -> None:
+    folder = shutil.copytree(textured, tmp_path / "shards")
+    shard, key = _damage(folder, 3, 0, b"\0" * 500)
+    with pytest.raises(UserError, match=r"checksum is not the one in manifest.json"):
+        build_loader(_config(folder))
+    with build_loader(_config(folder, verify=False, mmap=mmap)) as loader:
+        with pytest.raises(UserError, match=rf"{shard}: {key}: jpg is not a JPEG that can be decoded"):
+            for _ in loader:
+                pass
+        with pytest.raises(RuntimeError, match="closed"):
+            next(iter(loader))
+
+
+def test_a_shard_lost_in_mid_run_is_named(textured: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(textured, tmp_path / "shards")
+    config = _config(folder, mmap=False, shuffle_buffer=1, prefetch=1, reader_depth=1)
+    with build_loader(config) as loader, pytest.raises(UserError, match=r"shard-0000\d.tar: missing, but"):
+        for number, _ in enumerate(iter(loader)):
+            if number == 0:
+                for shard in folder.glob("*.tar"):
+                    shard.unlink()
+        list(loader)
 
 
 def test_bad_options_are_errors(textured: Path, tmp_path: Path) -> None:

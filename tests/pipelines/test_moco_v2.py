@@ -43,8 +43,7 @@ def _epochs(config: LoaderConfig, count: int) -> list[dict[str, np.ndarray]]:
                 for name in ("query", "key", "negative"):
                     if name in found:
                         levels = found[name] * 255
-                        assert np.abs(levels - levels.round()).max() < 1e-3
-                        assert (levels == levels[:, :1]).all()  # grey
+                        assert np.abs(levels - levels[:, :1]).max() < 1e-3  # grey
                         found[name] = levels[:, 0].round().astype(np.uint8)
                 batches.append(found)
     return batches
@@ -205,8 +204,8 @@ def test_background_warmup_rises_from_zero(flat: Path) -> None:
 def test_windows_hold_foreground(flat: Path) -> None:
     """End to end: with fg_min, every view of a photo with a mask shows at least that much of the white
     square."""
-    config = _config(flat, kind="none").model_copy(
-        update={"crop": LoaderConfig(shards=flat, crop={"size": 64, "scale": [0.1, 0.3], "fg_min": 0.4}).crop}
+    config = LoaderConfig(
+        shards=flat, batch_size=32, device="cpu", crop={"size": 64, "scale": [0.1, 0.3], "fg_min": 0.4}
     )
     with build_loader(config, with_sources=True) as loader:
         for _ in range(4):

@@ -45,18 +45,18 @@ def contrastive_logits(
     Args:
         query, positive: L2-normalised embeddings [N, dim].
         queue: L2-normalised keys [dim, K].
-        negative: one more negative per query, L2-normalised [N, dim]: the last column.
+        negative: further negatives of each query, L2-normalised [N, dim] or [N, n, dim]: the last columns.
         temperature: divides all.
 
     Returns:
-        [N, 1 + K], or [N, 1 + K + 1] with `negative`; the right class is 0.
+        [N, 1 + K], or [N, 1 + K + n] with `negative`; the right class is 0.
     """
     with torch.autocast(
         query.device.type, enabled=False
     ):  # in the precision of the embeddings, not autocast's
         columns = [(query * positive).sum(dim=1, keepdim=True), query @ queue]
         if negative is not None:
-            columns.append((query * negative).sum(dim=1, keepdim=True))
+            columns.append((query[:, None] * negative.reshape(len(query), -1, query.shape[1])).sum(dim=2))
         return torch.cat(columns, dim=1) / temperature
 
 
@@ -86,9 +86,10 @@ class Moco(nn.Module):
     def forward(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """One step on a rank's batch.
 
-        batch: `query`, `key` and, with BG_Swaps, `negative`: [N, 3, H, W]. Returns the mean loss and metrics:
-        `accuracy` (the positive has the largest logit) and `feature_std` (of the normalised queries, over the
-        batch, times sqrt(dim): about 1 when embeddings spread over the sphere, 0 when they collapsed).
+        batch: `query`, `key` and, with BG_Swaps, `negative` (or `negative_0`, …): [N, 3, H, W]. Returns the
+        mean loss and metrics: `accuracy` (the positive has the largest logit) and `feature_std` (of the
+        normalised queries, over the batch, times sqrt(dim): about 1 when embeddings spread over the sphere, 0
+        when they collapsed).
         """
         count = len(batch["query"])
         groups = max(1, count // self.options.bn_group)
@@ -97,10 +98,10 @@ class Moco(nn.Module):
         query = F.normalize(self.query_encoder(batch["query"]).float(), dim=1)
         with torch.no_grad():
             self._update_key_encoder()
-            keys = [batch["key"], *([batch["negative"]] if "negative" in batch else [])]
-            encoded = self._encode_shuffled(torch.cat(keys), groups)
+            negatives = [view for name, view in batch.items() if name.startswith("negative")]
+            encoded = self._encode_shuffled(torch.cat([batch["key"], *negatives]), groups)
             positive, *rest = encoded.split(count)
-        negative = rest[0] if rest else None
+        negative = torch.stack(rest, dim=1) if rest else None
         # The queue changes below, and the backward pass needs it as it was.
         logits = contrastive_logits(query, positive, self.queue.clone(), negative, self.options.temperature)
         loss = F.cross_entropy(logits, torch.zeros(count, dtype=torch.long, device=logits.device))
