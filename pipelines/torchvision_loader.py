@@ -12,7 +12,6 @@ A worker makes whole batches, since backgrounds and negatives come from the same
 leaves it; normalising happens once a batch, on the target device.
 """
 
-import io
 import itertools
 import math
 import os
@@ -25,174 +24,32 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision.transforms.functional as F
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.graph.masks import DistortionOptions
-from dali_bgaug.graph.photometric import PhotometricOptions
 from dali_bgaug.graph.plan import ViewOptions
 from dali_bgaug.shards import EXTENSIONS, open_shards, unpack_mask
 from dali_bgaug.windows import CropOptions
 from pipelines.config import LoaderConfig
+from pipelines.torchvision_views import (
+    Rng,
+    apply_look,
+    composite,
+    crop_mask,
+    crop_view,
+    decode,
+    distort_mask,
+    draw_look,
+    draw_window,
+    foreground_inside,
+)
 
-Rng = np.random.Generator
-Window = tuple[float, float, float, float]
-"""y0, x0, y1, x1 as fractions of the image: one window serves a photo and its square mask."""
 Plan = tuple[int, int, np.ndarray]
 """A batch to make: epoch, number in the epoch, and its samples' numbers in the set."""
 
 _OPEN_FILES = 256  # per worker; a process may have 1024 as a rule, and a large set has more shards
-_FROM_HALF = [0] * 128 + [255] * 128
-_JITTER = {
-    "brightness": (F.adjust_brightness, 1.0),
-    "contrast": (F.adjust_contrast, 1.0),
-    "saturation": (F.adjust_saturation, 1.0),
-    "hue": (F.adjust_hue, 0.0),
-}
-"""Each operation, and the factor at which it is left out."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """The photometric parameters of one view; by default nothing changes."""
-
-    brightness: float = 1.0
-    contrast: float = 1.0
-    saturation: float = 1.0
-    hue: float = 0.0
-    """In turns, -0.5 to 0.5."""
-    grayscale: bool = False
-    sigma: float | None = None
-    """The blur's, in pixels of the view."""
-    solarize: bool = False
-    order: tuple[str, ...] = tuple(_JITTER)
-
-
-def draw_look(options: PhotometricOptions, rng: Rng) -> Look:
-    """Draw a view's photometric parameters; those of the jitter as ColorJitter does."""
-    jitter: dict[str, Any] = {}
-    if rng.random() < options.jitter_p:
-        for name in ("brightness", "contrast", "saturation"):
-            spread = getattr(options, name)
-            jitter[name] = rng.uniform(max(0.0, 1 - spread), 1 + spread)
-        jitter["hue"] = rng.uniform(-options.hue, options.hue)
-        names = tuple(_JITTER)
-        jitter["order"] = tuple(names[number] for number in rng.permutation(4))
-    return Look(
-        **jitter,
-        grayscale=rng.random() < options.grey_p,
-        sigma=rng.uniform(*options.blur_sigma) if rng.random() < options.blur_p else None,
-        solarize=rng.random() < options.solarize_p,
-    )
-
-
-def apply_look(image: Image.Image, look: Look) -> Image.Image:
-    """Jitter, grayscale, blur, solarize (pixels at and above 128): RGB -> RGB."""
-    for name in look.order:
-        adjust, neutral = _JITTER[name]
-        if (factor := getattr(look, name)) != neutral:
-            image = adjust(image, factor)
-    if look.grayscale:
-        image = image.convert("L")  # one channel to the end: what follows treats three equal ones alike
-    if look.sigma is not None:
-        image = image.filter(ImageFilter.GaussianBlur(look.sigma))
-    if look.solarize:
-        image = ImageOps.solarize(image, 128)
-    return image.convert("RGB") if look.grayscale else image
-
-
-def foreground_inside(mask: np.ndarray, window: Window) -> float:
-    """The foreground's area in the window, in pixels of the mask, bool [S, S]; cut pixels count in part."""
-    y0, x0, y1, x1 = (edge * len(mask) for edge in window)
-
-    def overlap(start: float, end: float) -> tuple[slice, np.ndarray]:
-        pixels = np.arange(math.floor(start), math.ceil(end))
-        return slice(pixels[0], pixels[-1] + 1), np.minimum(end, pixels + 1) - np.maximum(start, pixels)
-
-    rows, height = overlap(y0, y1)
-    columns, width = overlap(x0, x1)
-    # Not a matrix product: BLAS would start its threads in every worker.
-    return float(((mask[rows, columns] * width).sum(axis=1) * height).sum())
-
-
-def draw_window(width: int, height: int, crop: CropOptions, mask: np.ndarray | None, rng: Rng) -> Window:
-    """torchvision's RandomResizedCrop.get_params, whose draws need `fg_min` of the foreground's area besides.
-
-    width, height: of the photo in pixels. mask: bool [S, S], the whole photo's; None or empty accepts all.
-    """
-    needed = 0.0 if mask is None else crop.fg_min * np.count_nonzero(mask)
-    low, high = crop.ratio
-    for _ in range(10):
-        area = width * height * rng.uniform(*crop.scale)
-        ratio = math.exp(rng.uniform(math.log(low), math.log(high)))
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            y, x = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
-            window = (y / height, x / width, (y + h) / height, (x + w) / width)
-            if not needed or foreground_inside(mask, window) >= needed:
-                return window
-    w, h = min(width, round(height * high)), min(height, round(width / low))
-    y, x = (height - h) // 2, (width - w) // 2
-    return y / height, x / width, (y + h) / height, (x + w) / width
-
-
-def crop_view(image: Image.Image, window: Window, flip: bool, size: int) -> Image.Image:
-    """Cut the window out and resize it to size x size, bilinear, antialiased; then mirror it if `flip`.
-
-    A mask's window may have fractional edges. The pixels it touches are cut out first: given a `box` only,
-    `resize` lets in what lies outside.
-    """
-    y0, x0, y1, x1 = window
-    left, top, right, bottom = (
-        whole if abs(edge - (whole := round(edge))) < 1e-3 else edge  # a whole pixel but for rounding
-        for edge in (x0 * image.width, y0 * image.height, x1 * image.width, y1 * image.height)
-    )
-    x, y = math.floor(left), math.floor(top)
-    part = image.crop((x, y, math.ceil(right), math.ceil(bottom)))
-    box = (left - x, top - y, right - x, bottom - y)
-    view = part.resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else view
-
-
-def crop_mask(mask: np.ndarray, window: Window, flip: bool, size: int) -> np.ndarray:
-    """A mask, bool [S, S], cropped like a view: bool [size, size], true where half a pixel is foreground."""
-    view = crop_view(Image.fromarray(mask).convert("L"), window, flip, size)
-    return np.asarray(view.point(_FROM_HALF, "1"))
-
-
-def distort_mask(mask: np.ndarray, options: DistortionOptions, rng: Rng) -> np.ndarray:
-    """Draw a distortion of a view's mask, bool [size, size], and apply it."""
-    image = Image.fromarray(mask)
-    box = image.getbbox()
-    if box is None:
-        return mask
-    if options.box:
-        image.paste(1, box)
-    if options.rotate or options.shear or options.translate:
-        extent = box[2] - box[0], box[3] - box[1]
-        image = F.affine(
-            image,
-            angle=rng.uniform(-options.rotate, options.rotate),
-            translate=[rng.uniform(-options.translate, options.translate) * side for side in extent],
-            scale=1.0,
-            shear=rng.uniform(-options.shear, options.shear, 2).tolist(),
-        )
-    if rng.random() < options.flip_p:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.asarray(image)
-
-
-def composite(view: Image.Image, background: Image.Image, mask: np.ndarray) -> Image.Image:
-    """The view where the mask, bool [H, W], is true; elsewhere the background."""
-    return Image.composite(view, background, Image.fromarray(mask))
-
-
-def decode(data: bytes) -> Image.Image:
-    """An upright RGB image."""
-    image = Image.open(io.BytesIO(data))
-    ImageOps.exif_transpose(image, in_place=True)
-    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 class Sample:
@@ -258,9 +115,7 @@ class Shards:
 class View:
     """One view of one photo while its batch is made."""
 
-    ready: Image.Image
-    clean: Image.Image
-    """Before its background was replaced; with `stage: before` the same as `ready`."""
+    image: Image.Image
     replaced = False
 
     def __init__(
@@ -306,7 +161,7 @@ class Maker:
             photo = decode(sample.photo)
             for number, (name, options) in enumerate(kinds.items()):
                 view = self._view(sample, photo, options)
-                images[name][place], replaced[place, number] = view.ready, view.replaced
+                images[name][place], replaced[place, number] = view.image, view.replaced
                 if swaps:
                     views[name].append(view)
         if swaps:
@@ -322,9 +177,9 @@ class Maker:
             behind = self._background(view, sample, options)
         if behind and background.stage == "before":
             image = composite(image, behind, view.mask)
-        view.ready = view.clean = apply_look(image, draw_look(options.photometric, self.rng))
+        view.image = apply_look(image, draw_look(options.photometric, self.rng))
         if behind and background.stage == "after":
-            view.ready = composite(view.clean, behind, view.mask)
+            view.image = composite(view.image, behind, view.mask)
         view.replaced = behind is not None
         return view
 
@@ -349,19 +204,19 @@ class Maker:
         return apply_look(behind, draw_look(options.photometric, self.rng))
 
     def _negatives(self, keys: list[View], views: list[View]) -> dict[str, np.ndarray]:
-        """Key views of other photos, the matched ones with the background of `views`; and `matched`."""
+        """Keys of other photos, the matched ones with the background of `views`; and `matched`."""
         options, several, count = self.config.background, self.config.background.negatives > 1, len(keys)
         names = [f"negative_{number}" if several else "negative" for number in range(options.negatives)]
-        images = {name: _images(count, keys[0].ready.height) for name in names}
+        images = {name: _images(count, keys[0].image.height) for name in names}
         matched = np.zeros((count, len(names)), bool)
         for place, (key, view) in enumerate(zip(keys, views, strict=True)):
             # Other photos, all different where there are enough.
             steps = np.resize(1 + self.rng.permutation(count - 1), len(names))
             for number, (name, step) in enumerate(zip(names, steps, strict=True)):
-                image = keys[(place + step) % count].clean
+                image = keys[(place + step) % count].image
                 coin = key.replaced if options.coupled else self.rng.random() < options.p_neg * self.strength
                 if coin and view.visible:
-                    image, matched[place, number] = composite(image, view.ready, view.mask), True
+                    image, matched[place, number] = composite(image, view.image, view.mask), True
                 images[name][place] = image
         return images | {"matched": matched if several else matched[:, 0]}
 

@@ -1,5 +1,8 @@
 """The whole set in order, each photo exactly once: short side to `resize`, central crop, no chance."""
 
+from functools import partial
+
+import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
@@ -28,13 +31,22 @@ def check(config: LoaderConfig) -> None:
 
 
 def graph(source: Source, config: LoaderConfig) -> dict[str, DataNode]:
-    """image: normalised [size, size, 3]."""
-    size = config.views["image"].crop.size
+    """image: normalised [size, size, 3]; torchvision's Resize and CenterCrop to the pixel."""
+    side = config.views["image"].crop.size
+    shape = fn.peek_image_shape(source.sample["jpg"])
+    size, start = source.context.of_batch(partial(_central, config.resize, side), shape, outputs=2)
     photo = fn.resize(
         decode(source.context, source.sample["jpg"]),
-        resize_shorter=config.resize,
+        size=size,
         antialias=True,
         interp_type=types.INTERP_LINEAR,
     )
-    image = fn.crop(photo, crop=[size, size])
+    image = fn.slice(photo, start=start, shape=[side, side], axes=[0, 1])
     return {"image": normalise(image, config.normalise, config.half)}
+
+
+def _central(resize: int, side: int, _: int, shapes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Size of the resized photos, float32 [N, 2], and where the crop starts, int32 [N, 2]; as torchvision
+    rounds.""" shape = np.stack(shapes)[:, :2]
+    size = resize * shape // shape.min(axis=1, keepdims=True)
+    return size.astype(np.float32), np.rint((size - side) / 2).astype(np.int32)
