@@ -46,7 +46,7 @@ def graph(source: Source, config: LoaderConfig) -> dict[str, DataNode]:
 
 
 def _central(resize: int, side: int, _: int, shapes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Size of the resized photos, float32 [N, 2], and where the crop starts, int32 [N, 2]; as torchvision
-    rounds.""" shape = np.stack(shapes)[:, :2]
+    """Sizes of the resized photos, float32 [N, 2], and where the crops start, int32 [N, 2]."""
+    shape = np.stack(shapes)[:, :2]
     size = resize * shape // shape.min(axis=1, keepdims=True)
     return size.astype(np.float32), np.rint((size - side) / 2).astype(np.int32)

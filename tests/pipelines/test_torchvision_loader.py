@@ -391,8 +391,6 @@ def test_matched_negatives(flat: Path, matches: str, coupled: bool) -> None:
             for number in range(2):
                 same = negatives[number][place] == view[place]
                 assert not matched[place][number] or same
-            if not any(matched[place]):
-                assert negatives[0][place] != negatives[1][place]
         key_replaced = batch["replaced"][:, 1].tolist()
         if coupled:
             assert matched == [[its, its] for its in key_replaced]

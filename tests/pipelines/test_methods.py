@@ -1,0 +1,200 @@
+"""Every method: its config, its views, its graph on a GPU that is not there."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nvidia.dali import fn, pipeline_def, types
+
+from dali_bgaug.config import validate
+from dali_bgaug.errors import UserError
+from dali_bgaug.loader import Share
+from dali_bgaug.shards import open_shards
+from pipelines import LoaderConfig, build_loader, build_pipeline
+from pipelines.config import METHODS
+from tests.conftest import PLAIN_LOOK
+
+DATA = Path(__file__).parents[1] / "data"
+KINDS = {method: ["none", "rm", "random"] for method in METHODS} | {
+    "moco_v2": ["none", "rm", "random", "swaps"],
+    "evaluation": ["none"],
+}
+CASES = [(method, kind) for method, kinds in KINDS.items() for kind in kinds]
+
+
+def test_methods_are_the_files_of_their_folder() -> None:
+    assert METHODS == ("byol", "evaluation", "moco_v2", "rotnet", "supervised", "swav")
+
+
+def test_views_are_looked_up_in_the_order_of_the_docstring(tmp_path: Path) -> None:
+    def views(**values: Any) -> dict[str, Any]:
+        return LoaderConfig(shards=tmp_path, **values).views
+
+    byol = views(pipeline="byol")
+    assert (byol["view_1"].photometric.blur_p, byol["view_2"].photometric.blur_p) == (1.0, 0.1)
+    assert (byol["view_1"].photometric.solarize_p, byol["view_2"].photometric.solarize_p) == (0.0, 0.2)
+    assert byol["view_1"].photometric.saturation == byol["view_2"].photometric.saturation == 0.2
+    swav = views(
+        pipeline="swav", crop={"fg_min": 0.15}, views={"local": {"crop": {"fg_min": 0.0}, "count": 4}}
+    )
+    assert (swav["global"].count, swav["local"].count) == (2, 4)
+    assert (swav["global"].crop.scale, swav["local"].crop.scale) == ((0.14, 1.0), (0.05, 0.14))
+    assert (swav["global"].crop.fg_min, swav["local"].crop.fg_min) == (0.15, 0.0)
+    moco = views(crop={"size": 64}, views={"key": {"crop": {"size": 96}, "background": False}})
+    assert (moco["query"].crop.size, moco["key"].crop.size) == (64, 96)
+    assert (moco["query"].background, moco["key"].background) == (True, False)
+
+
+def test_a_resolved_config_is_its_own_resolution(tmp_path: Path) -> None:
+    """What a run saves as its config gives the same config again."""
+    for method in METHODS:
+        config = LoaderConfig(shards=tmp_path, pipeline=method, crop={"size": 96})
+        again = LoaderConfig.model_validate_json(config.model_dump_json())
+        assert again == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"pipeline": "moco_v3"}, "pipeline='moco_v3': no such method; there are byol, evaluation, moco_v2"),
+        ({"crop": {"sise": 3}}, "views.query.crop.sise: unknown key"),
+        ({"views": {"qery": {}}}, "qery: no view of moco_v2; its views are query, key"),
+        ({"pipeline": "byol", "background": {"kind": "swaps"}}, "only moco_v2 has extra negatives"),
+        ({"background": {"kind": "rm", "grey": [0.5, 0.2]}}, r"grey=\[0.5, 0.2\] must be two increasing"),
+        ({"background": {"kind": "random", "stage": "before"}}, "donor=full: with stage=before"),
+        ({"background": {"warmup_epochs": 3}}, "there is no background to warm up"),
+        (
+            {"background": {"kind": "swaps"}, "views": {"key": {"crop": {"size": 96}}}},
+            r"query \(224 pixels\) and key \(96\) must have one size",
+        ),
+        (
+            {"background": {"kind": "swaps"}, "views": {"query": {"background": False}}},
+            "views.query.background is false",
+        ),
+        ({"pipeline": "evaluation", "background": {"kind": "rm"}}, "evaluation shows photos as they are"),
+        ({"pipeline": "evaluation", "resize": 128}, "crop.size=224: larger than resize=128"),
+        (
+            {
+                "pipeline": "supervised",
+                "background": {"kind": "rm"},
+                "views": {"image": {"background": False}},
+            },
+            "no view has background: true",
+        ),
+    ],
+)
+def test_bad_configs_say_what_is_wrong(tmp_path: Path, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        validate(LoaderConfig, {"shards": str(tmp_path), **values}, "recipe.yaml")
+
+
+def _small(shards: Path, method: str, **values: Any) -> LoaderConfig:
+    """Small views, as they are: no jitter, grey levels 0 to 255 unchanged but for the division."""
+    views = {"global": {"crop": {"size": 32}}, "local": {"crop": {"size": 16}}} if method == "swav" else {}
+    return LoaderConfig(
+        **{"pipeline": method, "shards": shards, "batch_size": 16, "device": "cpu", "threads": 2},
+        **{"photometric": PLAIN_LOOK.model_dump(), "views": views} if method != "byol" else {"views": views},
+        **{"normalise": {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}},
+        **({"crop": {"size": 32}} if method != "swav" else {}) | values,
+    )
+
+
+def _first(config: LoaderConfig, **options: Any) -> dict[str, torch.Tensor]:
+    with build_loader(config, **options) as loader:
+        return next(iter(loader))
+
+
+def test_swavs_views(textured: Path) -> None:
+    batch = _first(_small(textured, "swav", background={"kind": "random", "p_pos": 1.0}))
+    names = ["global_0", "global_1", *(f"local_{number}" for number in range(6))]
+    assert [name for name in batch if name not in ("replaced", "label")] == names
+    assert {batch[name].shape[-1] for name in names[:2]} == {32}
+    assert {batch[name].shape[-1] for name in names[2:]} == {16}
+    assert batch["replaced"][:, :2].float().mean() > 0.9
+    assert not batch["replaced"][:, 2:].any()
+
+
+def test_byols_views_are_not_alike(flat: Path) -> None:
+    """On flat photos only solarizing makes a bright square dark, and only in the second view."""
+    config = LoaderConfig(
+        pipeline="byol", shards=flat, batch_size=32, device="cpu", crop={"size": 32, "scale": [1.0, 1.0]},
+        photometric={"jitter_p": 0.0, "grey_p": 0.0}, normalise={"mean": [0, 0, 0], "std": [1, 1, 1]},
+    )  # fmt: skip
+    dark = {"view_1": 0, "view_2": 0}
+    with build_loader(config) as loader:
+        for batch in (batch for _ in range(10) for batch in loader):
+            for name in dark:
+                dark[name] += int((batch[name][:, 0, 16, 16] < 0.5).sum())
+    assert dark["view_1"] == 0
+    assert abs(dark["view_2"] / 640 - 0.2) < 4 * (0.2 * 0.8 / 640) ** 0.5
+
+
+def test_rotnets_rotations_are_the_originals(textured: Path) -> None:
+    reference = np.load(DATA / "rotnet_rotations.npz")
+    turned = [np.rot90(reference["img"], turns) for turns in range(4)]
+    for degrees, expected in zip((0, 90, 180, 270), turned, strict=True):
+        assert np.array_equal(reference[f"rot{degrees}"], expected)  # what rot90 means here
+    images = _first(_small(textured, "rotnet", background={"kind": "rm"}))["image"]
+    assert images.shape == (16, 4, 3, 32, 32)
+    for turns in range(4):
+        assert torch.equal(images[:, turns], images[:, 0].rot90(turns, dims=(2, 3)))
+
+
+def test_rotnets_background_comes_before_the_crop(flat: Path) -> None:
+    """The grey level lies behind the photo: a crop of the replaced photo has no third level."""
+    config = _small(flat, "rotnet", background={"kind": "rm", "p_pos": 1.0, "grey": [0.5, 0.5]})
+    batch = _first(config)
+    for image, replaced in zip(batch["image"][:, 0, 0], batch["replaced"][:, 0], strict=True):
+        if replaced:
+            near = torch.minimum((image - 0.5).abs(), (image - 1).abs())
+            assert (near < 0.01).float().mean() > 0.85  # all but the edge
+
+
+def test_evaluation_is_torchvisions(textured: Path) -> None:
+    """Resize and CenterCrop of torchvision, on every photo, within rounding."""
+    from pipelines.torchvision_loader import TorchvisionLoader
+
+    config = _small(textured, "evaluation", resize=40)
+    with build_loader(config) as ours, TorchvisionLoader(config, workers=0) as theirs:
+        for one, other in zip(ours, theirs, strict=True):
+            assert torch.equal(one["valid"], other["valid"])
+            assert torch.equal(one["label"], other["label"])
+            levels = 255 * (one["image"] - other["image"]).abs()
+            assert levels.mean() < 0.5
+            assert levels.max() < 3
+
+
+@pytest.mark.parametrize(("method", "kind"), CASES)
+@pytest.mark.parametrize("with_sources", [False, True])
+def test_the_gpu_graph_is_defined_without_a_gpu(
+    textured: Path, method: str, kind: str, with_sources: bool
+) -> None:
+    """DALI checks every operator's argument devices when the graph is defined."""
+    options = {} if method == "evaluation" else {"crop": {"fg_min": 0.1}}
+    config = LoaderConfig(pipeline=method, shards=textured, background={"kind": kind}, **options)
+    manifest = open_shards(textured)
+    share = Share(manifest.samples, 8, 0, 1)
+    _, names = build_pipeline(config, manifest, share, device_id=0, with_sources=with_sources)
+    assert "cls" in names
+    assert ("negative" in names) == (kind == "swaps")
+
+
+@pytest.mark.parametrize("distortion", [{"rotate": 20.0}, {"box": True}])
+def test_the_gpu_graph_of_distorted_masks_is_defined(textured: Path, distortion: dict[str, Any]) -> None:
+    config = LoaderConfig(shards=textured, half=True, background={"kind": "swaps", "distortion": distortion})
+    manifest = open_shards(textured)
+    build_pipeline(config, manifest, Share(manifest.samples, 8, 0, 1), device_id=0)
+
+
+def test_the_definition_would_catch_an_argument_on_the_gpu() -> None:
+    """What the test above relies on."""
+
+    @pipeline_def(batch_size=2, num_threads=1, device_id=0)
+    def wrong() -> Any:
+        image = types.Constant(np.zeros((8, 8, 3), np.uint8), device="gpu", layout="HWC")
+        return fn.resize(image, size=types.Constant(np.array([4.0, 4.0], np.float32)).gpu())
+
+    with pytest.raises((ValueError, RuntimeError), match="CPU"):
+        wrong()

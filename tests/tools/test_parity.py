@@ -1,0 +1,79 @@
+"""The DALI views against the torchvision yardstick: bounds of what `tools.parity` reports."""
+
+from pathlib import Path
+
+import pytest
+
+from dali_bgaug.shards import Sample, open_shards, read_samples
+from pipelines import LoaderConfig
+from tools import parity
+
+BOUNDS = {
+    # step: mean and 99.9th percentile of the absolute difference, in grey levels of 255
+    "decode": (0.01, 0.5),
+    "crop": (0.5, 6),
+    "brightness": (0.6, 1.5),  # PIL truncates
+    "contrast": (0.6, 1.5),
+    "saturation": (0.6, 1.5),
+    "hue": (12, 60),  # a circle instead of HSV's hexagon; these photos are gaudier than real ones
+    "jitter": (12, 110),
+    "grayscale": (0.3, 0.6),
+    "blur": (0.8, 12),  # PIL's Gaussian is made of boxes, and borders are extended differently
+    "solarize": (0.01, 0.5),
+    "mask": (0.8, 255),  # nearest neighbour: the pixels an edge only grazes
+    "composite": (0.3, 0.6),  # PIL rounds the grey level
+    "view": (12, 100),
+}
+
+
+def samples_of(shards: Path, count: int = 32) -> list[Sample]:
+    """Samples that may lend their tile."""
+    found = [sample for shard in open_shards(shards).shards for sample in read_samples(shards, shard)]
+    return [sample for sample in found if sample.tile][:count]
+
+
+def check_pixels(found: dict[str, dict[str, float]], bounds: dict[str, tuple[float, float]]) -> None:
+    assert found.keys() == bounds.keys()
+    for step, (mean, high) in bounds.items():
+        assert found[step]["mean"] <= mean, (step, found[step])
+        assert found[step]["p99.9"] <= high, (step, found[step])
+
+
+def test_every_step_is_the_yardsticks(textured: Path) -> None:
+    check_pixels(parity.compare_pixels(samples_of(textured)), BOUNDS)
+
+
+def test_another_parameter_would_be_noticed(textured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the test above relies on: a tenth more contrast is out of bounds."""
+    right = parity.photometric.colour_matrix
+    monkeypatch.setattr(parity.photometric, "colour_matrix", lambda b, c, s, h: right(b, 1.1 * c, s, h))
+    found = parity.compare_pixels(samples_of(textured, 8))
+    assert found["contrast"]["mean"] > BOUNDS["contrast"][0]
+    assert found["brightness"]["mean"] > BOUNDS["brightness"][0]
+
+
+@pytest.mark.parametrize(("method", "kind"), parity.FULLEST.items())
+def test_views_are_distributed_like_the_yardsticks(textured: Path, method: str, kind: str) -> None:
+    """2000 photos of every method: channel means and deviations, histograms, replaced backgrounds."""
+    small = {"size": 32}
+    views = {"global": {"crop": small}, "local": {"crop": {"size": 16}, "count": 2}}
+    config = LoaderConfig(
+        pipeline=method,
+        shards=textured,
+        batch_size=50,
+        device="cpu",
+        threads=2,
+        crop={"fg_min": 0.1, **({} if method == "swav" else small)},
+        views=views if method == "swav" else {},
+        background={"kind": kind, "p_pos": 0.3},
+    )
+    for name, row in parity.compare_distributions(config, 2000).items():
+        # SwAV's jitter is twice as strong: its means spread twice as far.
+        assert row["mean"] < (8 if method == "swav" else 4), (name, row)
+        assert row["std"] < 4, (name, row)
+        assert row["histogram"] < 0.04, (name, row)
+        if "replaced" in row:
+            expected = 0.0 if name.startswith("local") else 0.3
+            bound = 4 * (0.3 * 0.7 / 2000) ** 0.5 if expected else 1e-9
+            for key in ("replaced", "replaced_torchvision"):
+                assert abs(row[key] - expected) < bound, (name, row)

@@ -1,0 +1,158 @@
+"""What the benchmark times: so many batches of one stage, from nothing under way to nothing under way.
+
+Between its rounds a stage makes no batch, so that none works in another's time. (A DALI reader fills its
+queue of encoded samples up again after a round; that costs less than a thousandth of the decoding.)
+"""
+
+import itertools
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from nvidia.dali import Pipeline, pipeline_def
+from torch.utils.data import DataLoader
+
+from dali_bgaug.graph.context import Context
+from dali_bgaug.graph.crop import decode as decode_photo
+from dali_bgaug.graph.read import read
+from dali_bgaug.loader import Share
+from dali_bgaug.shards import Manifest
+from pipelines import LoaderConfig
+from pipelines.build import default_threads
+from pipelines.torchvision_loader import Plan, TorchvisionLoader
+
+BATCHES_PER_WORKER = 4
+"""In a round of the yardstick, at least: its workers make whole batches, and at a round's ends some wait."""
+
+
+class Stage(Protocol):
+    """What is timed."""
+
+    def run(self, batches: int) -> int:
+        """Make so many batches, or some more; returns how many."""
+
+
+class DaliStage:
+    """A DALI pipeline."""
+
+    def __init__(self, pipeline: Pipeline, prefetch: int) -> None:
+        self._pipeline, self._ahead = pipeline, prefetch
+        pipeline.schedule_run()  # the first call schedules `prefetch` batches
+        for _ in range(prefetch):
+            pipeline.outputs()
+
+    def run(self, batches: int) -> int:
+        """With `prefetch` batches in the making, as the loader has."""
+        for number in range(batches + self._ahead):
+            if number < batches:
+                self._pipeline.schedule_run()
+            if number >= self._ahead:
+                self._pipeline.outputs()
+        return batches
+
+
+class TorchvisionStage(TorchvisionLoader):
+    """The yardstick, whose workers get a round's plans at its start and then wait for the next round's.
+
+    Normalising is part of a round, as for its users. A round is a multiple of the workers' number, or some of
+    them would have nothing to do at its end.
+    """
+
+    def __init__(self, config: LoaderConfig, workers: int, device: torch.device) -> None:
+        super().__init__(config, workers=workers, device=device)
+        self._workers, self._round = workers, _Round(self._dataset.plans())
+        self._loader = DataLoader(  # the yardstick's own, but for `sampler` and `persistent_workers`
+            self._dataset,
+            batch_size=None,
+            sampler=self._round,
+            num_workers=workers,
+            prefetch_factor=config.prefetch,
+            persistent_workers=True,
+            pin_memory=device.type == "cuda",
+        )
+
+    def run(self, batches: int) -> int:
+        """Make and normalise at least so many batches."""
+        self._round.batches = self._workers * max(BATCHES_PER_WORKER, -(-batches // self._workers))
+        for batch in self._loader:
+            for tensor in batch.values():
+                self._finish(tensor)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return self._round.batches
+
+
+class _Round:
+    """A sampler: the next `batches` of an endless stream of plans."""
+
+    batches = 0
+
+    def __init__(self, plans: Iterator[Plan]) -> None:
+        self._plans = plans
+
+    def __iter__(self) -> Iterator[Plan]:
+        return itertools.islice(self._plans, self.batches)
+
+
+def partial_pipeline(
+    config: LoaderConfig, manifest: Manifest, share: Share, device_id: int | None, decode: bool
+) -> Pipeline:
+    """The start of every pipeline: read, or read and decode."""
+    context = Context(
+        device="cpu" if device_id is None else "gpu",
+        seed=config.seed,
+        rank=0,
+        batch_size=share.batch_size,
+        hw_decoder_load=config.hw_decoder_load,
+        preallocate=config.preallocate,
+    )
+
+    @pipeline_def(
+        batch_size=share.batch_size,
+        num_threads=config.threads or default_threads(),
+        device_id=device_id,
+        prefetch_queue_depth=config.prefetch,
+    )
+    def define() -> Any:
+        photo = read(
+            context,
+            config.shards,
+            manifest,
+            ["jpg"],
+            shuffle_buffer=config.shuffle_buffer,
+            mmap=config.mmap,
+            depth=config.reader_depth,
+        )["jpg"]
+        if not decode:
+            return photo
+        return decode_photo(context, photo)
+
+    return define()
+
+
+def time_round(stage: Stage, batches: int) -> tuple[float, float]:
+    """Seconds a batch, and seconds of CPU time a batch of this process and its workers."""
+    cpu, start = _cpu_seconds(), time.perf_counter()
+    made = stage.run(batches)
+    seconds = time.perf_counter() - start
+    return seconds / made, (_cpu_seconds() - cpu) / made
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and its live children; the system counts a child's only once it has ended."""
+    ticks = 0
+    for child in multiprocessing.active_children():
+        stat = Path(f"/proc/{child.pid}/stat").read_text(encoding="ascii", errors="replace")
+        user, system = stat.rpartition(")")[2].split()[11:13]  # the name before may hold spaces
+        ticks += int(user) + int(system)
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def own_memory() -> int:
+    """Resident bytes of this process but for mapped files: shards in the page cache are the system's."""
+    _, resident, shared, *_ = map(int, Path("/proc/self/statm").read_text(encoding="ascii").split())
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
