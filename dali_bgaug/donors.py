@@ -25,7 +25,7 @@ def choose_donors(
         wanted: views that want a donor, bool [N, views].
         usable: photos that may lend, bool [N].
         looks: for each view the number of its look, 0 and up; a donor is treated for one look.
-        views_per_donor: donors are taken for so many views each, on average at most.
+        views_per_donor: so many views take from one donor, on average.
         rng: random numbers.
 
     Returns:
@@ -35,9 +35,9 @@ def choose_donors(
     chosen = np.full(wanted.shape, -1, np.int32)
     start = 0
     for look in range(max(looks) + 1):
-        views = [view for view, its in enumerate(looks) if its == look]
+        views = [view for view, its in enumerate(looks) if its == look and wanted[:, view].any()]
         count = int(wanted[:, views].sum())
-        if not count or not len(order):
+        if not views or not len(order):
             continue
         # At least as many as leave a choice beside oneself and the donors of one's other views.
         size = min(max(-(-count // views_per_donor), len(views) + 1), len(order))

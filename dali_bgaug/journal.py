@@ -1,7 +1,8 @@
 """Which samples a failed batch was made of: DALI names an operator, users need the shard and the key."""
 
-import tarfile
+import re
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from nvidia.dali.data_node import DataNode
 from dali_bgaug.errors import UserError
 from dali_bgaug.shards import open_shards
 
-REMEMBERED = 8
-"""Batches: more than are ever between the reader and a batch given."""
+REMEMBERED = 4
+"""Batches: the one that failed is among those the reader gave last."""
+_SOURCE = re.compile(r"(.*\.tar):(\d+):(.*)", re.DOTALL)
 
 
 class Journal:
@@ -36,49 +38,50 @@ class Journal:
         """What is wrong with the shards, or with the samples read last: lines of `SHARD: KEY: problem`."""
         try:
             open_shards(self._folder, verify=False)
-        except UserError as error:
+            for batch in reversed(self._batches):
+                if found := _damaged(batch):
+                    return found
+        except (UserError, OSError) as error:
             return [str(error)]
-        found = []
-        for source in dict.fromkeys(source for batch in self._batches for source in batch):
-            path, offset, name = source.decode().rsplit(":", 2)
-            problem = _problem(Path(path), int(offset))
-            if problem:
-                found.append(f"{path}: {name.partition('.')[0]}: {problem}")
-        return found
+        return []
 
 
-def _problem(path: Path, offset: int) -> str | None:
-    """What is wrong with the sample whose first member's data begins at `offset`; None if nothing is."""
-    try:
+def _damaged(sources: list[bytes]) -> list[str]:
+    """The samples of a batch whose photo or tile cannot be decoded."""
+    places: dict[Path, set[int]] = {}
+    for path, offset, _ in (_SOURCE.fullmatch(source.decode()).groups() for source in sources):
+        places.setdefault(Path(path), set()).add(int(offset))
+    names, images = [], []
+    for path, offsets in places.items():
         with path.open("rb") as file:
-            file.seek(offset - tarfile.BLOCKSIZE)
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                key = None
-                for member in tar:
-                    stem, _, extension = member.name.rpartition("/")[2].partition(".")
-                    if key not in (None, stem):
-                        break
-                    key = stem
-                    data = tar.extractfile(member).read()
-                    if len(data) < member.size:
-                        return f"{extension} is cut short: {len(data)} bytes of {member.size}"
-                    if extension.endswith("jpg") and data and not _decodes(data):
-                        return f"{extension} is not a JPEG that can be decoded"
-    except (OSError, tarfile.TarError) as error:
-        return str(error)
-    return None
+            for line in path.with_suffix(".idx").read_text(encoding="utf-8").splitlines()[1:]:
+                words = line.split(" ")
+                if int(words[1]) not in offsets:
+                    continue
+                key = words[3].removesuffix(f".{words[0]}")
+                for extension, offset, size in zip(words[::4], words[1::4], words[2::4], strict=True):
+                    if extension.endswith("jpg") and int(size):
+                        file.seek(int(offset))
+                        names.append(f"{path}: {key}: {extension} is not a JPEG that can be decoded")
+                        images.append(np.frombuffer(file.read(int(size)), np.uint8))
+    return [name for name, good in zip(names, _decodable(images), strict=True) if not good]
 
 
-def _decodes(data: bytes) -> bool:
-    """Whether DALI decodes these bytes."""
+def _decodable(images: Sequence[np.ndarray]) -> list[bool]:
+    """Which of these bytes DALI decodes: all at once, and in halves where that fails."""
 
-    @pipeline_def(batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1)
+    @pipeline_def(batch_size=len(images), num_threads=2, device_id=None, prefetch_queue_depth=1)
     def define() -> DataNode:
-        encoded = types.Constant(np.frombuffer(data, np.uint8), device="cpu")
+        encoded = fn.external_source(source=[list(images)], cycle=True)
         return fn.decoders.image(encoded, device="cpu", output_type=types.RGB)
 
+    if not images:
+        return []
     try:
         define().run()
     except RuntimeError:
-        return False
-    return True
+        if len(images) == 1:
+            return [False]
+        half = len(images) // 2
+        return [*_decodable(images[:half]), *_decodable(images[half:])]
+    return [True] * len(images)

@@ -1,5 +1,6 @@
 """A DALI pipeline as an iterator of torch tensors: epochs, exact resume, clean shutdown."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -109,28 +110,31 @@ class Loader:
         return self._share.batch_size
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        """The batches of the current epoch that have not been given yet."""
+        """The batches of the current epoch not given yet; after its last one, those of the next."""
+        if self.batch == len(self):
+            self._end_epoch()
         while self.batch < len(self):
             batch = self._next()
             if self._share.complete:
                 batch["valid"] = self._share.valid(self.batch)
             self.batch += 1
             yield batch
+        self._end_epoch()
+
+    def _end_epoch(self) -> None:
         for _ in range(self._share.padded_batches - len(self)):  # partly padding, on some rank
             self._next()
         self.epoch, self.batch = self.epoch + 1, 0
 
     def _next(self) -> dict[str, torch.Tensor]:
-        pipeline = self._pipeline
-        if pipeline is None:
-            raise RuntimeError("this loader is closed")
+        pipeline = self._open_pipeline()
         try:
             if not self._scheduled:
                 pipeline.schedule_run()
                 self._scheduled = True
             outputs = pipeline.outputs()
             pipeline.schedule_run()  # keep `prefetch` batches in the making while the caller works
-        except RuntimeError as error:
+        except Exception as error:  # whatever DALI raises, the pipeline is lost
             self.close()
             raise self._failure(error) from error
         self._checkpoint = None
@@ -138,23 +142,26 @@ class Loader:
         batch["label"] = _labels(batch.pop("cls"))
         return batch
 
-    def _failure(self, error: RuntimeError) -> UserError:
+    def _open_pipeline(self) -> Pipeline:
+        if self._pipeline is None:
+            raise RuntimeError("this loader is closed")
+        return self._pipeline
+
+    def _failure(self, error: Exception) -> UserError:
         damaged = self._journal.damaged()
-        place = f"epoch {self.epoch}, batch {self.batch}, rank {self._share.rank}"
+        place = f"the loader failed in epoch {self.epoch}, batch {self.batch}, rank {self._share.rank}"
         if damaged:
             lines = "\n  ".join(damaged)
             return UserError(
-                f"the loader failed in {place}; the shards were damaged after packing:\n  {lines}\n"
+                f"{place}; the shards were damaged after packing:\n  {lines}\n"
                 "restore them from where they were copied, or pack them again"
             )
-        return UserError(
-            f"the loader failed in {place}; the samples it read last can all be decoded. DALI says: {error}"
-        )
+        return UserError(f"{place}; the shards it was reading are good. DALI says: {error}")
 
     def state_dict(self) -> dict[str, Any]:
         """Where this loader is: numbers, text and a uint8 tensor. The batch last given counts as done."""
         if self._checkpoint is None:
-            self._checkpoint = self._pipeline.checkpoint()
+            self._checkpoint = self._open_pipeline().checkpoint()
         pipeline = torch.from_numpy(np.frombuffer(self._checkpoint, np.uint8).copy())
         return {
             "version": STATE_VERSION,
@@ -172,32 +179,40 @@ class Loader:
         """Go on exactly where `state_dict` was taken, in this process or another.
 
         With another number of ranks this is possible between epochs only: then any rank's state will do, and
-        every rank begins the next epoch with a new share, shuffled anew.
+        every rank begins the next epoch with a new share, shuffled anew. All ranks must load a state of the
+        same moment.
 
         Raises:
-            UserError: the state is of another data set or config, or another number of ranks in mid-epoch.
+            UserError: the state is of another data set, config or rank, or of another number of ranks in
+                mid-epoch.
         """
         if state["version"] != STATE_VERSION:
             raise UserError(f"loader state of version {state['version']}, this program reads {STATE_VERSION}")
         for key, value in self._identity.items():
             if state["identity"][key] != value:
                 raise UserError(
-                    f"cannot resume the loader: its {key} was {state['identity'][key]!r}, "
-                    f"now it is {value!r}; resume with what the run was started with, or start a new run"
+                    f"cannot resume the loader: {_difference(key, state['identity'][key], value)}; "
+                    "resume with what the run was started with, or start a new run"
                 )
-        place, here = (state["rank"], state["world_size"]), (self._share.rank, self._share.world_size)
-        if place == here:
+        rank, ranks = state["rank"], state["world_size"]
+        here = f"this is rank {self._share.rank} of {self._share.world_size}"
+        if ranks == self._share.world_size:
+            if rank != self._share.rank:
+                raise UserError(
+                    f"cannot resume the loader: the state is of rank {rank} of {ranks}, {here}; "
+                    "every rank needs its own state"
+                )
+            self._start(state["origin"], state["pipeline"].cpu().numpy().tobytes())
             self.epoch, self.batch = state["epoch"], state["batch"]
-            self._start(state["origin"], state["pipeline"].numpy().tobytes())
         elif state["batch"] in (0, state["batches"]):
-            self.epoch, self.batch = state["epoch"] + (state["batch"] > 0), 0
-            self._start(self.epoch, None)
+            epoch = state["epoch"] + (state["batch"] > 0)
+            self._start(epoch, None)
+            self.epoch, self.batch = epoch, 0
         else:
             raise UserError(
-                f"cannot resume the loader: the state is of rank {place[0]} of {place[1]} in mid-epoch "
-                f"(batch {state['batch']} of {state['batches']}), this is rank {here[0]} of {here[1]}; the "
-                "number of ranks can change between epochs only: resume with as many ranks, or from a "
-                "checkpoint at the end of an epoch"
+                f"cannot resume the loader: the state is of rank {rank} of {ranks} in mid-epoch "
+                f"(batch {state['batch']} of {state['batches']}), {here}; the number of ranks can change "
+                "between epochs only: resume with as many ranks, or from a checkpoint at the end of an epoch"
             )
 
     def close(self) -> None:
@@ -209,6 +224,15 @@ class Loader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _difference(key: str, before: str, now: str) -> str:
+    """What changed, in words; configs are JSON, of which only what differs is shown."""
+    if key != "config":
+        return f"its {key} was {before!r}, now it is {now!r}"
+    old, new = json.loads(before), json.loads(now)
+    changed = [name for name in new if old.get(name) != new[name]]
+    return ", ".join(f"its {name} was {old.get(name)!r}, now it is {new[name]!r}" for name in changed)
 
 
 def _as_torch(output: Any) -> torch.Tensor:

@@ -141,7 +141,7 @@ def build_pipeline(
             context,
             config.shards,
             manifest,
-            components(config),
+            components(config, everything=with_sources),
             share.world_size,
             shuffle_buffer=0 if share.complete else config.shuffle_buffer,
             mmap=config.mmap,

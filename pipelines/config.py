@@ -6,12 +6,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from dali_bgaug.config import Options, merge
 from dali_bgaug.graph.background import BackgroundOptions
 from dali_bgaug.graph.crop import NormaliseOptions
 from dali_bgaug.graph.plan import ViewOptions
+from dali_bgaug.shards import EXTENSIONS
 from pipelines import methods
 
 METHODS = tuple(sorted(module.name for module in pkgutil.iter_modules(methods.__path__)))
@@ -28,11 +29,13 @@ def method_module(name: str) -> ModuleType:
 class LoaderConfig(Options):
     """A loader's configuration; every field but `shards` has a default, some of them the method's.
 
-    `crop` and `photometric` may be given beside `views`, for all views at once; what a view says itself goes
-    before. The values of a field are therefore looked up in this order:
+    `crop` and `photometric` may be given beside `views`, for all views at once. The values of a field are
+    looked up in this order:
 
-        views.key.crop.size in the config, in the method's DEFAULTS
-        crop.size           in the config, in the method's DEFAULTS
+        views.key.crop.size   in the config
+        crop.size             in the config
+        views.key.crop.size   in the method's DEFAULTS
+        crop.size             in the method's DEFAULTS
         the default of CropOptions
     """
 
@@ -82,26 +85,22 @@ class LoaderConfig(Options):
         name = values.get("pipeline", "moco_v2")
         if name not in METHODS:
             raise ValueError(f"pipeline={name!r}: no such method; there are {', '.join(METHODS)}")
-        defaults = method_module(name).DEFAULTS
-        values = merge(defaults, {key: _plain(value) for key, value in values.items()})
-        common = {key: values.pop(key) for key in _COMMON if key in values}
-        if isinstance(values.get("views"), dict):
-            values["views"] = {
-                view: merge(common, own) if isinstance(own, dict) else own
-                for view, own in values["views"].items()
-            }
-        return values
-
-    @field_validator("views")
-    @classmethod
-    def _known_views(cls, views: dict[str, ViewOptions], info: Any) -> dict[str, ViewOptions]:
-        expected = method_module(info.data["pipeline"]).DEFAULTS["views"]
-        if unknown := set(views) - set(expected):
-            raise ValueError(
-                f"{', '.join(sorted(unknown))}: no view of {info.data['pipeline']}; "
-                f"its views are {', '.join(expected)}"
-            )
-        return views
+        values = {key: _plain(value) for key, value in values.items()}
+        defaults = dict(method_module(name).DEFAULTS)
+        given, views = values.pop("views", {}), defaults.pop("views")
+        if not isinstance(given, dict) or not all(isinstance(view, dict) for view in given.values()):
+            raise ValueError(f"views={given!r}: expected a mapping of names to views")
+        if unknown := set(given) - set(views):
+            raise ValueError(f"views.{min(unknown)}: no view of {name}; its views are {', '.join(views)}")
+        common, common_defaults = (
+            {key: source.pop(key) for key in _COMMON if key in source} for source in (values, defaults)
+        )
+        _refuse_idle(common, [given.get(view, {}) for view in views])
+        resolved = {
+            view: merge(merge(merge(common_defaults, own), common), given.get(view, {}))
+            for view, own in views.items()
+        }
+        return merge(defaults, values) | {"views": resolved}
 
     @model_validator(mode="after")
     def _check(self) -> "LoaderConfig":
@@ -109,6 +108,12 @@ class LoaderConfig(Options):
             raise ValueError(
                 "background.warmup_epochs: there is no background to warm up (background.kind=none)"
             )
+        countable = method_module(self.pipeline).DEFAULTS["views"]
+        for name, view in self.views.items():
+            if view.count != 1 and "count" not in countable[name]:
+                raise ValueError(f"views.{name}.count={view.count}: {self.pipeline} has one of these")
+        if not any(view.count for view in self.views.values()):
+            raise ValueError("views: all counts are 0; one view at least is needed")
         replaceable = [name for name, view in self.views.items() if view.background and view.count]
         if self.background.kind != "none" and not replaceable:
             raise ValueError(f"background.kind={self.background.kind}: no view has background: true")
@@ -122,6 +127,18 @@ class LoaderConfig(Options):
         return self
 
 
+def _refuse_idle(common: dict[str, Any], views: list[dict[str, Any]]) -> None:
+    """Refuse values for all views that every view overrides: they would change nothing."""
+    for section, values in common.items():
+        for key in values if isinstance(values, dict) else ():
+            own = [view[section][key] for view in views if key in (view.get(section) or {})]
+            if len(own) == len(views) and values[key] not in own:
+                raise ValueError(
+                    f"{section}.{key}={values[key]!r}: reaches no view, each says its own {section}.{key} "
+                    "under views; change it there"
+                )
+
+
 def _plain(value: Any) -> Any:
     """Models as dicts, so that they merge like the values of a file."""
     if isinstance(value, Options):
@@ -131,8 +148,10 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def components(config: LoaderConfig) -> list[str]:
-    """The components of a sample that this configuration reads."""
+def components(config: LoaderConfig, everything: bool = False) -> list[str]:
+    """The components of a sample that this configuration reads, or all there are."""
+    if everything:
+        return list(EXTENSIONS)
     fg_min = max((view.crop.fg_min for view in config.views.values()), default=0)
     masked = config.background.kind != "none" or fg_min > 0
     tiles = config.background.uses_tiles

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from nvidia.dali import fn, pipeline_def, types
 from PIL import Image
+from torchvision.transforms.functional import gaussian_blur
 from tqdm import tqdm
 
 from dali_bgaug.config import override, validate
@@ -92,8 +93,8 @@ class Parameters:
 
     def columns(self, grayscale: bool = False) -> Columns:
         """colour_matrix and sigma, as the graph takes them."""
-        saturation = np.zeros_like(self.hue) if grayscale else self.saturation
-        matrix, offset = photometric.colour_matrix(self.brightness, self.contrast, saturation, self.hue)
+        factors = (self.brightness, self.contrast, self.saturation, self.hue)
+        matrix, offset = photometric.colour_matrix(*factors, np.full(len(self.hue), grayscale))
         return [list(matrix), list(offset), list(self.sigma.astype(np.float32))]
 
     def windows(self) -> Columns:
@@ -132,90 +133,121 @@ def _styled(view: Any, matrix: Any, offset: Any, sigma: Any, steps: str, device:
     return photometric.apply_look(view, look, device)
 
 
+def _blurred(view: Image.Image, sigma: float) -> np.ndarray:
+    """torchvision's Gaussian with the customary window of 23."""
+    pixels = torch.from_numpy(np.array(view)).permute(2, 0, 1).float()
+    return gaussian_blur(pixels, [23, 23], [float(sigma)] * 2).permute(1, 2, 0).numpy()
+
+
+class _Comparison:
+    """The same photos and parameters for both, and what their pixels differ by."""
+
+    def __init__(self, samples: list[Sample], device: str, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        donors = samples[1:] + samples[:1]
+        self.device, self.side = device, len(samples[0].mask)
+        self.context = Context(device, 0, 0, len(samples), hw_decoder_load=0.0)
+        self.photos = [yardstick.decode(sample.photo) for sample in samples]
+        self.tiles = [yardstick.decode(sample.tile) for sample in donors]
+        self.photo_bytes = _encoded([sample.photo for sample in samples])
+        self.tile_bytes = _encoded([sample.tile for sample in donors])
+        self.packed = _encoded([pack_mask(sample.mask) for sample in samples])
+        self.own, self.others = Parameters.draw(self.photos, rng), Parameters.draw(self.tiles, rng)
+        self.crops = [yardstick.crop_view(photo, **self.own.cut(n)) for n, photo in enumerate(self.photos)]
+        self.cut = [yardstick.crop_mask(sample.mask, **self.own.cut(n)) for n, sample in enumerate(samples)]
+        self.result: dict[str, dict[str, float]] = {}
+
+    def record(self, name: str, piece: Callable[..., Any], columns: Columns, expected: list[Any]) -> None:
+        found = _run_piece(piece, self.device, columns)
+        pairs = zip(found, map(np.asarray, expected), strict=True)
+        difference = np.concatenate([np.abs(a - b.astype(np.float32)).ravel() for a, b in pairs])
+        high = float(np.quantile(difference, 0.999))
+        self.result[name] = {"mean": round(float(difference.mean()), 3), "p99.9": round(high, 2)}
+
+    def view_mask(self, bits: Any, window: Window) -> Any:
+        bits = bits.gpu() if self.device == "gpu" else bits
+        return masks.view_mask(bits, self.side, window, SIZE, self.device)
+
+    def cropping(self) -> None:
+        self.record("decode", lambda data: decode(self.context, data), [self.photo_bytes], self.photos)
+        pixels = [np.asarray(photo) for photo in self.photos]
+        self.record(
+            "crop", lambda image, *w: crop(image, Window(*w), SIZE), [pixels, *self.own.windows()], self.crops
+        )
+
+    def looks(self) -> None:
+        jitter = ["brightness", "contrast", "saturation"]
+        views = _floats(self.crops)
+        for name, kept, steps, more in (
+            *((one, [one], "colour", {}) for one in (*jitter, "hue")),
+            ("jitter", jitter, "colour", {}),
+            ("jitter and hue", [*jitter, "hue"], "colour", {}),
+            ("jitter and grayscale", jitter, "colour", {"grayscale": True}),
+            ("blur", ["sigma"], "blur", {}),
+            ("solarize", [], "solarize", {"solarize": True}),
+        ):
+            part = self.own.only(*kept)
+            expected = [yardstick.apply_look(view, part.look(n, **more)) for n, view in enumerate(self.crops)]
+            columns = [views, *part.columns(grayscale="grayscale" in more)]
+            self.record(
+                name, lambda *nodes, steps=steps: _styled(*nodes, steps, self.device), columns, expected
+            )
+        part = self.own.only("sigma")
+        expected = [_blurred(view, part.sigma[n]) for n, view in enumerate(self.crops)]
+        columns = [views, *part.columns()]
+        name = "blur, against a window of 23"
+        self.record(name, lambda *nodes: _styled(*nodes, "blur", self.device), columns, expected)
+
+    def backgrounds(self, level: np.ndarray) -> None:
+        columns = [self.packed, *self.own.windows()]
+        expected = [255.0 * mask[..., None] for mask in self.cut]
+        white = types.Constant(255.0)
+        self.record("mask", lambda bits, *w: self.view_mask(bits, Window(*w)) * white, columns, expected)
+        greys = [Image.new("RGB", (SIZE, SIZE), (round(grey),) * 3) for grey in level]
+        expected = [yardstick.composite(*parts) for parts in zip(self.crops, greys, self.cut, strict=True)]
+        columns = [_floats(self.crops), [np.float32(grey).reshape(1, 1, 1) for grey in level]]
+        columns.append([mask[..., None].astype(np.uint8) for mask in self.cut])
+        self.record("composite", background.composite, columns, expected)
+
+    def whole_view(self) -> None:
+        """All in a row but for hue, which differs most and has a row of its own."""
+        steps = ("brightness", "contrast", "saturation", "sigma")
+        own, others = self.own.only(*steps), self.others.only(*steps)
+        fronts = [yardstick.apply_look(view, own.look(n)) for n, view in enumerate(self.crops)]
+        behind = [yardstick.crop_view(tile, **others.cut(n)) for n, tile in enumerate(self.tiles)]
+        behind = [yardstick.apply_look(view, others.look(n)) for n, view in enumerate(behind)]
+        expected = [yardstick.composite(*parts) for parts in zip(fronts, behind, self.cut, strict=True)]
+
+        def piece(photo: Any, tile: Any, bits: Any, *nodes: Any) -> Any:
+            made = []
+            for data, (start, end, *look) in ((photo, nodes[:5]), (tile, nodes[5:])):
+                view = crop(decode(self.context, data), Window(start, end), SIZE)
+                made.append(_styled(view, *look, "colour blur", self.device))
+            return background.composite(*made, self.view_mask(bits, Window(*nodes[:2])))
+
+        numbers = [*own.windows(), *own.columns(), *others.windows(), *others.columns()]
+        self.record("view", piece, [self.photo_bytes, self.tile_bytes, self.packed, *numbers], expected)
+
+
+def _encoded(data: list[bytes]) -> list[np.ndarray]:
+    return [np.frombuffer(one, np.uint8) for one in data]
+
+
+def _floats(images: list[Image.Image]) -> list[np.ndarray]:
+    return [np.asarray(image).astype(np.float32) for image in images]
+
+
 def compare_pixels(samples: list[Sample], device: str = "cpu", seed: int = 0) -> dict[str, dict[str, float]]:
     """Mean and 99.9th percentile of the absolute difference, in grey levels of 255, by step.
 
     samples: photos with masks and tiles; behind each the next one's tile is put. device: "cpu" or "gpu".
     """
-    rng, count, result = np.random.default_rng(seed), len(samples), {}
-    context = Context(device, 0, 0, count, hw_decoder_load=0.0)
-    photos = [yardstick.decode(sample.photo) for sample in samples]
-    donors = samples[1:] + samples[:1]
-    tiles = [yardstick.decode(sample.tile) for sample in donors]
-    parameters, of_tile = Parameters.draw(photos, rng), Parameters.draw(tiles, rng)
-    level = 255 * rng.random(count)
-
-    def record(name: str, piece: Callable[..., Any], columns: Columns, expected: list[Any]) -> None:
-        found = _run_piece(piece, device, columns)
-        pairs = zip(found, map(np.asarray, expected), strict=True)
-        difference = np.concatenate([np.abs(a - b.astype(np.float32)).ravel() for a, b in pairs])
-        high = float(np.quantile(difference, 0.999))
-        result[name] = {"mean": round(float(difference.mean()), 3), "p99.9": round(high, 2)}
-
-    def encoded(data: list[bytes]) -> list[np.ndarray]:
-        return [np.frombuffer(one, np.uint8) for one in data]
-
-    def floats(images: list[Image.Image]) -> list[np.ndarray]:
-        return [np.asarray(image).astype(np.float32) for image in images]
-
-    def cropped(image: Any, start: Any, end: Any) -> Any:
-        return crop(image, Window(start, end), SIZE)
-
-    record("decode", lambda data: decode(context, data), [encoded([s.photo for s in samples])], photos)
-    crops = [yardstick.crop_view(photo, **parameters.cut(n)) for n, photo in enumerate(photos)]
-    record("crop", cropped, [[np.asarray(photo) for photo in photos], *parameters.windows()], crops)
-
-    for name, kept, steps, more in (
-        ("brightness", ["brightness"], "colour", {}),
-        ("contrast", ["contrast"], "colour", {}),
-        ("saturation", ["saturation"], "colour", {}),
-        ("hue", ["hue"], "colour", {}),
-        ("jitter", ["brightness", "contrast", "saturation", "hue"], "colour", {}),
-        ("grayscale", [], "colour", {"grayscale": True}),
-        ("blur", ["sigma"], "blur", {}),
-        ("solarize", [], "solarize", {"solarize": True}),
-    ):
-        part = parameters.only(*kept)
-        expected = [yardstick.apply_look(view, part.look(n, **more)) for n, view in enumerate(crops)]
-        columns = [floats(crops), *part.columns(grayscale="grayscale" in more)]
-        record(name, lambda *nodes, steps=steps: _styled(*nodes, steps, device), columns, expected)
-
-    packed = encoded([pack_mask(sample.mask) for sample in samples])
-    side = len(samples[0].mask)
-    cut = [yardstick.crop_mask(sample.mask, **parameters.cut(n)) for n, sample in enumerate(samples)]
-
-    def masked(bits: Any, start: Any, end: Any) -> Any:
-        bits = bits.gpu() if device == "gpu" else bits
-        return masks.view_mask(bits, side, Window(start, end), SIZE, device) * types.Constant(255.0)
-
-    record("mask", masked, [packed, *parameters.windows()], [255.0 * mask[..., None] for mask in cut])
-    greys = [Image.new("RGB", (SIZE, SIZE), (round(grey),) * 3) for grey in level]
-    expected = [yardstick.composite(*parts) for parts in zip(crops, greys, cut, strict=True)]
-    columns = [floats(crops), [np.float32(grey).reshape(1, 1, 1) for grey in level]]
-    columns.append([mask[..., None].astype(np.uint8) for mask in cut])
-    record("composite", background.composite, columns, expected)
-
-    looks = [yardstick.apply_look(view, parameters.look(n)) for n, view in enumerate(crops)]
-    behind = [
-        yardstick.apply_look(yardstick.crop_view(tile, **of_tile.cut(n)), of_tile.look(n))
-        for n, tile in enumerate(tiles)
-    ]
-    expected = [yardstick.composite(*parts) for parts in zip(looks, behind, cut, strict=True)]
-
-    def whole(photo: Any, tile: Any, bits: Any, *nodes: Any) -> Any:
-        own, other = nodes[:5], nodes[5:]
-        bits = bits.gpu() if device == "gpu" else bits
-        mask = masks.view_mask(bits, side, Window(*own[:2]), SIZE, device)
-        front, back = (
-            _styled(crop(decode(context, data), Window(*its[:2]), SIZE), *its[2:], "colour blur", device)
-            for data, its in ((photo, own), (tile, other))
-        )
-        return background.composite(front, back, mask)
-
-    numbers = [*parameters.windows(), *parameters.columns(), *of_tile.windows(), *of_tile.columns()]
-    sources = [encoded([s.photo for s in samples]), encoded([s.tile for s in donors]), packed]
-    record("view", whole, [*sources, *numbers], expected)
-    return result
+    both = _Comparison(samples, device, seed)
+    both.cropping()
+    both.looks()
+    both.backgrounds(255 * np.random.default_rng(seed + 1).random(len(samples)))
+    both.whole_view()
+    return both.result
 
 
 def statistics(loader: Any, config: LoaderConfig, photos: int) -> dict[str, dict[str, Any]]:
@@ -311,15 +343,16 @@ def main() -> None:
     if args.photos < 2:
         raise UserError(f"--photos={args.photos}: two at least, each lends the other its tile")
     manifest = open_shards(args.shards, option="--shards")
-    samples = [s for shard in manifest.shards for s in read_samples(args.shards, shard) if s.tile][
-        : args.photos
-    ]
-    values = override({"shards": str(args.shards), "batch_size": 50, "crop.fg_min": 0.1}, args.overrides)
-    fg_min = values.pop("crop.fg_min")
+    every = (sample for shard in manifest.shards for sample in read_samples(args.shards, shard))
+    samples = list(islice((sample for sample in every if sample.tile), args.photos))
+    values = {"shards": str(args.shards), "batch_size": 50, "crop": {"fg_min": 0.1}}
+    values = override(values, args.overrides)
+    if set(values) & {"pipeline", "background"}:
+        raise UserError("pipeline=, background=: every method is compared, with its fullest background")
     device = "cpu" if choose_device(values.get("device", "auto"), None) is None else "gpu"
     distributions = {}
     for method, kind in tqdm(FULLEST.items(), desc="parity", unit="method"):
-        words = [f"pipeline={method}", f"background.kind={kind}", f"crop.fg_min={fg_min}"]
+        words = [f"pipeline={method}", f"background.kind={kind}"]
         config = validate(LoaderConfig, override(values, words), "the options")
         rows = compare_distributions(config, args.distribution)
         distributions |= {f"{method}/{name}": row for name, row in rows.items()}

@@ -40,8 +40,9 @@ class BackgroundOptions(Options):
     """What a donor's tile goes through. full: a crop, a flip and a photometric draw of its own, like a view;
     crop: crop and flip only; none: the whole tile, stretched."""
     views_per_donor: int = Field(default=8, ge=1)
-    """Views of a batch, of different photos, that share one donor's treated tile (never two views of one
-    photo while there is another donor). More is cheaper; 1 treats a tile for every view."""
+    """Views of a batch, of different photos, that share one donor's treated tile on average (never two views
+    of one photo while there is another donor). More is cheaper; with 1 there are as many donors to choose
+    from as views that want one."""
 
     p_neg: float = Field(default=0.2, ge=0, le=1)
     """swaps: probability that a negative has its query's background (else it is a random image)."""
@@ -50,8 +51,8 @@ class BackgroundOptions(Options):
     matches: Literal["query", "key"] = "query"
     """swaps: the view whose background a negative takes."""
     coupled: bool = False
-    """swaps: a negative is matched exactly where the key's background was replaced (p_neg is not used);
-    otherwise it has a coin of its own."""
+    """swaps: a negative is matched where the key's background was replaced (p_neg is not used); otherwise it
+    has a coin of its own. Either way only if foreground is in the window of the view it `matches`."""
 
     distortion: DistortionOptions = DistortionOptions()
 

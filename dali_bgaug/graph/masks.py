@@ -20,7 +20,7 @@ class DistortionOptions(Options):
 
     rotate: float = Field(default=0.0, ge=0, le=180)
     """Degrees: an angle drawn from [-x, x]."""
-    shear: float = Field(default=0.0, ge=0, lt=90)
+    shear: float = Field(default=0.0, ge=0, lt=45)
     """Degrees: two angles, along x and along y, drawn from [-x, x]."""
     translate: float = Field(default=0.0, ge=0)
     """A shift drawn from [-x, x] times the width and the height of the foreground's box."""

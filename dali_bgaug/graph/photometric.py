@@ -4,7 +4,7 @@ Jitter and grayscale are linear in RGB once the view's mean grey is known, so th
 offset per photo, applied by one operator:
 
     brightness b, contrast c about the mean grey m, saturation s (blend with grey), hue h, in this order
-    x -> b c H(h) (G + s (I - G)) x + b (1 - c) m      grayscale: s = 0
+    x -> b c H(h) (G + s (I - G)) x + b (1 - c) m      grayscale: G of that
 
 G projects on grey with Rec. 601 weights (as PIL and torchvision do). H(h) is the linear map nearest to HSV's
 shift by h turns (`hue_matrices`).
@@ -108,14 +108,19 @@ def hue_matrices(hue: np.ndarray) -> np.ndarray:
 
 
 def colour_matrix(
-    brightness: np.ndarray, contrast: np.ndarray, saturation: np.ndarray, hue: np.ndarray
+    brightness: np.ndarray,
+    contrast: np.ndarray,
+    saturation: np.ndarray,
+    hue: np.ndarray,
+    grayscale: np.ndarray | bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The colour change as x -> matrix @ x + offset @ mean(x): two of float32 [N, 3, 3].
 
-    Factors are [N], hue in turns.
+    Factors are [N], hue in turns, grayscale bool [N]: it comes after the jitter.
     """
     blend = _TO_GREY + saturation[:, None, None] * (np.eye(3) - _TO_GREY)
     matrix = (brightness * contrast)[:, None, None] * (hue_matrices(hue) @ blend)
+    matrix = np.where(np.reshape(grayscale, (-1, 1, 1)), _TO_GREY @ matrix, matrix)
     offset = (brightness * (1 - contrast))[:, None, None] * _TO_GREY
     return matrix.astype(np.float32), offset.astype(np.float32)
 
@@ -130,7 +135,7 @@ def draw_look(options: PhotometricOptions, count: int, rng: np.random.Generator)
         for spread in (options.brightness, options.contrast, options.saturation)
     )
     hue = np.where(jitter, rng.uniform(-options.hue, options.hue, count), 0.0)
-    matrix, offset = colour_matrix(brightness, contrast, np.where(grey, 0.0, saturation), hue)
+    matrix, offset = colour_matrix(brightness, contrast, saturation, hue, grey)
     sigma = rng.uniform(*options.blur_sigma, count).astype(np.float32)
     return Look(jitter | grey, matrix, offset, blur, sigma, solarize)
 

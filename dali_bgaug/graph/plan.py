@@ -43,6 +43,14 @@ def expand(kinds: dict[str, ViewOptions]) -> dict[str, ViewOptions]:
     }
 
 
+def views_with_mask(views: dict[str, ViewOptions], background: BackgroundOptions) -> set[str]:
+    """The views whose mask may be needed: for their own background, or for negatives that take it."""
+    if background.kind == "none":
+        return set()
+    own = {name for name, options in views.items() if options.background}
+    return own | ({background.matches} if background.kind == "swaps" else set())
+
+
 @dataclass(frozen=True)
 class Plan:
     """A batch's numbers as nodes on the CPU, in lists by the number of a view, a negative or a look."""
@@ -114,13 +122,14 @@ def make_plan(source: Source, views: dict[str, ViewOptions], background: Backgro
 def _looks(
     views: dict[str, ViewOptions], background: BackgroundOptions
 ) -> tuple[list[ViewOptions], list[int]]:
-    """The different looks among views that get a background, and which of them each view has."""
+    """The different looks that donors' tiles get, and which of them each view takes (0 if it takes none)."""
     looks: list[ViewOptions] = []
     look = []
     for options in views.values():
-        plain = options.model_copy(
-            update={"crop": options.crop.model_copy(update={"fg_min": 0.0}), "count": 1}
-        )
+        crop = options.crop.model_copy(update={"fg_min": 0.0})
+        plain = ViewOptions(crop=crop)
+        if background.donor == "full":
+            plain = ViewOptions(crop=crop, photometric=options.photometric)
         if options.background and plain not in looks:
             looks.append(plain)
         look.append(looks.index(plain) if options.background else 0)
@@ -138,6 +147,7 @@ def _decider(
     context, names = source.context, list(views)
     crops = [options.crop for options in views.values()]
     may_replace = np.array([options.background for options in views.values()])
+    needs_mask = [name in views_with_mask(views, background) for name in names]
     masked = "mask" in source.sample
 
     def decide(iteration: int, shapes: list[np.ndarray], *rest: list[np.ndarray]) -> tuple[np.ndarray, ...]:
@@ -186,11 +196,10 @@ def _decider(
         if not options.any:
             return np.zeros((len(windows), len(crops), 1), np.float32)
         rng, boxes = context.generator("distortions", iteration), foreground_box(packed, source.mask_size)
-        drawn = [
-            draw_distortions(options, windows[:, view], boxes, crop.size, rng)
-            for view, crop in enumerate(crops)
-        ]
-        return np.stack(drawn, axis=1)
+        drawn = np.zeros((len(windows), len(crops), 2, 3), np.float32)
+        for view in np.flatnonzero(needs_mask):
+            drawn[:, view] = draw_distortions(options, windows[:, view], boxes, crops[view].size, rng)
+        return drawn
 
     return decide
 

@@ -20,7 +20,7 @@ from dali_bgaug.graph.background import BackgroundOptions, composite, grey_level
 from dali_bgaug.graph.context import constant
 from dali_bgaug.graph.crop import NormaliseOptions, Window, crop, decode, normalise
 from dali_bgaug.graph.photometric import photometric
-from dali_bgaug.graph.plan import ViewOptions, expand, make_plan
+from dali_bgaug.graph.plan import ViewOptions, expand, make_plan, views_with_mask
 from dali_bgaug.graph.read import Source
 
 
@@ -54,7 +54,7 @@ def make_views(source: Source, kinds: dict[str, ViewOptions], background: Backgr
     Args:
         source: what the graph starts from.
         kinds: the views.
-        background: which backgrounds they get; the views that get one have one size.
+        background: which backgrounds they get.
     """
     context, sample = source.context, source.sample
     views = expand(kinds)
@@ -85,10 +85,11 @@ def make_views(source: Source, kinds: dict[str, ViewOptions], background: Backgr
         view = crop(image, window, size)
         if background.stage == "after":
             view = photometric(context, name, view, options.photometric)
+        if name in views_with_mask(views, background):
+            with_mask, change = plan.with_mask[number], plan.distortion[number]
+            mask = made.mask[name] = _view_mask(with_mask, packed, source, window, size, change, background)
         if background.kind != "none" and options.background:
-            replace, with_mask = plan.replace[number], plan.with_mask[number]
-            mask = _view_mask(with_mask, packed, source, window, size, plan.distortion[number], background)
-            made.mask[name] = mask
+            replace = plan.replace[number]
             if background.kind == "rm":
                 level = grey_level(context, f"{name}/background", background.grey)
                 view = _put_behind(replace, view, level, mask)

@@ -30,10 +30,9 @@ def check(config: LoaderConfig) -> None:
             f"background.kind=swaps: query ({query.crop.size} pixels) and key ({key.crop.size}) must have "
             "one size, a negative is made of both"
         )
-    if not config.views[config.background.matches].background:
+    if config.background.coupled and not key.background:
         raise ValueError(
-            f"background.matches={config.background.matches}: views.{config.background.matches}.background "
-            "is false; negatives take the background of a view that may get one"
+            "background.coupled=true: negatives follow the key's background, views.key.background is false"
         )
 
 

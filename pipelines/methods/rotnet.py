@@ -3,7 +3,7 @@
 Gidaris, Singh, Komodakis 2018.
 """
 
-from nvidia.dali import fn
+from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
 from dali_bgaug.graph.read import Source
@@ -20,7 +20,7 @@ DEFAULTS = {
 
 def graph(source: Source, config: LoaderConfig) -> dict[str, DataNode]:
     """image: normalised [4, size, size, 3], turned counter-clockwise by 0, 90, 180 and 270 degrees."""
-    outputs = make_views(source, config.views, config.background).finish(config.normalise, config.half)
+    outputs = make_views(source, config.views, config.background).finish(config.normalise, half=False)
     upright = outputs["image"]
     turned = fn.transpose(upright, perm=[1, 0, 2], transpose_layout=False)
     rotations = [
@@ -29,5 +29,6 @@ def graph(source: Source, config: LoaderConfig) -> dict[str, DataNode]:
         fn.flip(upright, horizontal=1, vertical=1),
         fn.flip(turned, horizontal=1, vertical=0),
     ]
-    outputs["image"] = fn.stack(*rotations)
+    image = fn.stack(*rotations)
+    outputs["image"] = fn.cast(image, dtype=types.FLOAT16) if config.half else image  # DALI flips no float16
     return outputs

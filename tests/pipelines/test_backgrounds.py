@@ -88,6 +88,16 @@ def test_a_background_before_shares_the_views_look(flat: Path, stage: str) -> No
     assert darkened > 30
 
 
+def test_negatives_match_a_query_that_keeps_its_background(flat: Path) -> None:
+    """A background for the key alone, and negatives with the query's."""
+    options = {"kind": "swaps", "p_pos": 1.0, "p_neg": 1.0}
+    for batch in _batches(flat, background=options, views={"query": {"background": False}}):
+        assert not batch["replaced"][:, 0].any()
+        assert batch["replaced"][:, 1].mean() > 0.8
+        for query, negative, matched in zip(batch["query"], batch["negative"], batch["matched"], strict=True):
+            assert (_parts(query)[0] == _parts(negative)[0]) == matched
+
+
 def test_coupled_negatives_follow_the_key(flat: Path) -> None:
     options = {"kind": "swaps", "p_pos": 0.5, "coupled": True}
     for batch in _batches(flat, background=options):

@@ -1,6 +1,7 @@
 """The loader: epochs, ranks, exact resume, errors."""
 
 import hashlib
+import itertools
 import multiprocessing
 import shutil
 import subprocess
@@ -198,7 +199,8 @@ def test_every_method_resumes_in_a_new_process(textured: Path, tmp_path: Path, m
 
 def test_another_number_of_ranks_takes_over_between_epochs(textured: Path) -> None:
     """Two ranks end an epoch; three begin the next: with every photo at most once, and not as before."""
-    config = _config(textured, batch_size=12, background={"kind": "none"})
+    background = {"kind": "rm", "p_pos": 1.0, "warmup_epochs": 4}
+    config = _config(textured, batch_size=12, background=background)
     with build_loader(config, 0, 2) as loader:
         batches = iter(loader)
         next(batches)
@@ -226,6 +228,23 @@ def test_another_number_of_ranks_takes_over_between_epochs(textured: Path) -> No
     assert len(set(together)) == len(together) == 48
 
 
+def test_a_state_belongs_to_its_rank(textured: Path) -> None:
+    config = _config(textured, batch_size=8)
+    with build_loader(config, 0, 2) as loader:
+        state = loader.state_dict()
+    with (
+        build_loader(config, 1, 2) as loader,
+        pytest.raises(UserError, match="of rank 0 of 2, this is rank 1 of 2; every rank needs its own state"),
+    ):
+        loader.load_state_dict(state)
+
+
+def test_taking_just_an_epochs_batches_goes_on_with_the_next(textured: Path) -> None:
+    with build_loader(_config(textured)) as loader:
+        counts = [len(list(itertools.islice(loader, len(loader)))) for _ in range(3)]
+    assert counts == [6, 6, 6]
+
+
 def test_the_last_batch_of_an_epoch_counts_as_its_end(textured: Path) -> None:
     """A state taken right after an epoch's last batch, as a training loop does it."""
     config = _config(textured, batch_size=8)
@@ -243,7 +262,10 @@ def test_the_last_batch_of_an_epoch_counts_as_its_end(textured: Path) -> None:
 def test_a_state_of_other_data_or_config_is_refused(textured: Path, flat: Path) -> None:
     with build_loader(_config(textured)) as loader:
         state = loader.state_dict()
-    with build_loader(_config(textured, seed=1)) as loader, pytest.raises(UserError, match="its config was"):
+    with (
+        build_loader(_config(textured, seed=1)) as loader,
+        pytest.raises(UserError, match="its seed was 0, now it is 1"),
+    ):
         loader.load_state_dict(state)
     with build_loader(_config(flat)) as loader, pytest.raises(UserError, match="its data was"):
         loader.load_state_dict(state)
@@ -316,6 +338,8 @@ def test_a_damaged_photo_is_named(textured: Path, tmp_path: Path, mmap: bool) ->
                 pass
         with pytest.raises(RuntimeError, match="closed"):
             next(iter(loader))
+        with pytest.raises(RuntimeError, match="closed"):
+            loader.state_dict()
 
 
 def test_a_shard_lost_in_mid_run_is_named(textured: Path, tmp_path: Path) -> None:

@@ -42,6 +42,9 @@ def test_views_are_looked_up_in_the_order_of_the_docstring(tmp_path: Path) -> No
     assert (swav["global"].count, swav["local"].count) == (2, 4)
     assert (swav["global"].crop.scale, swav["local"].crop.scale) == ((0.14, 1.0), (0.05, 0.14))
     assert (swav["global"].crop.fg_min, swav["local"].crop.fg_min) == (0.15, 0.0)
+    one_size = views(pipeline="swav", crop={"size": 64}, photometric={"blur_p": 0.0})
+    assert {view.crop.size for view in one_size.values()} == {64}
+    assert views(pipeline="byol", photometric={"blur_p": 0.0})["view_1"].photometric.blur_p == 0.0
     moco = views(crop={"size": 64}, views={"key": {"crop": {"size": 96}, "background": False}})
     assert (moco["query"].crop.size, moco["key"].crop.size) == (64, 96)
     assert (moco["query"].background, moco["key"].background) == (True, False)
@@ -60,7 +63,7 @@ def test_a_resolved_config_is_its_own_resolution(tmp_path: Path) -> None:
     [
         ({"pipeline": "moco_v3"}, "pipeline='moco_v3': no such method; there are byol, evaluation, moco_v2"),
         ({"crop": {"sise": 3}}, "views.query.crop.sise: unknown key"),
-        ({"views": {"qery": {}}}, "qery: no view of moco_v2; its views are query, key"),
+        ({"views": {"qery": {}}}, "views.qery: no view of moco_v2; its views are query, key"),
         ({"pipeline": "byol", "background": {"kind": "swaps"}}, "only moco_v2 has extra negatives"),
         ({"background": {"kind": "rm", "grey": [0.5, 0.2]}}, r"grey=\[0.5, 0.2\] must be two increasing"),
         ({"background": {"kind": "random", "stage": "before"}}, "donor=full: with stage=before"),
@@ -70,9 +73,16 @@ def test_a_resolved_config_is_its_own_resolution(tmp_path: Path) -> None:
             r"query \(224 pixels\) and key \(96\) must have one size",
         ),
         (
-            {"background": {"kind": "swaps"}, "views": {"query": {"background": False}}},
-            "views.query.background is false",
+            {"background": {"kind": "swaps", "coupled": True}, "views": {"key": {"background": False}}},
+            "negatives follow the key's background, views.key.background is false",
         ),
+        ({"views": {"query": {"count": 2}}}, "views.query.count=2: moco_v2 has one of these"),
+        ({"pipeline": "swav", "views": {"global": {"count": 0}, "local": {"count": 0}}}, "one view at least"),
+        (
+            {"crop": {"size": 64}, "views": {"query": {"crop": {"size": 32}}, "key": {"crop": {"size": 32}}}},
+            "crop.size=64: reaches no view, each says its own crop.size under views",
+        ),
+        ({"pipeline": "evaluation", "crop": {"fg_min": 0.1}}, "evaluation takes the central crop"),
         ({"pipeline": "evaluation", "background": {"kind": "rm"}}, "evaluation shows photos as they are"),
         ({"pipeline": "evaluation", "resize": 128}, "crop.size=224: larger than resize=128"),
         (
@@ -104,6 +114,18 @@ def _small(shards: Path, method: str, **values: Any) -> LoaderConfig:
 def _first(config: LoaderConfig, **options: Any) -> dict[str, torch.Tensor]:
     with build_loader(config, **options) as loader:
         return next(iter(loader))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_half_precision_and_sources_of_every_method(textured: Path, method: str) -> None:
+    small = {"crop": {"size": 16}}
+    config = LoaderConfig(pipeline=method, shards=textured, batch_size=4, device="cpu", half=True, **small)
+    batch = _first(config, with_sources=True)
+    for name, tensor in batch.items():
+        if tensor.dim() >= 4 and name not in ("photo", "mask", "tile"):
+            assert tensor.dtype == torch.float16, name
+    assert batch["photo"].shape == batch["mask"].shape == batch["tile"].shape == (4, 160, 160, 3)
+    assert batch["window"].shape[0] == 4
 
 
 def test_swavs_views(textured: Path) -> None:

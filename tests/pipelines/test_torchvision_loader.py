@@ -262,7 +262,7 @@ SWAV = {"global": {"crop": {"size": 32}}, "local": {"count": 3, "crop": {"size":
         ("byol", {"background": {"kind": "random"}}, {"view_1": (8, 3, 24, 24), "view_2": (8, 3, 24, 24)}),
         (
             "swav",
-            {"background": {"kind": "random"}, "views": SWAV},
+            {"background": {"kind": "random"}, "views": SWAV, "crop": {"fg_min": 0.1}},
             {f"global_{n}": (8, 3, 32, 32) for n in range(2)}
             | {f"local_{n}": (8, 3, 16, 16) for n in range(3)},
         ),
