@@ -204,6 +204,8 @@ class Loader:
                 )
             self._start(state["origin"], state["pipeline"].cpu().numpy().tobytes())
             self.epoch, self.batch = state["epoch"], state["batch"]
+            if self.batch == len(self):  # taken right after an epoch's last batch
+                self._end_epoch()
         elif state["batch"] in (0, state["batches"]):
             epoch = state["epoch"] + (state["batch"] > 0)
             self._start(epoch, None)

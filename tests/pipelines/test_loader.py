@@ -254,6 +254,9 @@ def test_the_last_batch_of_an_epoch_counts_as_its_end(textured: Path) -> None:
             next(batches)
         state = loader.state_dict()
     assert state["batch"] == state["batches"]
+    with build_loader(config, 0, 2) as loader:
+        loader.load_state_dict(state)
+        assert (loader.epoch, loader.batch) == (1, 0)
     with build_loader(config) as loader:
         loader.load_state_dict(state)
         assert (loader.epoch, loader.batch) == (1, 0)

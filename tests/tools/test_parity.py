@@ -18,7 +18,7 @@ BOUNDS = {
     "hue": (11, 75),  # a circle instead of HSV's hexagon; these photos are gaudier than real ones
     "jitter": (2.5, 45),  # PIL clips after each step
     "jitter and hue": (11, 120),
-    "jitter and grayscale": (4.5, 80),  # and before grayscale: much on these photos, .5 on real ones
+    "jitter and grayscale": (4.5, 80),  # and before grayscale: 2.1 on real photos
     "blur": (0.8, 12),  # PIL's Gaussian is made of boxes, and borders are extended differently
     "blur, against a window of 23": (0.01, 0.1),
     "solarize": (0.01, 0.5),
