@@ -39,7 +39,7 @@ class BackgroundOptions(Options):
     donor: Literal["full", "crop", "none"] = "full"
     """What a donor's tile goes through. full: a crop, a flip and a photometric draw of its own, like a view;
     crop: crop and flip only; none: the whole tile, stretched."""
-    views_per_donor: int = Field(default=8, ge=1)
+    views_per_donor: int = Field(default=4, ge=1)
     """Views of a batch, of different photos, that share one donor's treated tile on average (never two views
     of one photo while there is another donor). More is cheaper; with 1 there are as many donors to choose
     from as views that want one."""
