@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.graph.masks import DistortionOptions
-from dali_bgaug.graph.plan import ViewOptions
+from dali_bgaug.graph.plan import ViewOptions, expand
 from dali_bgaug.shards import EXTENSIONS, open_shards, unpack_mask
 from dali_bgaug.windows import CropOptions
 from pipelines.config import LoaderConfig
@@ -234,11 +234,7 @@ class Batches(Dataset[dict[str, np.ndarray]]):
         self.evaluation = config.pipeline == "evaluation"
         self.part = range(*(len(self.samples) * number // world_size for number in (rank, rank + 1)))
         self._config, self._rank = config, rank
-        self._views = {
-            kind if options.count == 1 else f"{kind}_{number}": options
-            for kind, options in config.views.items()
-            for number in range(options.count)
-        }
+        self._views = expand(config.views)
 
     def __len__(self) -> int:
         """Batches an epoch, the same on every rank."""

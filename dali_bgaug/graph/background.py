@@ -111,3 +111,12 @@ def composite(foreground: DataNode, background: DataNode, mask: DataNode) -> Dat
     In this form (one product less) within 2e-5 of a grey level of both where the mask says so.
     """
     return background + (foreground - background) * mask
+
+
+def put_behind(wanted: DataNode, foreground: DataNode, background: DataNode, mask: DataNode) -> DataNode:
+    """`composite` where it is wanted (bool, on the CPU), else the foreground's image as it is."""
+    if wanted:
+        result = composite(foreground, background, mask)
+    else:
+        result = foreground
+    return result

@@ -16,7 +16,13 @@ from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import do_not_convert
 
 from dali_bgaug.graph import inspect, masks
-from dali_bgaug.graph.background import BackgroundOptions, composite, grey_level, treat_tiles
+from dali_bgaug.graph.background import (
+    BackgroundOptions,
+    composite,
+    grey_level,
+    put_behind,
+    treat_tiles,
+)
 from dali_bgaug.graph.context import constant
 from dali_bgaug.graph.crop import NormaliseOptions, Window, crop, decode, normalise
 from dali_bgaug.graph.photometric import photometric
@@ -92,13 +98,13 @@ def make_views(source: Source, kinds: dict[str, ViewOptions], background: Backgr
             replace = plan.replace[number]
             if background.kind == "rm":
                 level = grey_level(context, f"{name}/background", background.grey)
-                view = _put_behind(replace, view, level, mask)
+                view = put_behind(replace, view, level, mask)
             elif background.stage == "before":
                 tile = fn.permute_batch(sample["tile.jpg"], indices=plan.donor[number])
                 view = _put_tile_behind(replace, view, tile, mask, source, window, size)
             else:
                 behind = fn.permute_batch(pools[plan.look[number]], indices=plan.donor[number])
-                view = _put_behind(replace, view, behind, mask)
+                view = put_behind(replace, view, behind, mask)
         if background.stage == "before":
             view = photometric(context, name, view, options.photometric)
         made.view[name] = view
@@ -123,14 +129,6 @@ def _view_mask(
         result = mask
     else:
         result = constant(np.zeros((1, 1, 1)), np.uint8, device, layout="HWC")
-    return result
-
-
-def _put_behind(replace: DataNode, view: DataNode, behind: DataNode, mask: DataNode) -> DataNode:
-    if replace:
-        result = composite(view, behind, mask)
-    else:
-        result = view
     return result
 
 

@@ -12,7 +12,7 @@ from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import do_not_convert
 
-from dali_bgaug.graph.background import composite
+from dali_bgaug.graph.background import put_behind
 from dali_bgaug.graph.read import Source
 from dali_bgaug.graph.views import make_views
 from pipelines.config import LoaderConfig
@@ -47,7 +47,7 @@ def graph(source: Source, config: LoaderConfig) -> dict[str, DataNode]:
     for number in range(options.negatives):
         name = "negative" if options.negatives == 1 else f"negative_{number}"
         random_image = fn.permute_batch(outputs["key"], indices=others[number])
-        outputs[name] = _negative(
+        outputs[name] = put_behind(
             views.matched[number], random_image, outputs[options.matches], views.mask[options.matches]
         )
         made.append(name)
@@ -69,11 +69,3 @@ def _draw_others(size: int, negatives: int, rng: np.random.Generator, _: int) ->
     steps = 1 + (rng.permutation(size - 1)[np.arange(negatives) % (size - 1)] if size > 1 else np.zeros(1))
     order = np.argsort(place)
     return [order[(place + int(step)) % size].astype(np.int32) for step in steps]
-
-
-def _negative(matched: DataNode, random_image: DataNode, view: DataNode, mask: DataNode) -> DataNode:
-    if matched:
-        result = composite(random_image, view, mask)
-    else:
-        result = random_image
-    return result
