@@ -30,15 +30,30 @@ Model = TypeVar("Model", bound=Options)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping; its key `extends` names a file beside it whose values it overrides."""
-    return _read(path, ())
+    """Read a YAML mapping; its key `extends` names a file beside it, or a list of them, that it overrides.
+
+    All files that are reached are laid over one another in one order, each once, however many paths lead to
+    it: what a file extends comes before it, and of a list the first comes first.
+
+        extends: [full.yaml, swaps.yaml]     full and swaps both extend base:  base, full, swaps, this file
+    """
+    layers: dict[Path, dict[str, Any]] = {}
+    _collect(path, layers, ())
+    values: dict[str, Any] = {}
+    for layer in layers.values():
+        values = merge(values, layer)
+    return values
 
 
-def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def _collect(path: Path, layers: dict[Path, dict[str, Any]], above: tuple[Path, ...]) -> None:
+    """Add the values of `path` to `layers`, after those of the files it extends."""
     if not path.is_file():
         raise UserError(f"{path}: no such config file; the recipes are in configs/")
-    if path.resolve() in seen:
+    place = path.resolve()
+    if place in above:
         raise UserError(f"{path}: 'extends' goes round in a circle")
+    if place in layers:
+        return
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -47,12 +62,13 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         values = {}
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected a mapping of keys to values, found {type(values).__name__}")
-    parent = values.pop("extends", None)
-    if parent is None:
-        return values
-    if not isinstance(parent, str):
-        raise UserError(f"{path}: extends={parent!r} must be the name of a YAML file beside it")
-    return merge(_read(path.parent / parent, (*seen, path.resolve())), values)
+    extends = values.pop("extends", [])
+    parents = [extends] if isinstance(extends, str) else extends
+    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
+        raise UserError(f"{path}: extends={extends!r} must be the name of a YAML file beside it, or a list")
+    for parent in parents:
+        _collect(path.parent / parent, layers, (*above, place))
+    layers[place] = values
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dali_bgaug.config import override, read_yaml, validate
 from dali_bgaug.errors import run_program
+from train.checkpoint import list_checkpoints
 from train.config import RunConfig
 from train.loop import train
 
@@ -16,7 +17,13 @@ def main() -> None:
         "--config", type=Path, required=True, help="a recipe, e.g. configs/moco_v2_medium.yaml"
     )
     parser.add_argument("--out", type=Path, help="folder of the run (default out/NAME-OF-THE-RECIPE)")
-    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    again.add_argument(
+        "--auto-resume",
+        action="store_true",
+        help="go on if there is a checkpoint, start if not (for job queues)",
+    )
     parser.add_argument("--print", action="store_true", help="print the resolved config and stop")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="e.g. data.batch_size=256 optim.lr=0.06"
@@ -26,7 +33,8 @@ def main() -> None:
     if args.print:
         print(config.model_dump_json(indent=1))
     else:
-        train(config, args.out or Path("out") / args.config.stem, args.resume)
+        out = args.out or Path("out") / args.config.stem
+        train(config, out, args.resume or (args.auto_resume and bool(list_checkpoints(out / "checkpoints"))))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,12 @@
-"""Checkpoints: written atomically, read without executing anything."""
+"""Checkpoints: written atomically, read without executing anything.
+
+checkpoints/step-00001000.pt    after so many steps
+checkpoints/latest.pt           a link to the newest
+"""
 
 import io
+import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,8 +16,10 @@ import torch
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic
 
-VERSION = 1
-KEYS = {"step", "config", "method", "optimiser", "ranks"}
+VERSION = 2
+KEYS = {"step", "epochs", "identity", "config", "data", "metrics", "backbone", "method", "optimiser", "ranks"}
+LATEST = "latest.pt"
+_MEND = "delete it to resume from the one before, or start a new run with another --out"
 _NAME = re.compile(r"step-(\d{8})\.pt$")
 
 
@@ -20,37 +28,71 @@ def path_of(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}.pt"
 
 
+def step_of(path: Path) -> int:
+    """The steps done when a checkpoint was written."""
+    return int(_NAME.search(path.name).group(1))
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
     """All checkpoints of a run, oldest first."""
     return sorted(path for path in folder.glob("step-*.pt") if _NAME.search(path.name))
 
 
-def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Write a checkpoint atomically, then delete all but the newest `keep`."""
+def save(folder: Path, step: int, state: dict[str, Any], keep: int, keep_multiples: int = 0) -> Path:
+    """Write a checkpoint atomically, point `latest.pt` at it, then delete old ones.
+
+    The newest `keep` stay, and those after a multiple of `keep_multiples` steps (0: none of these).
+    """
     path = path_of(folder, step)
     buffer = io.BytesIO()  # torch's own writer turns a full disk into a RuntimeError that does not say so
     torch.save({"version": VERSION, "step": step, **state}, buffer)
     with atomic(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
+    link = folder / f"{LATEST}.tmp"
+    link.unlink(missing_ok=True)
+    os.symlink(path.name, link)
+    link.replace(folder / LATEST)
     for old in list_checkpoints(folder)[:-keep]:
-        old.unlink()
+        if not keep_multiples or step_of(old) % keep_multiples:
+            old.unlink()
     return path
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint to the CPU: tensors, numbers and text only (`weights_only`).
+def read(path: Path) -> dict[str, Any]:
+    """Read a file of torch.save to the CPU: tensors, numbers and text only (`weights_only`).
 
     Raises:
-        UserError: not a checkpoint of this version, damaged, or holding anything else.
+        UserError: no such file, damaged, or holding anything else.
     """
-    mend = "delete it to resume from the one before, or start a new run with another --out"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
     except Exception as error:  # a damaged file makes the unpickler raise nearly anything
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise UserError(f"{path}: cannot be read as a checkpoint ({reason}); {mend}") from error
-    if not isinstance(state, dict) or state.get("version") != VERSION or not set(state) >= KEYS:
-        raise UserError(f"{path}: not a checkpoint of version {VERSION}; {mend}")
+        raise UserError(f"{path}: cannot be read as a checkpoint ({reason}); {_MEND}") from error
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: holds no checkpoint but a {type(state).__name__}; {_MEND}")
     return state
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of this version; UserError as `read`, and for anything else."""
+    state = read(path)
+    if state.get("version") != VERSION or not set(state) >= KEYS:
+        raise UserError(f"{path}: not a checkpoint of version {VERSION}; {_MEND}")
+    return state
+
+
+def difference(before: str, now: str) -> str:
+    """What two configs, as JSON, differ in: `optim.lr was 0.1, now it is 0.2; …`."""
+    old, new = (_flatten("", json.loads(text)) for text in (before, now))
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return "; ".join(f"{key} was {old.get(key)!r}, now it is {new.get(key)!r}" for key in changed)
+
+
+def _flatten(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {name: value}
+    items = [_flatten(f"{name}.{key}" if name else key, item) for key, item in value.items()]
+    return {key: item for part in items for key, item in part.items()}

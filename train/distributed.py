@@ -4,11 +4,13 @@ import datetime
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
-TIMEOUT = datetime.timedelta(minutes=10)
+START = datetime.timedelta(minutes=10)
+"""How long ranks wait for each other until the first step is done: shards are opened, networks compiled."""
 
 
 def rank() -> int:
@@ -27,11 +29,44 @@ def process_group(device: torch.device) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=START)
+    yield
+    dist.destroy_process_group()  # not after an error: it would wait for ranks that wait for this one
+
+
+_groups: list[dist.ProcessGroup] = []
+
+
+def new_group(ranks: list[int] | None = None, backend: str | None = None) -> dist.ProcessGroup:
+    """A further group of these ranks, or of all. Every rank must call this, also for groups of others."""
+    group = dist.new_group(ranks, timeout=START, backend=backend)
+    if ranks is None or rank() in ranks:
+        _groups.append(group)
+    return group
+
+
+def limit_waiting(seconds: float) -> None:
+    """From now on give up on ranks that do not answer for so long."""
+    if world_size() > 1:
+        set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+        for group in (None, *_groups):
+            set_timeout(datetime.timedelta(seconds=seconds), group)
+
+
+def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """The mean of every rank's values [N]."""
+    if world_size() > 1:
+        values = values.clone()
+        dist.all_reduce(values)
+    return values / world_size()
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Every rank's value, in order of ranks, on every rank."""
+    values: list[Any] = [value] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(values, value)
+    return values
 
 
 @torch.no_grad()

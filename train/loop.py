@@ -1,26 +1,27 @@
-"""The training loop: epochs, steps, checkpoints, logging. Knows nothing of what a method does inside."""
+"""The training loop: epochs, steps, checkpoints. Knows nothing of what a method does inside."""
 
-import time
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
-from dali_bgaug.loader import Loader
+from dali_bgaug.graph.plan import expand
+from dali_bgaug.shards import open_shards
 from pipelines import build_loader
 from pipelines.build import choose_device
-from pipelines.config import FREE
 from train import checkpoint, distributed
 from train.config import RunConfig
-from train.log import JsonLog
-from train.methods.moco import Moco
-from train.schedules import scaled_lr, warmup_cosine
+from train.export import export_backbone
+from train.method import Batch, Method, Metrics, Progress, Setting
+from train.monitor import Clock, Monitor
+from train.optim import build_optimiser
+from train.signals import StopRequest
 
 
 def choose_torch_device(config: RunConfig) -> torch.device:
@@ -35,90 +36,119 @@ def choose_torch_device(config: RunConfig) -> torch.device:
         )
     device = torch.device("cuda", number)
     torch.cuda.set_device(device)
+    torch.backends.cudnn.benchmark = True  # views have one size
     return device
 
 
 def train(config: RunConfig, out: Path, resume: bool = False) -> None:
     """Run a recipe from its first step, or from its last checkpoint, to its end.
 
-    Writes `config.json`, `log.jsonl` and `checkpoints/` under `out`. Call it in every process of a
-    `torchrun`.
+    Writes `config.json`, `log.jsonl`, `checkpoints/` and, at the end, `backbone.pt` with its card under
+    `out`. Call it in every process of a `torchrun`. On SIGTERM or SIGUSR1 it leaves a checkpoint and returns.
 
     Raises:
         UserError: `out` holds a run and `resume` is false, or it holds none and `resume` is true, or the run
-            there was made with another config.
+            there was made with another config; the loss is no longer a number.
     """
     device = choose_torch_device(config)
-    with distributed.process_group(device), _Run(config, out, resume, device) as run:
+    with distributed.process_group(device), Run(config, out, resume, device) as run:
         run.all_epochs()
 
 
-class _Run:
+class Run:
     """One run's objects, and the steps of it."""
 
     def __init__(self, config: RunConfig, out: Path, resume: bool, device: torch.device) -> None:
         self.config, self.out, self.device = config, out, device
+        self.main = distributed.rank() == 0
         self.folder = out / "checkpoints"
-        found = checkpoint.list_checkpoints(self.folder)
-        if found and not resume:
-            raise UserError(
-                f"--out={out}: holds a run already; continue it with --resume, or choose another --out"
-            )
-        if resume and not found:
-            raise UserError(f"--resume: {self.folder} has no checkpoint; start the run without --resume")
-        state = self._load(found[-1]) if found else None
-        self.loader = build_loader(config.data, distributed.rank(), distributed.world_size())
-        self.steps = len(self.loader) * config.epochs
+        state = self._load(resume)
         self.half = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
         self._check()
+        self.loader = build_loader(config.pass_data, distributed.rank(), distributed.world_size())
+        self.steps_per_epoch = len(self.loader) // config.accumulate
+        self.steps = self.steps_per_epoch * config.epochs
+        manifest = open_shards(config.data.shards, verify=False)  # the loader has verified it
+        self.data = {"photos": manifest.samples, "classes": len(manifest.classes)}
+        self.data["manifest_sha256"] = self.loader.state_dict()["identity"]["data"]
         self.method = self._build_method()
-        self.module: nn.Module = self.method
-        if distributed.world_size() > 1:
-            ids = [device.index] if device.type == "cuda" else None
-            # Batch-norm statistics stay each rank's own; the queue is equal everywhere by construction.
-            self.module = DistributedDataParallel(self.method, device_ids=ids, broadcast_buffers=False)
-        options = config.optim
-        trained = [parameter for parameter in self.method.parameters() if parameter.requires_grad]
-        self.optimiser = torch.optim.SGD(
-            trained, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay
-        )
+        self.module = self._distribute()
+        self.optimiser = build_optimiser(self.method, config.optim)
+        self.stop = StopRequest()
         self.step = 0
+        self.metrics: dict[str, float] = {}
+        self.finite = torch.ones((), dtype=torch.bool, device=device)
         if state is not None:
             self._restore(state)
-        self.main = distributed.rank() == 0
-        self.log = JsonLog(out / "log.jsonl", self.step) if self.main else None
+        self.first_step = self.step
+        self.monitor = None
         if self.main:
+            self.monitor = Monitor(out, self.step, self.steps, self.method.chance_loss)
             write_text(out / "config.json", config.model_dump_json(indent=1) + "\n")
 
-    def __enter__(self) -> "_Run":
+    def __enter__(self) -> "Run":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.loader.close()
-        if self.log:
-            self.log.close()
+        if self.monitor:
+            self.monitor.close()
 
     def _check(self) -> None:
-        count, group = self.loader.batch_size, self.config.method.bn_group
-        if count > group and count % group:
+        config, ranks = self.config, distributed.world_size()
+        if config.data.batch_size % (ranks * config.accumulate):
             raise UserError(
-                f"method.bn_group={group}: must divide a rank's batch, {count} "
-                "(data.batch_size over the ranks)"
+                f"data.batch_size={config.data.batch_size}: must be divisible by the number of ranks times "
+                f"accumulate, {ranks} x {config.accumulate}"
             )
-        if self.config.data.half and not self.half:
+        if config.data.half and not self.half:
             raise UserError("data.half=true: needs precision=bfloat16 (float16 views, float32 networks)")
 
-    def _build_method(self) -> Moco:
-        torch.manual_seed(self.config.seed)
-        method = Moco(self.config.method, self.config.backbone, self.config.seed)
-        return method.to(self.device, memory_format=torch.channels_last)
+    def _build_method(self) -> Method:
+        config = self.config
+        setting = Setting(
+            backbone=config.backbone,
+            photos=self.loader.batch_size,
+            views=tuple(expand(config.data.views)),
+            accumulate=config.accumulate,
+            classes=self.data["classes"],
+            seed=config.seed,
+            device=self.device.type,
+        )
+        torch.manual_seed(config.seed)
+        method = config.method.build(setting).to(self.device, memory_format=torch.channels_last)
+        if config.compile:
+            for network in method.networks():
+                network.compile()
+        return method.train()
 
-    def _load(self, path: Path) -> dict[str, Any]:
-        state = checkpoint.load(path)
-        if state["config"] != _identity(self.config):
+    def _distribute(self) -> nn.Module:
+        if distributed.world_size() == 1:
+            return self.method
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        # Batch-norm statistics stay each rank's own; queues are equal everywhere by construction.
+        return DistributedDataParallel(
+            self.method, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+
+    # ------------------------------------------------------------ checkpoints
+
+    def _load(self, resume: bool) -> dict[str, Any] | None:
+        found = checkpoint.list_checkpoints(self.folder)
+        if found and not resume:
             raise UserError(
-                f"{path}: was made with another config than the one given now "
-                f"(see {self.out / 'config.json'}); resume with the same, or choose another --out"
+                f"--out={self.out}: holds a run already; continue it with --resume, or choose another --out"
+            )
+        if resume and not found:
+            raise UserError(f"--resume: {self.folder} has no checkpoint; start the run without --resume")
+        if not found:
+            return None
+        state = checkpoint.load(found[-1])
+        if state["identity"] != self.config.identity():
+            raise UserError(
+                f"{found[-1]}: was made with another config: "
+                f"{checkpoint.difference(state['identity'], self.config.identity())}; resume with "
+                f"the same (it is in {self.out / 'config.json'}), or choose another --out"
             )
         return state
 
@@ -127,131 +157,150 @@ class _Run:
         self.optimiser.load_state_dict(state["optimiser"])
         ranks = state["ranks"]  # the loader says whether another number of ranks can take over
         same = len(ranks) == distributed.world_size()
-        self.loader.load_state_dict(ranks[distributed.rank() if same else 0])
+        own = ranks[distributed.rank() if same else 0]
+        self.loader.load_state_dict(own["loader"])
         self.step = state["step"]
+        self.metrics = state["metrics"]
+        if same:
+            torch.set_rng_state(own["rng"])
+            if self.device.type == "cuda" and own["cuda_rng"] is not None:
+                torch.cuda.set_rng_state(own["cuda_rng"])
+
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint holds; every rank must call this."""
+        cuda_rng = torch.cuda.get_rng_state() if self.device.type == "cuda" else None
+        own = {"loader": self.loader.state_dict(), "rng": torch.get_rng_state(), "cuda_rng": cuda_rng}
+        [prefix] = [name for name, module in self.method.named_modules() if module is self.method.backbone]
+        return {
+            "step": self.step,
+            "epochs": round(self.step / self.steps_per_epoch, 4),
+            "identity": self.config.identity(),
+            "config": self.config.model_dump_json(),
+            "data": self.data,
+            "metrics": self.metrics,
+            "backbone": prefix,
+            "method": self.method.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "ranks": distributed.gather_objects(own),
+        }
 
     def save(self) -> None:
-        """Write a checkpoint; every rank must call this."""
-        ranks: list[Any] = [None] * distributed.world_size()
-        if distributed.world_size() > 1:
-            dist.all_gather_object(ranks, self.loader.state_dict())
-        else:
-            ranks = [self.loader.state_dict()]
+        """Write a checkpoint; every rank must call this. After the last step, the backbone too."""
+        state = self._state()
         if self.main:
-            state = {
-                "config": _identity(self.config),
-                "method": self.method.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "ranks": ranks,
-            }
-            checkpoint.save(self.folder, self.step, state, self.config.keep_checkpoints)
+            permanent = self.config.keep_every_epochs * self.steps_per_epoch
+            checkpoint.save(self.folder, self.step, state, self.config.keep_checkpoints, permanent)
+            if self.step == self.steps:
+                export_backbone(state, self.out / "backbone.pt")
+
+    # ------------------------------------------------------------ steps
 
     def all_epochs(self) -> None:
-        """Train to the end."""
-        self.module.train()
-        bar = tqdm(
-            total=self.steps,
-            initial=self.step,
-            desc="train",
-            unit="step",
-            dynamic_ncols=True,
-            disable=not self.main,
-        )
-        with bar:
+        """Train to the end, or until a signal asks to stop."""
+        with self.stop.listening():
             while self.loader.epoch < self.config.epochs:
-                self._epoch(bar)
+                if not self._epoch():
+                    return
 
-    def _epoch(self, bar: tqdm) -> None:
-        """One epoch, or the rest of it."""
-        clock = _Clock(self.loader, distributed.world_size())
-        for batch in clock.batches():
-            loss, metrics = self._train_step(batch)
-            self.step += 1
-            saving = self.step % self.config.checkpoint_every == 0 or self.step == self.steps
-            if saving and not torch.isfinite(loss):
-                raise UserError(
-                    f"{self.out}: the loss is {loss.item()} at step {self.step}; the checkpoints in "
-                    f"{self.folder} are from before; start another run with a smaller optim.lr"
-                )
-            if self.step % self.config.log_every == 0 or self.step == self.steps:
-                self._report(bar, loss, metrics, clock)
-            bar.update()
+    def _epoch(self) -> bool:
+        """One epoch, or the rest of it; whether to go on."""
+        config, clock = self.config, Clock(self.loader, distributed.world_size())
+        batches = clock.batches()
+        permanent = config.keep_every_epochs * self.steps_per_epoch
+        for _ in range(self.steps_per_epoch - self.loader.batch // config.accumulate):
+            self.stop.ask()
+            values = self._train_step(batches)
+            last, asked = self.step == self.steps, self.stop.answer()
+            logging = last or self.step % config.log_every == 0
+            saving = asked or last or self.step % config.checkpoint_every == 0
+            saving = saving or (permanent > 0 and self.step % permanent == 0)
+            if logging or saving:
+                numbers = self._read(values)
+            if logging and self.monitor:
+                self._report(numbers, clock)
+            if self.monitor:
+                self.monitor.advance()
             if saving:
+                self._refuse_bad_weights()
                 self.save()
                 clock.restart()
+            if asked and not last:
+                self._say_stopped()
+                return False
+        for _ in batches:  # passes too few for a step; the epoch ends
+            pass
+        return True
 
-    def _train_step(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def _train_step(self, batches: Iterator[Batch]) -> Metrics:
+        """One update of the weights; returns the loss and the metrics, means over the passes."""
         config = self.config
-        peak = scaled_lr(config.optim.lr, config.data.batch_size)
-        warmup = round(config.optim.warmup_epochs * len(self.loader))
+        progress = Progress(self.step, self.steps, self.loader.epoch)
+        rate = config.optim.lr_at(self.step, self.steps, self.steps_per_epoch, config.data.batch_size)
         for group in self.optimiser.param_groups:
-            group["lr"] = warmup_cosine(self.step, self.steps, warmup, peak)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            loss, metrics = self.module(batch)
+            group["lr"] = rate
+        self.method.begin_step(progress)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        passes = [
+            self._pass(next(batches), number + 1 == config.accumulate) for number in range(config.accumulate)
+        ]
+        self.method.before_update(progress)
+        if config.optim.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.method.parameters(), config.optim.clip_norm)
         self.optimiser.step()
-        return loss.detach(), metrics
+        self.method.after_update(progress)
+        if self.step == self.first_step:
+            distributed.limit_waiting(config.timeout_s)
+        self.step += 1
+        values = {name: sum(one[name] for one in passes) / len(passes) for name in passes[0]}
+        self.finite &= torch.isfinite(values["loss"])
+        return values
 
-    def _report(
-        self, bar: tqdm, loss: torch.Tensor, metrics: dict[str, torch.Tensor], clock: "_Clock"
-    ) -> None:
-        value = loss.clone()
-        if distributed.world_size() > 1:
-            dist.all_reduce(value)
-        value = value.item() / distributed.world_size()
-        if not self.main:
-            return
+    def _pass(self, batch: Batch, last: bool) -> Metrics:
+        """Forward and backward; gradients of all ranks meet in the step's last one."""
+        batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        alone = last or distributed.world_size() == 1
+        with nullcontext() if alone else self.module.no_sync():
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+                loss, metrics = self.module(batch)
+            (loss / self.config.accumulate).backward()
+        return {"loss": loss.detach(), **metrics}
+
+    def _read(self, values: Metrics) -> dict[str, float]:
+        """Means over the ranks, as numbers.
+
+        Raises:
+            UserError: a loss since the last reading was not finite, on any rank.
+        """
+        tensors = [value.float() for value in (*values.values(), self.finite)]
+        *numbers, finite = distributed.mean_over_ranks(torch.stack(tensors)).tolist()
+        if finite < 1:
+            self._give_up(f"the loss is {numbers[0]} at step {self.step}, or was not finite shortly before")
+        return dict(zip(values, numbers))
+
+    def _refuse_bad_weights(self) -> None:
+        """A loss can be finite and the update it leads to not: such weights are never saved."""
+        lengths = torch.stack(torch._foreach_norm(list(self.method.parameters())))
+        if not torch.isfinite(lengths).all():
+            self._give_up(f"the weights are not finite after step {self.step}")
+
+    def _give_up(self, why: str) -> None:
+        found = checkpoint.list_checkpoints(self.folder)
+        good = f"the last good checkpoint is {found[-1]}" if found else "there is no checkpoint yet"
+        raise UserError(
+            f"{self.out}: {why}; {good}; start another run with a smaller optim.lr, a longer "
+            "optim.warmup_epochs, or optim.clip_norm"
+        )
+
+    def _report(self, numbers: dict[str, float], clock: Clock) -> None:
         rate, waiting = clock.read()
-        self.log.write(
-            {
-                "step": self.step,
-                "epoch": self.loader.epoch,
-                "loss": value,
-                "lr": self.optimiser.param_groups[0]["lr"],
-                **{name: round(metric.item(), 6) for name, metric in metrics.items()},
-                "images_per_s": round(rate, 1),
-                "data_wait": round(waiting, 4),
-            }
-        )
-        bar.set_postfix_str(
-            f"loss {value:.3f}, {rate:.0f} images/s, {waiting:.0%} waiting for data", refresh=False
-        )
+        self.metrics = {"lr": self.optimiser.param_groups[0]["lr"], **numbers}
+        place = {"step": self.step, "epoch": self.loader.epoch}
+        speed = {"images_per_s": round(rate, 1), "data_wait": round(waiting, 4)}
+        self.monitor.report({**place, "loss": numbers["loss"], **self.metrics, **speed})
 
-
-class _Clock:
-    """Images per second of all ranks, and the share of time spent waiting, since the last reading."""
-
-    def __init__(self, loader: Loader, world_size: int) -> None:
-        self._loader, self._images = loader, loader.batch_size * world_size
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget what was measured."""
-        self._start, self._waited, self._count = time.perf_counter(), 0.0, 0
-
-    def batches(self) -> Any:
-        """The loader's batches, timing how long each is waited for."""
-        iterator = iter(self._loader)
-        while True:
-            before = time.perf_counter()
-            try:
-                batch = next(iterator)
-            except StopIteration:
-                return
-            self._waited += time.perf_counter() - before
-            self._count += 1
-            yield batch
-
-    def read(self) -> tuple[float, float]:
-        """(images per second, share of time waited) since the last reading."""
-        seconds = time.perf_counter() - self._start
-        result = self._count * self._images / seconds, self._waited / seconds
-        self.restart()
-        return result
-
-
-def _identity(config: RunConfig) -> str:
-    """What must be equal to resume: everything but where data lies and how often the run reports."""
-    free = {"data": FREE, "log_every": True, "checkpoint_every": True}
-    return config.model_dump_json(exclude={**free, "keep_checkpoints": True})
+    def _say_stopped(self) -> None:
+        if self.monitor:
+            self.monitor.say(
+                f"stopped by {self.stop.name or 'another rank'} after step {self.step} of {self.steps}; "
+                "the same command with --resume goes on from here"
+            )

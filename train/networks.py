@@ -1,53 +1,72 @@
-"""Backbones, and batch normalisation in groups."""
+"""Backbones and heads."""
 
 import torch
-import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-FEATURES = {"resnet18": 512, "resnet50": 2048}
+FEATURES = {"resnet18": 512, "resnet50": 2048, "alexnet": 4096}
+"""Backbones, and the length of their features."""
 
 
-def backbone(name: str) -> nn.Module:
-    """A torchvision ResNet without its classifier: [N, 3, H, W] -> [N, FEATURES[name]]."""
-    network = getattr(torchvision.models, name)(weights=None)
+def build_backbone(name: str, zero_init_residual: bool = False) -> nn.Module:
+    """A backbone without classifier: [N, 3, H, W] -> [N, FEATURES[name]].
+
+    ResNets are torchvision's, with all their names but `fc`. zero_init_residual: the last batch norm of each
+    residual branch starts at 0.
+    """
+    if name == "alexnet":
+        return AlexNet()
+    network = getattr(torchvision.models, name)(weights=None, zero_init_residual=zero_init_residual)
     network.fc = nn.Identity()
     return network
 
 
-class GroupedBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation whose statistics come from `groups` equal parts of the batch, each normalised by
-    its own.
+def smallest_view(name: str) -> int:
+    """The least side of a view, in pixels, that a backbone can take: AlexNet's last pooling needs 3 x 3
+    cells."""
+    return 63 if name == "alexnet" else 1
 
-    One device then sees what so many devices would see without SyncBN. Running statistics follow the first
-    group, as a checkpoint of such a cluster holds those of its first device.
+
+class AlexNet(nn.Module):
+    """RotNet's AlexNet for ImageNet (Gidaris, Singh, Komodakis 2018): batch norm everywhere, no dropout.
+
+    `features` are its five convolutions, [N, 256, 6, 6] of photos of 224 pixels; probes read them.
     """
 
-    groups = 1
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            *_convolution(3, 64, 11, stride=4, padding=2),
+            nn.MaxPool2d(3, 2),
+            *_convolution(64, 192, 5, padding=2),
+            nn.MaxPool2d(3, 2),
+            *_convolution(192, 384, 3, padding=1),
+            *_convolution(384, 256, 3, padding=1),
+            *_convolution(256, 256, 3, padding=1),
+            nn.MaxPool2d(3, 2),
+        )
+        self.pool = nn.AdaptiveAvgPool2d(6)  # changes nothing at 224 pixels
+        self.fc = nn.Sequential(
+            *(nn.Linear(256 * 6 * 6, 4096, bias=False), nn.BatchNorm1d(4096), nn.ReLU(inplace=True)),
+            *(nn.Linear(4096, 4096, bias=False), nn.BatchNorm1d(4096), nn.ReLU(inplace=True)),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, C, H, W] -> the same shape."""
-        if self.groups == 1 or not self.training:
-            return super().forward(x)
-        self.num_batches_tracked.add_(1)
-        running = [(self.running_mean, self.running_var)] + [(None, None)] * (self.groups - 1)
-        parts = [
-            F.batch_norm(part, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
-            for part, (mean, var) in zip(x.tensor_split(self.groups), running, strict=True)
-        ]
-        return torch.cat(parts)
+        """[N, 3, H, W] -> [N, 4096]."""
+        return self.fc(self.pool(self.features(x)).flatten(1))
 
 
-def group_batch_norm(network: nn.Module) -> None:
-    """Turn every BatchNorm2d of `network` into a GroupedBatchNorm2d, in place; weights and state keep their
-    names."""
-    for module in network.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = GroupedBatchNorm2d
+def _convolution(inputs: int, outputs: int, size: int, **options: int) -> list[nn.Module]:
+    return [
+        nn.Conv2d(inputs, outputs, size, **options),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    ]
 
 
-def set_groups(network: nn.Module, groups: int) -> None:
-    """How many parts each batch of `network` is normalised in from now on."""
-    for module in network.modules():
-        if isinstance(module, GroupedBatchNorm2d):
-            module.groups = groups
+def mlp(inputs: int, hidden: int, outputs: int, *, norm: bool = True, bias: bool = True) -> nn.Sequential:
+    """Linear, batch norm (if `norm`), ReLU, Linear (with bias if `bias`): [N, inputs] -> [N, outputs]."""
+    normalise = [nn.BatchNorm1d(hidden)] if norm else []
+    return nn.Sequential(
+        nn.Linear(inputs, hidden), *normalise, nn.ReLU(inplace=True), nn.Linear(hidden, outputs, bias=bias)
+    )

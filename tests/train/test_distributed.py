@@ -1,44 +1,233 @@
-"""Moving rows between real processes."""
+"""Between real processes: rows move where they belong, and two ranks do what one does with the whole batch."""
 
-import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
-from tests.conftest import free_port
-from train.distributed import gather_rows, process_group, rank, take_rows
+from dali_bgaug.errors import UserError
+from tests.processes import run
+from train import batch_norm
+from train.batch_norm import Grouping, group_batch_norm, plan_groups
+from train.distributed import gather_rows, mean_over_ranks, process_group, rank, take_rows, world_size
+from train.method import MethodOptions, Progress, Setting
+from train.methods.byol import ByolOptions
+from train.methods.moco import MocoOptions
+from train.methods.rotnet import RotnetOptions
+from train.methods.supervised import SupervisedOptions
+from train.methods.swav import SwavOptions, sinkhorn
+
+PHOTOS = 8
+STEPS = 2
+VIEWS = {
+    "moco_v2": {"query": 32, "key": 32, "negative": 32},
+    "byol": {"view_1": 32, "view_2": 32},
+    "swav": {"global_0": 32, "global_1": 32, "local_0": 16, "local_1": 16, "local_2": 16},
+    "supervised": {"image": 32},
+}
 
 
-def _worker(number: int, world_size: int, folder: str, port: int) -> None:
-    os.environ.update(
-        RANK=str(number),
-        WORLD_SIZE=str(world_size),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-        OMP_NUM_THREADS="1",
-    )
+def _rows(folder: Path) -> None:
     with process_group(torch.device("cpu")):
-        count = 4
-        everything = torch.arange(world_size * count * 6).float().reshape(-1, 3, 1, 2)
+        count, number = 4, rank()
+        everything = torch.arange(world_size() * count * 6).float().reshape(-1, 3, 1, 2)
         mine = everything[number * count : (number + 1) * count].contiguous(memory_format=torch.channels_last)
-        order = torch.randperm(world_size * count, generator=torch.Generator().manual_seed(5))
+        order = torch.randperm(world_size() * count, generator=torch.Generator().manual_seed(5))
         shuffled = take_rows(mine, order)
-        back = take_rows(shuffled, torch.argsort(order))
-        vectors = take_rows(mine.flatten(1), order)
         result = {
             "shuffled": torch.equal(gather_rows(shuffled), everything[order]),
-            "back": torch.equal(back, mine),
-            "vectors": torch.equal(gather_rows(vectors), everything.flatten(1)[order]),
-            "rank": rank(),
+            "back": torch.equal(take_rows(shuffled, torch.argsort(order)), mine),
+            "vectors": torch.equal(
+                gather_rows(take_rows(mine.flatten(1), order)), everything.flatten(1)[order]
+            ),
+            "rank": number,
+            "mean": mean_over_ranks(torch.tensor([float(number), 1.0])).tolist(),
         }
-        torch.save(result, Path(folder) / f"{number}.pt")
+        torch.save(result, folder / f"{number}.pt")
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_rows_are_reordered_across_ranks(tmp_path: Path, world_size: int) -> None:
-    mp.spawn(_worker, (world_size, str(tmp_path), free_port()), world_size)
-    for number in range(world_size):
-        result = torch.load(tmp_path / f"{number}.pt", weights_only=True)
-        assert result == {"shuffled": True, "back": True, "vectors": True, "rank": number}
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_rows_are_reordered_across_ranks(tmp_path: Path, ranks: int) -> None:
+    run(_rows, tmp_path, ranks=ranks)
+    for number in range(ranks):
+        assert torch.load(tmp_path / f"{number}.pt") == {
+            "shuffled": True,
+            "back": True,
+            "vectors": True,
+            "rank": number,
+            "mean": [(ranks - 1) / 2, 1.0],
+        }
+
+
+def _batch(name: str, step: int) -> dict[str, torch.Tensor]:
+    """The same photos of all ranks, whatever their number; in double precision, so that nothing but the mathematics
+    can differ."""
+    generator = torch.Generator().manual_seed(step)
+    shapes = {view: (PHOTOS, 3, size, size) for view, size in VIEWS.get(name, {}).items()}
+    if name == "rotnet":
+        shapes = {"image": (PHOTOS, 4, 3, 32, 32)}
+    batch = {
+        view: torch.randn(shape, generator=generator, dtype=torch.double) for view, shape in shapes.items()
+    }
+    return batch | {"label": torch.arange(PHOTOS) % 3}
+
+
+def _steps(options: MethodOptions, folder: Path) -> None:
+    """Some steps of SGD on this rank's part of every batch; rank 0 saves what came of it."""
+    with process_group(torch.device("cpu")):
+        ranks, number = world_size(), rank()
+        own = slice(number * PHOTOS // ranks, (number + 1) * PHOTOS // ranks)
+        torch.manual_seed(0)
+        views = tuple(VIEWS.get(options.name, ()))
+        method = options.build(Setting("resnet18", PHOTOS // ranks, views, classes=3)).double().train()
+        module: nn.Module = method
+        if ranks > 1:
+            module = DistributedDataParallel(method, broadcast_buffers=False, gradient_as_bucket_view=True)
+        optimiser = torch.optim.SGD(
+            [p for p in method.parameters() if p.requires_grad], lr=0.05, momentum=0.9
+        )
+        found: dict[str, Any] = {"losses": []}
+        for step in range(STEPS):
+            progress = Progress(step, STEPS, epoch=0)
+            batch = {view: rows[own] for view, rows in _batch(options.name, step).items()}
+            method.begin_step(progress)
+            optimiser.zero_grad()
+            loss, _ = module(batch)
+            loss.backward()
+            method.before_update(progress)
+            optimiser.step()
+            method.after_update(progress)
+            found["losses"].append(mean_over_ranks(loss.detach()).item())
+        found["gradients"] = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
+        found["state"] = {
+            name: value for name, value in method.state_dict().items() if not name.endswith("_extra_state")
+        }
+        if number == 0:
+            torch.save(found, folder / f"{ranks}.pt")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        MocoOptions(dim=16, queue=32, bn_group=4, momentum=0.5),
+        ByolOptions(hidden=32, dim=16, bn_group=8),
+        ByolOptions(hidden=32, dim=16, bn_group=4),
+        SwavOptions(hidden=32, dim=16, prototypes=12, bn_group=8, freeze_prototypes_steps=1),
+        SwavOptions(
+            hidden=32,
+            dim=16,
+            prototypes=12,
+            bn_group=4,
+            queue=8,
+            queue_from_epoch=0,
+            freeze_prototypes_steps=0,
+        ),
+        RotnetOptions(bn_group=8),
+        SupervisedOptions(bn_group=8),
+    ],
+    ids=["moco", "byol-sync", "byol-groups", "swav-sync", "swav-queue", "rotnet", "supervised"],
+)
+def test_two_ranks_do_what_one_does(options: MethodOptions, tmp_path: Path) -> None:
+    """Losses, gradients, weights after the update, queues and the first group's running statistics."""
+    run(_steps, options, tmp_path, ranks=1)
+    run(_steps, options, tmp_path, ranks=2)
+    one, two = (torch.load(tmp_path / f"{ranks}.pt") for ranks in (1, 2))
+    assert one["losses"] == pytest.approx(two["losses"], abs=1e-5)
+    assert one["gradients"].keys() == two["gradients"].keys()
+    assert max(gradient.abs().max() for gradient in one["gradients"].values()) > 1e-3
+    for kind in ("gradients", "state"):
+        for name, value in one[kind].items():
+            torch.testing.assert_close(two[kind][name], value, atol=1e-5, rtol=1e-5, msg=f"{kind} {name}")
+
+
+def _codes(folder: Path) -> None:
+    with process_group(torch.device("cpu")):
+        scores = torch.randn(12, 7, generator=torch.Generator().manual_seed(2))
+        codes = gather_rows(sinkhorn(scores.tensor_split(world_size())[rank()]))
+        if rank() == 0:
+            torch.save(codes, folder / f"{world_size()}.pt")
+
+
+def test_sinkhorn_spans_ranks(tmp_path: Path) -> None:
+    for ranks in (1, 2, 3):
+        run(_codes, tmp_path, ranks=ranks)
+    one, *more = (torch.load(tmp_path / f"{ranks}.pt") for ranks in (1, 2, 3))
+    for codes in more:
+        torch.testing.assert_close(codes, one, atol=1e-6, rtol=0)
+
+
+def _normalise(folder: Path) -> None:
+    """Four ranks in two groups of two."""
+    with process_group(torch.device("cpu")):
+        x = torch.randn(8, 5, 3, 3, generator=torch.Generator().manual_seed(rank() // 2))
+        mine = x.chunk(2)[rank() % 2].clone().requires_grad_()
+        network = group_batch_norm(nn.Sequential(nn.BatchNorm2d(5)), plan_groups(8, 4, True), "cpu")
+        found = network(mine)
+        found.square().cumsum(0).sum().backward()
+        torch.save((found.detach(), mine.grad, network[0].running_var), folder / f"{rank()}.pt")
+
+
+def test_groups_of_ranks_share_statistics(tmp_path: Path) -> None:
+    """Outputs, gradients and running statistics are those of one batch norm over each pair of ranks."""
+    run(_normalise, tmp_path, ranks=4)
+    for pair in (0, 1):
+        x = torch.randn(8, 5, 3, 3, generator=torch.Generator().manual_seed(pair)).requires_grad_()
+        plain = nn.BatchNorm2d(5)
+        expected = plain(x)
+        sum(part.square().cumsum(0).sum() for part in expected.chunk(2)).backward()
+        for half in (0, 1):
+            found, gradient, running_var = torch.load(tmp_path / f"{2 * pair + half}.pt")
+            torch.testing.assert_close(found, expected.chunk(2)[half], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(gradient, x.grad.chunk(2)[half], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(running_var, plain.running_var)
+
+
+@pytest.mark.parametrize(
+    ("bn_group", "photos", "ranks", "synchronise", "expected"),
+    [
+        (None, 64, 8, True, Grouping()),
+        (32, 32, 1, True, Grouping()),
+        (32, 256, 1, True, Grouping(groups=8)),
+        (512, 64, 64, True, Grouping(ranks=8)),
+        (512, 64, 4, True, Grouping(ranks=4)),
+        (512, 64, 64, False, Grouping()),
+    ],
+)
+def test_plan_of_groups(
+    monkeypatch: pytest.MonkeyPatch,
+    bn_group: int | None,
+    photos: int,
+    ranks: int,
+    synchronise: bool,
+    expected: Grouping,
+) -> None:
+    monkeypatch.setattr(batch_norm, "world_size", lambda: ranks)
+    assert plan_groups(bn_group, photos, synchronise) == expected
+
+
+@pytest.mark.parametrize(
+    ("bn_group", "photos", "ranks", "synchronise", "accumulate", "message"),
+    [
+        (48, 64, 1, True, 1, "bn_group=48: must divide a rank's batch, 64"),
+        (96, 64, 4, True, 1, "4 ranks of 64 photos cannot be cut"),
+        (128, 64, 3, True, 1, "3 ranks of 64 photos cannot be cut"),
+        (None, 64, 1, True, 2, "accumulate=2: batch statistics"),
+        (128, 64, 1, True, 2, "accumulate=2: batch statistics"),
+        (128, 64, 2, False, 2, "accumulate=2: batch statistics"),
+    ],
+)
+def test_impossible_groups_are_errors(
+    monkeypatch: pytest.MonkeyPatch,
+    bn_group: int | None,
+    photos: int,
+    ranks: int,
+    synchronise: bool,
+    accumulate: int,
+    message: str,
+) -> None:
+    monkeypatch.setattr(batch_norm, "world_size", lambda: ranks)
+    with pytest.raises(UserError, match=message):
+        plan_groups(bn_group, photos, synchronise, accumulate)

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 import yaml
+from train.log import read_log
 
 from dali_bgaug.config import override, read_yaml, validate
 from dali_bgaug.errors import run_program
@@ -21,7 +22,6 @@ from train import checkpoint
 from train.__main__ import main
 from train.config import RunConfig
 from train.distributed import process_group
-from train.log import read_log
 from train.loop import _Run
 
 ROOT = Path(__file__).parents[2]

@@ -1,24 +1,43 @@
 """MoCo-v2 (Chen et al. 2020) with the matched negative of BG_Swaps (Ryali, Schwab, Morcos 2021).
 
-A step, as in the original: query forward; momentum update of the key encoder (parameters only, never
-batch-norm statistics); keys forward, shuffled between batch-norm groups and ranks; logits over the positive,
-the queue and the matched negative; the positives enter the queue.
+A step, as in the original: momentum update of the key encoder (parameters only, never batch-norm
+statistics); query forward; keys forward, shuffled between batch-norm groups and ranks; logits over the
+positive, the queue and the matched negative; after the update the positives enter the queue. (The original
+moves the key encoder after the query's forward pass, which does not touch it.)
 """
 
-from typing import Any, Literal
+from collections import OrderedDict
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from dali_bgaug.config import Options
+from train.batch_norm import group_batch_norm, interleave, separate
 from train.distributed import gather_rows, take_rows, world_size
-from train.networks import FEATURES, backbone, group_batch_norm, set_groups
+from train.method import (
+    Batch,
+    Method,
+    MethodOptions,
+    Metrics,
+    Progress,
+    Setting,
+    accuracy,
+    feature_std,
+    precise,
+    follow,
+)
+from train.networks import FEATURES, build_backbone, mlp
 
 
-class MocoOptions(Options):
+class MocoOptions(MethodOptions):
     """MoCo-v2's own parameters."""
+
+    pipeline: ClassVar[str] = "moco_v2"
+    synchronise: ClassVar[bool] = (
+        False  # common statistics would give the positive away; keys are shuffled instead
+    )
 
     name: Literal["moco_v2"] = "moco_v2"
     dim: int = Field(default=128, ge=1)
@@ -28,9 +47,21 @@ class MocoOptions(Options):
     momentum: float = Field(default=0.999, ge=0, lt=1)
     """Of the key encoder."""
     temperature: float = Field(default=0.2, gt=0)
-    bn_group: int = Field(default=32, ge=2)
+    bn_group: int | None = Field(default=32, ge=2)
     """Queries that share batch-norm statistics (keys: with BG_Swaps twice as many views, their negatives
     among them). A rank with more is split; one with fewer uses what it has."""
+
+    def build(self, setting: Setting) -> "Moco":
+        """Query and key encoders, equal at first, and a random queue."""
+        return Moco(self, setting)
+
+    def check(self, batch_size: int, accumulate: int) -> None:
+        """The queue must hold whole batches."""
+        if self.queue % batch_size:
+            raise ValueError(
+                f"method.queue={self.queue}: must be divisible by data.batch_size={batch_size}, so that "
+                "a batch of keys replaces whole batches"
+            )
 
 
 def contrastive_logits(
@@ -60,80 +91,76 @@ def contrastive_logits(
         return torch.cat(columns, dim=1) / temperature
 
 
-class Moco(nn.Module):
+class Moco(Method):
     """Query and key encoders and the queue."""
 
-    def __init__(self, options: MocoOptions, network: str, seed: int) -> None:
-        """network: the backbone's name; seed: of the shuffling between ranks, the same on every rank."""
+    def __init__(self, options: MocoOptions, setting: Setting) -> None:
         super().__init__()
         self.options = options
-        self.query_encoder, self.key_encoder = (self._encoder(network) for _ in range(2))
+        self.query_encoder, self.key_encoder = (self._encoder(setting) for _ in range(2))
         self.key_encoder.load_state_dict(self.query_encoder.state_dict())
         self.key_encoder.requires_grad_(False)
         self.register_buffer("queue", F.normalize(torch.randn(options.dim, options.queue), dim=0))
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
-        self._shuffler = torch.Generator().manual_seed(seed)
+        self._groups = options.grouping(setting).groups
+        self._new_keys: list[torch.Tensor] = []
+        self._shuffler = torch.Generator().manual_seed(setting.seed)  # the same on every rank
 
-    def _encoder(self, network: str) -> nn.Module:
-        features = FEATURES[network]
-        encoder = backbone(network)
-        encoder.fc = nn.Sequential(
-            nn.Linear(features, features), nn.ReLU(inplace=True), nn.Linear(features, self.options.dim)
-        )
-        group_batch_norm(encoder)
-        return encoder
+    def _encoder(self, setting: Setting) -> nn.Module:
+        features = FEATURES[setting.backbone]
+        head = mlp(features, features, self.options.dim, norm=False)
+        encoder = nn.Sequential(OrderedDict(backbone=build_backbone(setting.backbone), head=head))
+        return group_batch_norm(encoder, self.options.grouping(setting), setting.device)
 
-    def forward(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """One step on a rank's batch.
+    @property
+    def backbone(self) -> nn.Module:
+        """The query encoder's."""
+        return self.query_encoder.backbone
 
-        batch: `query`, `key` and, with BG_Swaps, `negative` (or `negative_0`, …): [N, 3, H, W]. Returns the
-        mean loss and metrics: `accuracy` (the positive has the largest logit) and `feature_std` (of the
-        normalised queries, over the batch, times sqrt(dim): about 1 when embeddings spread over the sphere, 0
-        when they collapsed).
+    def networks(self) -> list[nn.Module]:
+        """Both encoders' backbones."""
+        return [self.query_encoder.backbone, self.key_encoder.backbone]
+
+    def begin_step(self, progress: Progress) -> None:
+        """Momentum update of the key encoder."""
+        follow(self.key_encoder, self.query_encoder, self.options.momentum)
+        self._new_keys = []
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, Metrics]:
+        """batch: `query`, `key` and, with BG_Swaps, `negative` (or `negative_0`, …): [N, 3, H, W].
+
+        Metrics: `accuracy` (the positive has the largest logit) and `feature_std` (of the queries).
         """
-        count = len(batch["query"])
-        groups = max(1, count // self.options.bn_group)
-        for encoder in (self.query_encoder, self.key_encoder):
-            set_groups(encoder, groups)
-        query = F.normalize(self.query_encoder(batch["query"]).float(), dim=1)
+        query = F.normalize(precise(self.query_encoder(batch["query"])), dim=1)
         with torch.no_grad():
-            self._update_key_encoder()
             negatives = [view for name, view in batch.items() if name.startswith("negative")]
-            encoded = self._encode_shuffled(torch.cat([batch["key"], *negatives]), groups)
-            positive, *rest = encoded.split(count)
+            positive, *rest = self._encode_keys([batch["key"], *negatives])
+            self._new_keys.append(positive)
         negative = torch.stack(rest, dim=1) if rest else None
-        # The queue changes below, and the backward pass needs it as it was.
-        logits = contrastive_logits(query, positive, self.queue.clone(), negative, self.options.temperature)
-        loss = F.cross_entropy(logits, torch.zeros(count, dtype=torch.long, device=logits.device))
-        self._enqueue(positive)
-        with torch.no_grad():
-            metrics = {
-                "accuracy": (logits.argmax(dim=1) == 0).float().mean(),
-                "feature_std": query.std(dim=0).mean() * self.options.dim**0.5,
-            }
-        return loss, metrics
+        logits = contrastive_logits(query, positive, self.queue, negative, self.options.temperature)
+        labels = torch.zeros(len(query), dtype=torch.long, device=logits.device)
+        loss = F.cross_entropy(logits, labels)
+        return loss, {"accuracy": accuracy(logits, labels), "feature_std": feature_std(query.detach())}
 
-    def _update_key_encoder(self) -> None:
-        pairs = (list(encoder.parameters()) for encoder in (self.key_encoder, self.query_encoder))
-        keys, queries = pairs
-        torch._foreach_lerp_(keys, [query.detach() for query in queries], 1 - self.options.momentum)
-
-    def _encode_shuffled(self, views: torch.Tensor, groups: int) -> torch.Tensor:
-        """Embed with other company than the queries had: statistics of a common group would give the positive
-        away."""
-        if groups == 1 and world_size() == 1:
-            return F.normalize(self.key_encoder(views).float(), dim=1)
-        order = torch.randperm(len(views) * world_size(), generator=self._shuffler)
-        encoded = F.normalize(self.key_encoder(take_rows(views, order)).float(), dim=1)
-        return take_rows(encoded, torch.argsort(order))
+    def _encode_keys(self, views: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Embed views with other company than the queries had: statistics of a common group would give the
+        positive away. A group holds the same share of each kind of view."""
+        if self._groups == 1 and world_size() == 1:
+            return list(F.normalize(precise(self.key_encoder(torch.cat(views))), dim=1).chunk(len(views)))
+        rows = interleave(views, self._groups)
+        order = torch.randperm(len(rows) * world_size(), generator=self._shuffler)
+        encoded = F.normalize(precise(self.key_encoder(take_rows(rows, order))), dim=1)
+        return list(separate(take_rows(encoded, torch.argsort(order)), len(views), self._groups))
 
     @torch.no_grad()
-    def _enqueue(self, keys: torch.Tensor) -> None:
-        """Replace the oldest keys of the queue by all ranks' positives."""
-        everyone = gather_rows(keys)
-        places = (self.queue_ptr + torch.arange(len(everyone), device=keys.device)) % self.options.queue
-        self.queue.index_copy_(1, places, everyone.T)
-        self.queue_ptr.add_(len(everyone)).remainder_(self.options.queue)
+    def after_update(self, progress: Progress) -> None:
+        """All ranks' positives of this step replace the oldest keys of the queue."""
+        for keys in self._new_keys:
+            everyone = gather_rows(keys)
+            places = (self.queue_ptr + torch.arange(len(everyone), device=keys.device)) % self.options.queue
+            self.queue.index_copy_(1, places, everyone.T)
+            self.queue_ptr.add_(len(everyone)).remainder_(self.options.queue)
+        self._new_keys = []
 
     def get_extra_state(self) -> dict[str, Any]:
         """The shuffling generator, for `state_dict`."""

@@ -1,0 +1,76 @@
+"""Real processes for tests of ranks and of kills: forked from a server that has imported torch and DALI already."""
+
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import free_port
+
+SECONDS = 90
+"""No test process may take longer."""
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["train.loop"])
+
+
+def launch(
+    function: Callable[..., None], *args: Any, ranks: int = 1, errors: Path | None = None
+) -> list[BaseProcess]:
+    """Start `function(*args)` in a process a rank, with the environment that torchrun would give it.
+
+    errors: a file that gets what they write to stderr.
+    """
+    port = free_port()
+    processes = [
+        _context.Process(target=_enter, args=(function, args, rank, ranks, port, errors))
+        for rank in range(ranks)
+    ]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def _enter(
+    function: Callable[..., None],
+    args: tuple[Any, ...],
+    rank: int,
+    ranks: int,
+    port: int,
+    errors: Path | None,
+) -> None:
+    if errors:
+        os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND), sys.stderr.fileno())
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(ranks),
+        LOCAL_WORLD_SIZE=str(ranks),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    import torch
+
+    torch.set_num_threads(1)  # sums are then made in one order
+    function(*args)
+
+
+def finish(processes: list[BaseProcess], seconds: float = SECONDS) -> list[int | None]:
+    """Wait for all; their exit codes. Those that are not done in time are killed, and have code None."""
+    deadline = time.monotonic() + seconds
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+        process.join()
+    return codes
+
+
+def run(function: Callable[..., None], *args: Any, ranks: int = 1) -> None:
+    """Start, wait, and require success."""
+    assert finish(launch(function, *args, ranks=ranks)) == [0] * ranks

@@ -1,0 +1,141 @@
+"""What a training method is, and all it shares with the loop.
+
+The loop calls, for each step, in this order:
+
+    begin_step(progress)                   once, before the first forward pass
+    forward(batch) -> loss, metrics        once, or `accumulate` times; in DistributedDataParallel
+    before_update(progress)                gradients are complete, the optimiser has not used them
+    after_update(progress)                 parameters are new
+
+What must survive a restart is in `state_dict`. A file in `train/methods/` with a MethodOptions is a method.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import nn
+
+from dali_bgaug.config import Options
+from train.batch_norm import Grouping, plan_groups
+
+Batch = dict[str, torch.Tensor]
+Metrics = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method is built for."""
+
+    backbone: str
+    """A name of `networks.FEATURES`."""
+    photos: int
+    """Photos of this rank in one forward pass."""
+    views: tuple[str, ...] = ()
+    """Names of a photo's views, as the loader gives them."""
+    accumulate: int = 1
+    """Forward passes a step."""
+    classes: int = 0
+    """Classes of the data set."""
+    seed: int = 0
+    """Of what all ranks draw alike."""
+    device: str = "cpu"
+    """Where it will run, `cpu` or `cuda`; it is built on the CPU and moved there."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is."""
+
+    step: int
+    """Steps done before this one."""
+    steps: int
+    """Steps of the whole run."""
+    epoch: int
+    """The epoch this step belongs to, from 0."""
+
+
+class Method(nn.Module):
+    """Owns its networks; turns a batch into a loss."""
+
+    chance_loss: float | None = None
+    """The loss of a network that tells nothing apart, if there is such a number: the run warns when it stays
+    there."""
+
+    @property
+    def backbone(self) -> nn.Module:
+        """What is trained for others: exported and evaluated."""
+        raise NotImplementedError
+
+    def networks(self) -> list[nn.Module]:
+        """The large networks, for torch.compile."""
+        return [self.backbone]
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, Metrics]:
+        """A rank's views by name -> the mean loss and scalar metrics, `feature_std` among them."""
+        raise NotImplementedError
+
+    def begin_step(self, progress: Progress) -> None:
+        """Before the forward passes of a step."""
+
+    def before_update(self, progress: Progress) -> None:
+        """After the backward pass, before the optimiser."""
+
+    def after_update(self, progress: Progress) -> None:
+        """After the optimiser."""
+
+
+class MethodOptions(Options):
+    """Base of every method's options; `name` is a Literal that recipes choose it by."""
+
+    pipeline: ClassVar[str]
+    """The loader pipeline whose views the method takes."""
+    synchronise: ClassVar[bool] = True
+    """Whether ranks share batch-norm statistics where `bn_group` is larger than a rank's batch."""
+
+    name: str
+    bn_group: int | None = Field(default=None, ge=2)
+    """Photos that share batch-norm statistics (`train.batch_norm`)."""
+
+    def build(self, setting: Setting) -> Method:
+        """The method with new weights, drawn from torch's generator."""
+        raise NotImplementedError
+
+    def grouping(self, setting: Setting) -> Grouping:
+        """How this rank normalises; raises UserError where it cannot."""
+        return plan_groups(self.bn_group, setting.photos, self.synchronise, setting.accumulate)
+
+    def check(self, batch_size: int, accumulate: int) -> None:
+        """Refuse, with a ValueError, what the method cannot do with so many photos a step, in so many
+        passes."""
+
+
+@torch.no_grad()
+def feature_std(features: torch.Tensor) -> torch.Tensor:
+    """How far L2-normalised features [N, D] spread: their standard deviation over the batch times sqrt(D).
+
+    About 1 if they cover the sphere, 0 if all are the same (collapse). Source: Chen, He 2021 (SimSiam),
+    section 4.1.
+    """
+    return F.normalize(features.float(), dim=1).std(dim=0).mean() * features.shape[1] ** 0.5
+
+
+@torch.no_grad()
+def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The share of rows whose largest logit is the label's."""
+    return (logits.argmax(dim=1) == labels).float().mean()
+
+
+@torch.no_grad()
+def follow(target: nn.Module, online: nn.Module, momentum: float) -> None:
+    """Move the target's parameters towards the online network's; buffers (batch-norm statistics) stay its
+    own."""
+    own, new = list(target.parameters()), [parameter.detach() for parameter in online.parameters()]
+    torch._foreach_lerp_(own, new, 1 - momentum)
+
+
+def precise(x: torch.Tensor) -> torch.Tensor:
+    """x in float32 at least: what autocast made bfloat16 is not good enough for a loss."""
+    return x if x.dtype == torch.float64 else x.float()

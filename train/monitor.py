@@ -1,0 +1,147 @@
+"""Watching a run: log.jsonl, TensorBoard where it is installed, the progress bar, and what is worth a
+warning."""
+
+import json
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from dali_bgaug.files import write_text
+from dali_bgaug.loader import Loader
+
+PATIENCE = 50
+"""Logged losses in a row at the loss of chance before a run is warned of."""
+
+
+class Monitor:
+    """What rank 0 tells of a run; the other ranks have none."""
+
+    def __init__(self, out: Path, step: int, steps: int, chance_loss: float | None) -> None:
+        """out: the run's folder; step: how many steps it has done (what was logged of later ones is
+        dropped)."""
+        self._log = JsonLog(out / "log.jsonl", step)
+        self._board = _tensorboard(out / "tensorboard", step)
+        self._bar = tqdm(total=steps, initial=step, desc="train", unit="step", dynamic_ncols=True)
+        self._chance, self._losses, self._warned = chance_loss, deque(maxlen=PATIENCE), False
+
+    def advance(self) -> None:
+        """A step is done."""
+        self._bar.update()
+
+    def report(self, values: dict[str, Any]) -> None:
+        """Log a step: `step`, `loss`, `images_per_s`, `data_wait` and whatever else there is to say."""
+        warning = self._warning(values["loss"])
+        self._log.write({**values, "warning": warning} if warning else values)
+        if self._board:
+            for name, value in values.items():
+                if name != "step":
+                    self._board.add_scalar(name, value, values["step"])
+        self._bar.set_postfix_str(
+            f"loss {values['loss']:.3f}, {values['images_per_s']:.0f} images/s, "
+            f"{values['data_wait']:.0%} waiting for data",
+            refresh=False,
+        )
+        if warning:
+            self.say(f"warning: {warning}")
+
+    def say(self, text: str) -> None:
+        """A line above the progress bar."""
+        self._bar.write(text)
+
+    def _warning(self, loss: float) -> str | None:
+        """Once: the loss has not left the number that a network reaches which tells nothing apart."""
+        self._losses.append(loss)
+        if self._chance is None or self._warned or len(self._losses) < PATIENCE:
+            return None
+        if any(abs(loss - self._chance) > 0.005 * self._chance for loss in self._losses):
+            return None
+        self._warned = True
+        return (
+            f"the loss has been {self._chance:.3f} for {PATIENCE} log lines, that of guessing: nothing is "
+            "being learnt (collapse, or a learning rate that is too high or too low)"
+        )
+
+    def close(self) -> None:
+        """Close files and bar."""
+        self._bar.close()
+        self._log.close()
+        if self._board:
+            self._board.close()
+
+
+def _tensorboard(folder: Path, step: int) -> Any:
+    """A TensorBoard writer, or None where it is not installed (`pip install tensorboard`)."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=step + 1)
+
+
+class JsonLog:
+    """Appends lines to a file; a resumed run first drops what came after its checkpoint."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        """path: the file; step: how many steps the run has done (lines of later ones are dropped)."""
+        lines = [line for line in read_log(path) if line["step"] <= step] if step else []
+        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Add a line."""
+        self._file.write(json.dumps(values) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a log (a killed run may leave a part of one); none if there is no file."""
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+class Clock:
+    """Images per second of all ranks, and the share of time spent waiting, since the last reading."""
+
+    def __init__(self, loader: Loader, world_size: int) -> None:
+        self._loader, self._images = loader, loader.batch_size * world_size
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was measured."""
+        self._start, self._waited, self._count = time.perf_counter(), 0.0, 0
+
+    def batches(self) -> Iterator[dict[str, torch.Tensor]]:
+        """The rest of the loader's epoch, timing how long each batch is waited for."""
+        iterator = iter(self._loader)
+        while True:
+            before = time.perf_counter()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self._waited += time.perf_counter() - before
+            self._count += 1
+            yield batch
+
+    def read(self) -> tuple[float, float]:
+        """(images per second, share of time waited) since the last reading."""
+        seconds = time.perf_counter() - self._start
+        result = self._count * self._images / seconds, self._waited / seconds
+        self.restart()
+        return result

@@ -1,0 +1,51 @@
+"""Stopping on request: SIGTERM and SIGUSR1, as clusters send them before they take a machine away."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+import torch.distributed as dist
+
+from train.distributed import new_group, world_size
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class StopRequest:
+    """Whether any rank has been asked to stop; all ranks learn of it at the same step."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        """The signal this rank got, or empty."""
+        # On the CPU, by itself: asking must not wait for a GPU, nor mix with DDP's gradients.
+        self._group = new_group(backend="gloo") if world_size() > 1 else None
+        self._flag = torch.zeros(1, dtype=torch.int32)
+        self._work: dist.Work | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the signals; further ones are ignored, since launcher and scheduler often both send one."""
+
+        def note(number: int, _: FrameType | None) -> None:
+            self.name = self.name or signal.Signals(number).name
+
+        before = {number: signal.signal(number, note) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def ask(self) -> None:
+        """Ask all ranks whether to stop; the answer comes while they work. Every rank must call this."""
+        self._flag.fill_(bool(self.name))
+        if self._group is not None:
+            self._work = dist.all_reduce(self._flag, dist.ReduceOp.MAX, self._group, async_op=True)
+
+    def answer(self) -> bool:
+        """What `ask` found, the same on every rank."""
+        if self._work is not None:
+            self._work.wait()
+        return bool(self._flag.item())
