@@ -115,4 +115,11 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "missing":
         return f"{key}: missing; give it a value"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{key}={problem['input']!r}: {message}" if problem["loc"] else message
+    if not problem["loc"]:
+        return message
+    # A whole section says too much to be shown; its message names what is wrong in it.
+    return (
+        f"{key}: {message}"
+        if isinstance(problem["input"], dict)
+        else f"{key}={problem['input']!r}: {message}"
+    )

@@ -1,4 +1,5 @@
-"""Real processes for tests of ranks and of kills: forked from a server that has imported torch and DALI already."""
+"""Real processes for tests of ranks and of kills: forked from a server that has imported torch and DALI
+already."""
 
 import multiprocessing
 import os

@@ -278,9 +278,12 @@ class Run:
         return dict(zip(values, numbers))
 
     def _refuse_bad_weights(self) -> None:
-        """A loss can be finite and the update it leads to not: such weights are never saved."""
-        lengths = torch.stack(torch._foreach_norm(list(self.method.parameters())))
-        if not torch.isfinite(lengths).all():
+        """A loss can be finite and the update or the statistics it leads to not: such weights are never
+        saved."""
+        values = (*self.method.parameters(), *self.method.buffers())
+        lengths = torch.stack(torch._foreach_norm([value for value in values if value.is_floating_point()]))
+        finite = torch.isfinite(lengths).all().float()[None]  # statistics are each rank's own
+        if distributed.mean_over_ranks(finite) < 1:
             self._give_up(f"the weights are not finite after step {self.step}")
 
     def _give_up(self, why: str) -> None:

@@ -1,4 +1,5 @@
-"""Between real processes: rows move where they belong, and two ranks do what one does with the whole batch."""
+"""Between real processes: rows move where they belong, and two ranks do what one does with the whole
+batch."""
 
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dali_bgaug.errors import UserError
 from tests.processes import run
+from tests.train.runs import use_tiny_net
 from train import batch_norm
 from train.batch_norm import Grouping, group_batch_norm, plan_groups
 from train.distributed import gather_rows, mean_over_ranks, process_group, rank, take_rows, world_size
@@ -63,8 +65,8 @@ def test_rows_are_reordered_across_ranks(tmp_path: Path, ranks: int) -> None:
 
 
 def _batch(name: str, step: int) -> dict[str, torch.Tensor]:
-    """The same photos of all ranks, whatever their number; in double precision, so that nothing but the mathematics
-    can differ."""
+    """The same photos of all ranks, whatever their number; in double precision, so that nothing but the
+    mathematics can differ."""
     generator = torch.Generator().manual_seed(step)
     shapes = {view: (PHOTOS, 3, size, size) for view, size in VIEWS.get(name, {}).items()}
     if name == "rotnet":
@@ -77,6 +79,7 @@ def _batch(name: str, step: int) -> dict[str, torch.Tensor]:
 
 def _steps(options: MethodOptions, folder: Path) -> None:
     """Some steps of SGD on this rank's part of every batch; rank 0 saves what came of it."""
+    use_tiny_net()
     with process_group(torch.device("cpu")):
         ranks, number = world_size(), rank()
         own = slice(number * PHOTOS // ranks, (number + 1) * PHOTOS // ranks)

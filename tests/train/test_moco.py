@@ -97,7 +97,9 @@ def test_a_step_moves_parameters_but_not_statistics_of_the_key_encoder() -> None
         assert parameter.grad is None
     # Its statistics come from its own forward pass.
     assert not torch.equal(moco.key_encoder.backbone.bn1.running_mean, before["backbone.bn1.running_mean"])
-    assert not torch.equal(moco.key_encoder.backbone.bn1.running_mean, moco.query_encoder.backbone.bn1.running_mean)
+    assert not torch.equal(
+        moco.key_encoder.backbone.bn1.running_mean, moco.query_encoder.backbone.bn1.running_mean
+    )
     assert not torch.equal(running, moco.query_encoder.backbone.bn1.running_mean)
     assert 0 <= metrics["accuracy"] <= 1
     assert all(parameter.grad is not None for parameter in moco.query_encoder.parameters())

@@ -1,4 +1,5 @@
-"""LARS, LARC and the schedules against numbers recorded from the originals, and what the originals leave open."""
+"""LARS, LARC and the schedules against numbers recorded from the originals, and what the originals leave
+open."""
 
 from pathlib import Path
 

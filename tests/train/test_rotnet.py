@@ -16,7 +16,8 @@ REFERENCE = Path(__file__).parents[1] / "data" / "rotnet_rotations.npz"
 
 
 def test_labels_are_the_originals_turns() -> None:
-    """A network that tells the recorded rotations apart has a loss of 0 on the batch the loader makes of the image."""
+    """A network that tells the recorded rotations apart has a loss of 0 on the batch the loader makes of the
+    image."""
     reference = np.load(REFERENCE)
     turns = [torch.from_numpy(reference[f"rot{angle}"].copy()).float() for angle in (0, 90, 180, 270)]
     image = torch.from_numpy(reference["img"].copy()).float().movedim(-1, 0)

@@ -1,4 +1,5 @@
-"""SwAV against numbers recorded from the original code, and its loss, codes, queue and prototypes by themselves."""
+"""SwAV against numbers recorded from the original code, and its loss, codes, queue and prototypes by
+themselves."""
 
 import math
 from pathlib import Path

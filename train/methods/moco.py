@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
+from dali_bgaug.errors import UserError
 from train.batch_norm import group_batch_norm, interleave, separate
 from train.distributed import gather_rows, take_rows, world_size
 from train.method import (
@@ -25,8 +26,8 @@ from train.method import (
     Setting,
     accuracy,
     feature_std,
-    precise,
     follow,
+    precise,
 )
 from train.networks import FEATURES, build_backbone, mlp
 
@@ -103,6 +104,12 @@ class Moco(Method):
         self.register_buffer("queue", F.normalize(torch.randn(options.dim, options.queue), dim=0))
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
         self._groups = options.grouping(setting).groups
+        if setting.accumulate > 1 and self._groups == 1 and world_size() == 1:
+            raise UserError(
+                f"accumulate={setting.accumulate}: keys cannot be shuffled among the {setting.photos} photos "
+                f"of one pass, a single batch-norm group of method.bn_group={options.bn_group}; make "
+                "method.bn_group or accumulate smaller"
+            )
         self._new_keys: list[torch.Tensor] = []
         self._shuffler = torch.Generator().manual_seed(setting.seed)  # the same on every rank
 

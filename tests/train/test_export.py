@@ -1,0 +1,141 @@
+"""Exported backbones load elsewhere; their features are judged by k-NN, whose answers are NumPy's."""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from dali_bgaug.errors import UserError
+from dali_bgaug.shards import manifest_digest
+from tests.train.runs import read_recipe, write_recipe
+from train import checkpoint
+from train.evaluate import load_backbone, nearest_classes
+from train.evaluate import main as evaluate
+from train.export import backbone_weights
+from train.export import main as export
+from train.loop import train
+from train.networks import AlexNet
+
+
+@pytest.fixture(scope="module")
+def finished(textured: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of MoCo-v2 with a ResNet-18, three steps."""
+    folder = tmp_path_factory.mktemp("finished")
+    recipe = write_recipe(folder, textured, epochs=1)
+    train(read_recipe(recipe, "data.batch_size=16"), folder / "run")
+    return folder / "run"
+
+
+def test_a_finished_run_leaves_a_backbone_for_torchvision(finished: Path, textured: Path) -> None:
+    weights = torch.load(finished / "backbone.pt", weights_only=True)
+    network = torchvision.models.resnet18()
+    missing = network.load_state_dict(weights, strict=False)
+    assert (missing.missing_keys, missing.unexpected_keys) == (["fc.weight", "fc.bias"], [])
+    network.fc = nn.Identity()
+    network.load_state_dict(weights)
+    state = checkpoint.load(finished / "checkpoints" / "latest.pt")
+    assert torch.equal(network.conv1.weight, state["method"]["query_encoder.backbone.conv1.weight"])
+
+    card = json.loads((finished / "backbone.json").read_text())
+    assert (card["architecture"], card["features"], card["method"]) == ("resnet18", 512, "moco_v2")
+    assert (card["step"], card["epochs"]) == (3, 1.0)
+    assert card["sha256"] == hashlib.sha256((finished / "backbone.pt").read_bytes()).hexdigest()
+    assert card["data"] == {"photos": 50, "classes": 3, "manifest_sha256": manifest_digest(textured)}
+    assert {"loss", "lr", "accuracy", "feature_std"} <= set(card["metrics"])
+    assert card["config"]["method"]["queue"] == 32
+
+
+def test_export_from_the_command_line(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "weights.pt"
+    monkeypatch.setattr(
+        sys, "argv", ["export", str(finished / "checkpoints" / "latest.pt"), "--out", str(out)]
+    )
+    export()
+    assert str(out) in capsys.readouterr().out
+    first, second = (torch.load(path) for path in (finished / "backbone.pt", out))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    for words, message in (
+        ([str(tmp_path)], "has no checkpoint"),
+        ([str(tmp_path / "nothing.pt")], "no such checkpoint"),
+        ([str(finished), "--out", str(tmp_path / "b.json")], "give the weights another"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["export", *words])
+        with pytest.raises(UserError, match=message):
+            export()
+
+
+def test_alexnet_is_exported_too(textured: Path, tmp_path: Path) -> None:
+    words = ("backbone=alexnet", "data.crop.size=63", "epochs=1", "optim.milestones=[]", "data.batch_size=16")
+    recipe = write_recipe(tmp_path, textured, "rotnet", method={"bn_group": 16})
+    train(read_recipe(recipe, *words), tmp_path / "run")
+    AlexNet().load_state_dict(torch.load(tmp_path / "run" / "backbone.pt"))
+
+
+def test_weights_that_do_not_fit_are_listed(finished: Path, tmp_path: Path) -> None:
+    weights = torch.load(finished / "backbone.pt")
+    weights["layer9.weight"] = weights.pop("conv1.weight")
+    torch.save(weights, tmp_path / "backbone.pt")
+    (tmp_path / "backbone.json").write_text((finished / "backbone.json").read_text())
+    with pytest.raises(UserError, match=r"missing \['conv1.weight'\], unknown \['layer9.weight'\]"):
+        load_backbone(tmp_path / "backbone.pt")
+
+
+def test_run_checkpoint_and_export_are_one_backbone(finished: Path) -> None:
+    networks = [
+        load_backbone(path)[0]
+        for path in (finished, finished / "checkpoints" / "latest.pt", finished / "backbone.pt")
+    ]
+    for network in networks:
+        assert not network.training
+        for name, value in backbone_weights(checkpoint.load(finished / "checkpoints" / "latest.pt")).items():
+            assert torch.equal(network.state_dict()[name], value)
+    fresh, _ = load_backbone(finished, untrained=True)
+    assert not torch.equal(fresh.conv1.weight, networks[0].conv1.weight)
+
+
+def test_nearest_classes_are_numpys() -> None:
+    rng = np.random.default_rng(0)
+    features, bank, labels = rng.normal(size=(30, 6)), rng.normal(size=(80, 6)), rng.integers(0, 5, 80)
+    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (features, bank)]
+    expected = []
+    for row in unit[0]:
+        similarity = unit[1] @ row
+        nearest = np.argsort(-similarity)[:7]
+        votes = np.bincount(labels[nearest], np.exp(similarity[nearest] / 0.1), minlength=5)
+        expected.append(votes.argmax())
+    found = nearest_classes(
+        torch.from_numpy(features), torch.from_numpy(bank), torch.from_numpy(labels), 7, 0.1
+    )
+    assert found.tolist() == expected
+    # More neighbours than there are: all vote.
+    assert (
+        len(nearest_classes(torch.from_numpy(features), torch.from_numpy(bank[:3]), torch.tensor([1, 1, 2])))
+        == 30
+    )
+
+
+def test_knn_from_the_command_line(
+    finished: Path,
+    textured: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Photos that are in the bank find themselves: the nearest neighbour's weight decides at a low
+    temperature."""
+    words = ["--checkpoint", str(finished), "--train", str(textured), "--test", str(textured)]
+    out = tmp_path / "knn.json"
+    monkeypatch.setattr(sys, "argv", ["evaluate", "knn", *words, "--json", str(out), "batch_size=16"])
+    evaluate()
+    result = json.loads(out.read_text())
+    assert result["test"]["photos"] == result["train"]["photos"] == 50
+    assert result["accuracy"] > 0.4  # of three classes
+    assert "of 50 photos" in capsys.readouterr().out

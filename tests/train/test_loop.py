@@ -1,0 +1,156 @@
+"""Steps of the loop by themselves: accumulation, clipping, precision, compilation; what a run refuses."""
+
+from functools import partialmethod
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from dali_bgaug.errors import UserError
+from tests.train.runs import METHODS, TinyNet, read_recipe, write_recipe
+from train import checkpoint
+from train.loop import Run, train
+from train.monitor import read_log
+from train.networks import FEATURES
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchvision.models, "resnet18", TinyNet)
+    monkeypatch.setitem(FEATURES, "resnet18", 32)
+
+
+def _batch(method: str, photos: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (photos, 4, 3, 32, 32) if method == "rotnet" else (photos, 3, 32, 32)
+    names = ("view_1", "view_2") if method == "byol" else ("image",)
+    batch = {name: torch.randn(shape, generator=generator, dtype=torch.double) for name in names}
+    return batch | {"label": torch.arange(photos) % 3}
+
+
+@pytest.mark.parametrize("method", ["byol", "rotnet", "supervised"])
+def test_accumulation_takes_the_step_of_the_whole_batch(method: str, textured: Path, tmp_path: Path) -> None:
+    """Batch-norm groups of four photos, in one pass of eight or in two of four; in double precision."""
+    recipe = write_recipe(tmp_path, textured, method, method={"bn_group": 4})
+    whole = _batch(method, 8)
+    passes = [{name: rows[start : start + 4] for name, rows in whole.items()} for start in (0, 4)]
+    after, losses = [], []
+    for accumulate, batches in ((1, [whole]), (2, passes)):
+        config = read_recipe(recipe, f"accumulate={accumulate}")
+        with Run(config, tmp_path / f"{accumulate}", False, CPU) as run:
+            assert run.loader.batch_size == 8 // accumulate
+            assert run.steps == 48
+            run.method.double()
+            losses.append(run._train_step(iter(batches))["loss"].item())
+            after.append([parameter.detach().clone() for parameter in run.method.parameters()])
+            if accumulate == 1:
+                before = run.config.optim.lr_at(0, 48, 6, 8)
+            assert run.optimiser.param_groups[0]["lr"] == before
+    assert losses[0] == pytest.approx(losses[1], abs=1e-10)
+    for one, two in zip(*after):
+        torch.testing.assert_close(one, two, atol=1e-9, rtol=1e-9)
+
+
+def test_gradients_are_clipped_only_if_asked_to(textured: Path, tmp_path: Path) -> None:
+    lengths = []
+    for words in ((), ("optim.clip_norm=0.001",)):
+        config = read_recipe(write_recipe(tmp_path, textured, "supervised"), *words)
+        with Run(config, tmp_path / f"{len(words)}", False, CPU) as run:
+            run.method.double()
+            run._train_step(iter([_batch("supervised", 8)]))
+            grads = [p.grad.flatten() for p in run.method.parameters()]
+            lengths.append(torch.cat(grads).norm().item())
+    assert lengths[0] > 0.1
+    assert lengths[1] == pytest.approx(0.001, rel=1e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_runs_in_bfloat16_compiled(
+    method: str, textured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the tracing of torch.compile and without its code generation, which takes minutes; checkpoints
+    keep their names."""
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
+    recipe = write_recipe(tmp_path, textured, method)
+    words = ("precision=bfloat16", "compile=true", "epochs=1", "optim.milestones=[]")
+    with Run(read_recipe(recipe, *words), tmp_path / "out", False, CPU) as run:
+        names = set(run.method.state_dict())
+        values = run._train_step(iter(run.loader))
+        assert torch.isfinite(values["loss"])
+        assert values["loss"].dtype == torch.float32
+        assert not any("_orig_mod" in name for name in names)
+        if method in ("rotnet", "supervised"):
+            assert values["accuracy"] <= 1
+
+
+def test_passes_too_few_for_a_step_are_left_out(textured: Path, tmp_path: Path) -> None:
+    """50 photos in passes of five: ten, that is three steps of three and one left; in two epochs six steps."""
+    recipe = write_recipe(tmp_path, textured, "rotnet", method={"bn_group": 2}, epochs=2)
+    words = ("data.batch_size=15", "accumulate=3", "method.bn_group=5", "data.crop.size=16")
+    config = read_recipe(recipe, *words)
+    train(config, tmp_path / "out")
+    lines = read_log(tmp_path / "out" / "log.jsonl")
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [line["epoch"] for line in lines] == [0, 0, 0, 1, 1, 1]
+
+
+def test_an_unreadable_checkpoint_is_named(textured: Path, tmp_path: Path) -> None:
+    config, out = read_recipe(write_recipe(tmp_path, textured)), tmp_path / "out"
+    path = out / "checkpoints" / "step-00000005.pt"
+    path.parent.mkdir(parents=True)
+    executed = tmp_path / "executed"
+    pickled = f"cos\nsystem\n(S'touch {executed}'\ntR.".encode()
+    for content in (b"", b"not a checkpoint", pickled, b".", b"\x80", b"\x80\x02X"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=f"{path}: cannot be read as a checkpoint"):
+            train(config, out, resume=True)
+    assert not executed.exists()
+    torch.save({"version": 1, "some": "thing"}, path)
+    with pytest.raises(UserError, match="not a checkpoint of version 2"):
+        train(config, out, resume=True)
+
+
+def test_a_run_is_never_overwritten_or_mixed(textured: Path, tmp_path: Path) -> None:
+    recipe, out = write_recipe(tmp_path, textured, "supervised", epochs=1), tmp_path / "out"
+    train(read_recipe(recipe), out)
+    log = (out / "log.jsonl").read_text()
+    assert len(log.splitlines()) == 6
+    with pytest.raises(UserError, match="holds a run already"):
+        train(read_recipe(recipe), out)
+    with pytest.raises(UserError) as error:
+        train(read_recipe(recipe, "epochs=2", "optim.lr=0.7"), out, resume=True)
+    assert (
+        "was made with another config: optim.lr was 0.05, now it is 0.7; epochs was 1, now it is 2; resume"
+        in str(error.value)
+    )
+    assert (out / "log.jsonl").read_text() == log
+    train(
+        read_recipe(recipe, "log_every=5", "timeout_s=9"), out, resume=True
+    )  # finished: nothing is left to do
+    assert (out / "log.jsonl").read_text() == log
+
+
+def test_keys_have_other_company_than_queries(textured: Path, tmp_path: Path) -> None:
+    """Accumulating, MoCo-v2 needs two groups a pass to shuffle between; with them it runs."""
+    recipe = write_recipe(tmp_path, textured)
+    with pytest.raises(UserError, match="accumulate=2: keys cannot be shuffled"):
+        Run(read_recipe(recipe, "accumulate=2"), tmp_path / "out", False, CPU)
+    config = read_recipe(recipe, "accumulate=2", "method.bn_group=2")
+    with Run(config, tmp_path / "out", False, CPU) as run:
+        batches = iter(run.loader)
+        run._train_step(batches)
+        assert run.method.queue_ptr.item() == 8
+        assert run.loader.batch == 2
+
+
+def test_checkpoints_kept_for_good(tmp_path: Path) -> None:
+    state = dict.fromkeys(checkpoint.KEYS - {"step"}, 0)
+    for step in range(1, 8):
+        checkpoint.save(tmp_path, step, state, keep=2, keep_multiples=3)
+        assert (tmp_path / "latest.pt").resolve() == checkpoint.path_of(tmp_path, step).resolve()
+    assert [checkpoint.step_of(path) for path in checkpoint.list_checkpoints(tmp_path)] == [3, 6, 7]
+    assert checkpoint.load(tmp_path / "latest.pt")["step"] == 7

@@ -1,0 +1,81 @@
+"""What a run tells: its log, its warning, TensorBoard."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from train import monitor
+from train.monitor import PATIENCE, JsonLog, Monitor, read_log
+
+
+def _report(watch: Monitor, step: int, loss: float) -> None:
+    watch.report({"step": step, "loss": loss, "images_per_s": 10.0, "data_wait": 0.5})
+    watch.advance()
+
+
+def _warnings(out: Path) -> list[int]:
+    return [line["step"] for line in read_log(out / "log.jsonl") if "warning" in line]
+
+
+def test_a_loss_that_stays_at_chance_is_warned_of_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SwAV's with 3000 prototypes: 8.006."""
+    watch = Monitor(tmp_path, 0, 200, chance_loss=8.006)
+    for step in range(1, 150):
+        _report(watch, step, 8.006 + 0.01 * (-1) ** step)
+    watch.close()
+    assert _warnings(tmp_path) == [PATIENCE]
+    assert "the loss has been 8.006 for 50 log lines, that of guessing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("chance", [8.006, None])
+def test_a_loss_that_moves_is_not(tmp_path: Path, chance: float | None) -> None:
+    watch = Monitor(tmp_path, 0, 200, chance_loss=chance)
+    for step in range(1, 150):
+        _report(watch, step, 7.9 if step % PATIENCE == 0 else 8.006)
+    watch.close()
+    assert _warnings(tmp_path) == []
+
+
+def test_a_resumed_log_drops_what_comes_again(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    log = JsonLog(path, 0)
+    for step in (1, 2, 3):
+        log.write({"step": step, "loss": 1.0})
+    log.close()
+    path.write_text(path.read_text() + '{"step": 4, "lo')
+    JsonLog(path, 2).close()
+    assert [line["step"] for line in read_log(path)] == [1, 2]
+
+
+def test_tensorboard_gets_every_number_where_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+
+    class SummaryWriter:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            written.append((Path(folder).name, purge_step))
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written.append((name, value, step))
+
+        def close(self) -> None:
+            written.append("closed")
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=SummaryWriter))
+    watch = Monitor(tmp_path, 6, 9, None)
+    _report(watch, 7, 0.25)
+    watch.close()
+    assert written == [
+        ("tensorboard", 7),
+        ("loss", 0.25, 7),
+        ("images_per_s", 10.0, 7),
+        ("data_wait", 0.5, 7),
+        "closed",
+    ]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert monitor._tensorboard(tmp_path / "tensorboard", 0) is None
