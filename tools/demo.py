@@ -27,7 +27,7 @@ from tools._cli import default_workers, run
 from tools.bench import machine
 from tools.demo_data import DemoSettings, write_demo_set
 from tools.masks import write_mask_store
-from tools.plot import plot_losses, read_losses
+from tools.plot import plot_runs, read_curves
 from tools.shards import write_shards
 from tools.tiles import write_tile_store
 from tools.views import draw_views
@@ -38,7 +38,10 @@ STEPS = 300
 PICTURE = 160
 """Side of the views on the contact sheet."""
 STORES = ("masks", "tiles", "shards")
-RUN = ("checkpoints", "log.jsonl", "config.json", "summary.json", "loss.png", "views.png")
+RUN = (
+    *("checkpoints", "log.jsonl", "config.json", "tensorboard", "backbone.pt", "backbone.json"),
+    *("summary.json", "curves.png", "views.png"),
+)
 
 
 def run_demo(
@@ -156,7 +159,7 @@ def _summarise(out: Path, rate: float, device: str, seconds: float) -> dict[str,
     config = json.loads((out / "config.json").read_text())
     negatives = config["method"]["queue"] + (config["data"]["background"]["kind"] == "swaps")
     chance = math.log(1 + negatives)
-    steps, losses = read_losses(out)
+    steps, losses = read_curves(out)["loss"]
     filled_at = config["method"]["queue"] // config["data"]["batch_size"]
     full = losses[steps > filled_at]
     full = full if len(full) else losses
@@ -175,7 +178,7 @@ def _summarise(out: Path, rate: float, device: str, seconds: float) -> dict[str,
         "guessing among the positive and all negatives",
     }
     write_text(out / "summary.json", json.dumps(summary, indent=1) + "\n")
-    plot_losses([out], out / "loss.png", chance, filled_at)
+    plot_runs([out], out / "curves.png", chance, filled_at)
     return summary
 
 
@@ -194,7 +197,7 @@ def main() -> None:
         f"done in {summary['seconds']:.0f} s on {summary['device']}: loss {summary['first_loss']} -> "
         f"{summary['last_loss']} (chance {summary['chance_loss']})"
     )
-    print(f"results in {args.out}/: loss.png views.png log.jsonl checkpoints/ summary.json")
+    print(f"results in {args.out}/: curves.png views.png log.jsonl checkpoints/ backbone.pt summary.json")
 
 
 if __name__ == "__main__":

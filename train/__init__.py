@@ -1,12 +1,19 @@
 """A thin DDP trainer: `torchrun -m train --config configs/NAME.yaml [key=value …]`.
 
     config.py       what a run is (RunConfig)
+    method.py       what a method is: its options, its hooks around a step
     methods/        one file a method: owns its networks, turns a batch into a loss
-    networks.py     backbones, batch normalisation in groups
+    networks.py     backbones and heads
+    batch_norm.py   statistics over groups of photos, within a rank or across ranks
+    optim.py        LARS, LARC, the options of an optimiser
+    schedules.py    learning rates, the momentum of a target network
     distributed.py  process group, gathering, exchanging rows between ranks
-    schedules.py    learning rate
-    checkpoint.py   atomic checkpoints, resume
-    loop.py         epochs, steps, logging
+    signals.py      stopping when a cluster asks to
+    checkpoint.py   atomic checkpoints
+    monitor.py      log, progress bar, TensorBoard, warnings
+    loop.py         epochs, steps, resume
+    export.py       `python -m train.export`: the backbone alone, with a card
+    evaluate.py     `python -m train.evaluate knn`: how good features are
 
-Nothing outside this folder imports it. Data comes from `pipelines`; evaluation is not here yet.
+Nothing outside this folder imports it. Data comes from `pipelines`.
 """

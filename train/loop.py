@@ -1,5 +1,6 @@
 """The training loop: epochs, steps, checkpoints. Knows nothing of what a method does inside."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -126,10 +127,12 @@ class Run:
         if distributed.world_size() == 1:
             return self.method
         ids = [self.device.index] if self.device.type == "cuda" else None
-        # Batch-norm statistics stay each rank's own; queues are equal everywhere by construction.
-        return DistributedDataParallel(
-            self.method, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch 2.14 renames broadcast_buffers
+            # Batch-norm statistics stay each rank's own; queues are equal everywhere by construction.
+            return DistributedDataParallel(
+                self.method, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
 
     # ------------------------------------------------------------ checkpoints
 

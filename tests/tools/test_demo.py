@@ -8,7 +8,7 @@ from PIL import Image
 
 from dali_bgaug.errors import UserError
 from tools.demo import run_demo
-from tools.plot import read_losses
+from tools.plot import read_curves
 
 QUICK = ["epochs=4", "data.device=cpu", "data.threads=2", "data.crop.size=32", "method.queue=32"]
 
@@ -28,9 +28,10 @@ def test_photos_and_masks_become_a_checkpoint_and_pictures(textured: Path, tmp_p
     assert summary["chance_loss"] == 3.5264  # ln(1 + 32 + 1)
     assert summary["samples"] == 50
     assert summary["steps"] == 4 * 3
-    assert len(read_losses(out)[0]) == 12
-    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000012.pt"]
-    for name, columns in (("views.png", 6), ("loss.png", 1)):
+    assert len(read_curves(out)["loss"][0]) == 12
+    assert {path.name for path in (out / "checkpoints").iterdir()} == {"step-00000012.pt", "latest.pt"}
+    assert (out / "backbone.pt").is_file()
+    for name, columns in (("views.png", 6), ("curves.png", 2)):
         with Image.open(out / name) as picture:
             assert picture.format == "PNG"
             assert picture.width > 100 * columns

@@ -88,7 +88,7 @@ def test_every_method_runs_in_bfloat16_compiled(
 
 
 def test_passes_too_few_for_a_step_are_left_out(textured: Path, tmp_path: Path) -> None:
-    """50 photos in passes of five: ten, that is three steps of three and one left; in two epochs six steps."""
+    """50 photos in passes of five: three steps of three and one left over; in two epochs six."""
     recipe = write_recipe(tmp_path, textured, "rotnet", method={"bn_group": 2}, epochs=2)
     words = ("data.batch_size=15", "accumulate=3", "method.bn_group=5", "data.crop.size=16")
     config = read_recipe(recipe, *words)

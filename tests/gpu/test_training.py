@@ -1,0 +1,44 @@
+"""Every method trains, stops and goes on on a GPU."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.train.runs import METHODS, read_recipe, write_recipe
+from train import checkpoint
+from train.export import backbone_weights
+from train.loop import Run, train
+from train.monitor import read_log
+
+WORDS = ("data.device=gpu", "epochs=2", "optim.milestones=[]")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_resumes_on_a_gpu(method: str, textured: Path, tmp_path: Path) -> None:
+    """bfloat16, channels last. GPU kernels add in no fixed order: the data is the same, the losses nearly
+    are."""
+    config = read_recipe(write_recipe(tmp_path, textured, method, checkpoint_every=7), *WORDS)
+    train(config, tmp_path / "whole")
+    losses = [line["loss"] for line in read_log(tmp_path / "whole" / "log.jsonl")]
+    assert len(losses) == 12
+    folder = tmp_path / "whole" / "checkpoints"
+    (folder / "step-00000012.pt").unlink()
+    train(config, tmp_path / "whole", resume=True)
+    again = [line["loss"] for line in read_log(tmp_path / "whole" / "log.jsonl")]
+    assert again[:7] == losses[:7]
+    assert again[7] == pytest.approx(losses[7], rel=0.05)
+    weights = backbone_weights(checkpoint.load(folder / "latest.pt"))
+    assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_networks_and_views_lie_on_the_gpu(method: str, textured: Path, tmp_path: Path) -> None:
+    config = read_recipe(write_recipe(tmp_path, textured, method), *WORDS)
+    with Run(config, tmp_path / "out", False, torch.device("cuda", 0)) as run:
+        assert run.half
+        values = run._train_step(iter(run.loader))
+        assert values["loss"].device.type == "cuda"
+        assert values["loss"].dtype == torch.float32
+        convolution = next(p for p in run.method.backbone.parameters() if p.dim() == 4)
+        assert convolution.is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,154 @@
+"""Does each method learn? Trains every demo recipe from several seeds and judges the features by k-NN.
+
+    python -m tools.learning [--methods byol,swav] [--seeds 3] [--out out/learning] [--json FILE]
+
+Photos are the demo set's; the bank is `train`, the questions are `mixed_same`, of the same kind but not seen
+in training. Backgrounds stay as they are while training: they go with the class in both sets, and what
+leaving them out does is another question. A network's yardstick is itself untrained, with weights of the
+same seed. What is finished is kept: a second run does the rest.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from dali_bgaug.errors import UserError
+from dali_bgaug.files import write_text
+from tools._cli import default_workers, run
+from tools.bench import machine
+from tools.demo_data import DemoSettings, write_demo_set
+from tools.masks import write_mask_store
+from tools.shards import write_shards
+from tools.tiles import write_tile_store
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+METHODS = ("moco_v2", "byol", "swav", "rotnet", "supervised")
+WORDS = ("data.background.kind=none", "data.crop.fg_min=0")
+BANK, QUESTIONS = "train", "mixed_same"
+SETTINGS = DemoSettings(test_photos=900)
+
+
+def measure(methods: list[str], seeds: int, out: Path, workers: int) -> dict[str, Any]:
+    """Train and judge; the result as it goes into the JSON file."""
+    _pack(out, workers)
+    jobs = [(method, seed) for method in methods for seed in range(seeds)]
+    rows = []
+    for method, seed in tqdm(jobs, desc="runs", unit="run", dynamic_ncols=True):
+        path = out / f"{method}-{seed}" / "knn.json"
+        if not path.exists():
+            write_text(path, json.dumps(_run(method, seed, path.parent, out)) + "\n")
+        rows.append({"method": method, "seed": seed, **json.loads(path.read_text())})
+    return {"machine": machine(None), "words": list(WORDS), "rows": rows, "methods": _summary(methods, rows)}
+
+
+def _pack(out: Path, workers: int) -> None:
+    data = out / "data"
+    write_demo_set(data, SETTINGS, workers)
+    for split in (BANK, QUESTIONS):
+        photos, folder = data / split, out / split
+        write_mask_store(photos, data / "masks" / split, folder / "masks", workers=workers)
+        write_tile_store(photos, folder / "masks", folder / "tiles", workers=workers)
+        write_shards(photos, folder / "masks", folder / "tiles", folder / "shards", workers=workers)
+
+
+def _run(method: str, seed: int, folder: Path, out: Path) -> dict[str, Any]:
+    """One run: k-NN accuracy trained and untrained, seconds of training, and the last loss."""
+    start = time.perf_counter()
+    shards = f"data.shards={out / BANK / 'shards'}"
+    words = (shards, *WORDS, f"seed={seed}", f"data.seed={seed}")
+    config = str(CONFIGS / f"{method}_demo.yaml")
+    _program("train", "--config", config, "--out", str(folder), "--auto-resume", *words)
+    seconds = time.perf_counter() - start
+    accuracy = {}
+    for name, flags in {"trained": (), "untrained": ("--untrained",)}.items():
+        path = folder / f"{name}.json"
+        places = [
+            f"--train={out / BANK / 'shards'}",
+            f"--test={out / QUESTIONS / 'shards'}",
+            f"--json={path}",
+        ]
+        _program("train.evaluate", "knn", f"--checkpoint={folder}", *places, *flags)
+        accuracy[name] = json.loads(path.read_text())["accuracy"]
+    card = json.loads((folder / "backbone.json").read_text())
+    return {
+        **accuracy,
+        "seconds": round(seconds),
+        "steps": card["step"],
+        "loss": round(card["metrics"]["loss"], 4),
+    }
+
+
+def _program(module: str, *words: str) -> None:
+    """Training is a program of its own (tools do not import it)."""
+    result = subprocess.run(
+        [sys.executable, "-m", module, *words], capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        raise UserError(f"python -m {module} {' '.join(words)} failed:\n{result.stderr.strip()[-2000:]}")
+
+
+def _summary(methods: list[str], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over the seeds, and the standard error of the gain."""
+    summary = {}
+    for method in methods:
+        own = [row for row in rows if row["method"] == method]
+        gains = np.array([row["trained"] - row["untrained"] for row in own])
+        error = gains.std(ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
+        mean: Callable[[str], float] = lambda name, own=own: float(np.mean([row[name] for row in own]))  # noqa: E731
+        summary[method] = {
+            "untrained": round(mean("untrained"), 4),
+            "trained": round(mean("trained"), 4),
+            "gain": round(float(gains.mean()), 4),
+            "standard_error": round(float(error), 4),
+            "least_gain": round(float(gains.min()), 4),
+            "seconds": round(mean("seconds")),
+        }
+    return summary
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as a Markdown table."""
+    lines = [
+        "| method | seeds | untrained | trained | gain | standard error | least gain | seconds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for method, row in result["methods"].items():
+        seeds = sum(one["method"] == method for one in result["rows"])
+        shares = [f"{100 * row[name]:.1f} %" for name in ("untrained", "trained")]
+        points = [f"{100 * row[name]:.1f}" for name in ("gain", "standard_error", "least_gain")]
+        lines.append(f"| {method} | {seeds} | {' | '.join([*shares, *points])} | {row['seconds']} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tools.learning", description=__doc__.splitlines()[0])
+    parser.add_argument("--methods", default=",".join(METHODS), help="(%(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each method (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("out/learning"), help="data and runs (%(default)s)")
+    parser.add_argument("--json", type=Path, help="result file (default OUT/learning.json)")
+    parser.add_argument(
+        "--workers", type=int, default=default_workers(), help="processes that pack (all CPUs)"
+    )
+    args = parser.parse_args()
+    methods = args.methods.split(",")
+    if unknown := set(methods) - set(METHODS):
+        raise UserError(f"--methods={args.methods}: no {min(unknown)}; there are {', '.join(METHODS)}")
+    if args.seeds < 1:
+        raise UserError(f"--seeds={args.seeds}: give one at least")
+    result = measure(methods, args.seeds, args.out, args.workers)
+    path = args.json or args.out / "learning.json"
+    write_text(path, json.dumps(result, indent=1) + "\n")
+    print(table(result))
+    print(path)
+
+
+if __name__ == "__main__":
+    run(main)
