@@ -5,7 +5,6 @@ from pathlib import Path
 
 from dali_bgaug.config import override, read_yaml, validate
 from dali_bgaug.errors import run_program
-from train.checkpoint import list_checkpoints
 from train.config import RunConfig
 from train.loop import train
 
@@ -14,7 +13,7 @@ def main() -> None:
     """Read the recipe, print it or train."""
     parser = argparse.ArgumentParser(prog="train", description="Pre-train a backbone.")
     parser.add_argument(
-        "--config", type=Path, required=True, help="a recipe, e.g. configs/moco_v2_medium.yaml"
+        "--config", type=Path, required=True, help="a recipe, e.g. configs/moco_v2_medium_swaps.yaml"
     )
     parser.add_argument("--out", type=Path, help="folder of the run (default out/NAME-OF-THE-RECIPE)")
     again = parser.add_mutually_exclusive_group()
@@ -34,7 +33,7 @@ def main() -> None:
         print(config.model_dump_json(indent=1))
     else:
         out = args.out or Path("out") / args.config.stem
-        train(config, out, args.resume or (args.auto_resume and bool(list_checkpoints(out / "checkpoints"))))
+        train(config, out, "auto" if args.auto_resume else args.resume)
 
 
 if __name__ == "__main__":

@@ -10,17 +10,18 @@ with more photos normalises them in parts; ranks with fewer share theirs.
     null       any                every rank its own
 """
 
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dali_bgaug.errors import UserError
 from train.distributed import new_group, rank, world_size
+from train.networks import precise
 
 
 class Grouping(NamedTuple):
@@ -101,16 +102,42 @@ class GroupedBatchNorm(_BatchNorm):
     def _across_ranks(self, x: torch.Tensor) -> torch.Tensor:
         """SyncBN for what torch's does not run on: CPUs. Every rank has as many photos."""
         axes, ranks = [0, *range(2, x.dim())], dist.get_world_size(self.process_group)
-        shape = [1, -1] + [1] * (x.dim() - 2)
-        mean = all_reduce(x.mean(axes), group=self.process_group) / ranks
+        shape, dtype = [1, -1] + [1] * (x.dim() - 2), x.dtype
+        x = precise(x)
+        mean = _SumOverRanks.apply(x.mean(axes), self.process_group) / ranks
         centred = x - mean.view(shape)
-        var = all_reduce(centred.square().mean(axes), group=self.process_group) / ranks
+        var = _SumOverRanks.apply(centred.square().mean(axes), self.process_group) / ranks
         with torch.no_grad():
             count = x.numel() // x.shape[1] * ranks
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
         scale = torch.rsqrt(var + self.eps) * self.weight
-        return centred * scale.view(shape) + self.bias.view(shape)
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(dtype)
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """The sum over the ranks of a group; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
+        ctx.group, total = group, x.clone()
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        total = gradient.clone()
+        dist.all_reduce(total, group=ctx.group)
+        return total, None
+
+
+@cache
+def _neighbours(ranks: int, device: str) -> dist.ProcessGroup | None:
+    """This rank's group of so many; every rank must call this. None: all ranks, on a GPU."""
+    if ranks == world_size() and device == "cuda":
+        return None  # NCCL keeps DDP's gradients in order by itself
+    groups = [new_group(list(range(start, start + ranks))) for start in range(0, world_size(), ranks)]
+    return groups[rank() // ranks]
 
 
 def group_batch_norm(network: nn.Module, grouping: Grouping, device: str) -> nn.Module:
@@ -122,10 +149,7 @@ def group_batch_norm(network: nn.Module, grouping: Grouping, device: str) -> nn.
         return network
     group = None
     if grouping.ranks > 1:
-        starts = range(0, world_size(), grouping.ranks)
-        # A group of its own even if it holds all ranks: DDP reduces gradients at the same time.
-        groups = [new_group(list(range(start, start + grouping.ranks))) for start in starts]
-        group = groups[rank() // grouping.ranks]
+        group = _neighbours(grouping.ranks, device)
         if device == "cuda":
             return nn.SyncBatchNorm.convert_sync_batchnorm(network, group)
     for module in network.modules():

@@ -61,6 +61,14 @@ def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
     return values / world_size()
 
 
+def from_first_rank(value: Any) -> Any:
+    """Rank 0's value, on every rank."""
+    values = [value]
+    if world_size() > 1:
+        dist.broadcast_object_list(values)
+    return values[0]
+
+
 def gather_objects(value: Any) -> list[Any]:
     """Every rank's value, in order of ranks, on every rank."""
     values: list[Any] = [value] * world_size()

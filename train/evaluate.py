@@ -9,6 +9,7 @@ once.
 
 import argparse
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,14 @@ from tqdm import tqdm
 from dali_bgaug.config import override, validate
 from dali_bgaug.errors import UserError, run_program
 from dali_bgaug.files import write_text
+from dali_bgaug.graph.plan import expand
 from dali_bgaug.loader import Loader
+from dali_bgaug.shards import read_manifest
 from pipelines import LoaderConfig, build_loader
 from train import checkpoint
+from train.config import RunConfig
 from train.export import backbone_weights, find_checkpoint
+from train.method import Setting
 from train.networks import build_backbone
 
 
@@ -32,7 +37,7 @@ def load_backbone(path: Path, untrained: bool = False) -> tuple[nn.Module, dict[
 
     Args:
         path: a run's folder, a checkpoint, or exported weights with their card beside them.
-        untrained: the same architecture with the weights the run started from.
+        untrained: the weights the run started from, drawn again.
 
     Raises:
         UserError: no such file, or its weights are not exactly those of its architecture.
@@ -44,17 +49,29 @@ def load_backbone(path: Path, untrained: bool = False) -> tuple[nn.Module, dict[
         path = find_checkpoint(path)
         state = checkpoint.load(path)
         config, weights = json.loads(state["config"]), backbone_weights(state)
-    torch.manual_seed(config["seed"])
+    if untrained:
+        return initial_backbone(validate(RunConfig, config, f"{path}: config")).eval(), config
     backbone = build_backbone(config["backbone"])
-    if not untrained:
-        own = set(backbone.state_dict())
-        if set(weights) != own:
-            raise UserError(
-                f"{path}: not the weights of {config['backbone']}: missing {sorted(own - set(weights))}, "
-                f"unknown {sorted(set(weights) - own)}"
-            )
-        backbone.load_state_dict(weights)
+    own = set(backbone.state_dict())
+    if set(weights) != own:
+        raise UserError(
+            f"{path}: not the weights of {config['backbone']}: missing {sorted(own - set(weights))}, "
+            f"unknown {sorted(set(weights) - own)}"
+        )
+    backbone.load_state_dict(weights)
     return backbone.eval(), config
+
+
+def initial_backbone(config: RunConfig) -> nn.Module:
+    """The backbone a run of this config starts with (weights are drawn from its seed)."""
+    torch.manual_seed(config.seed)
+    views = tuple(expand(config.data.views))
+    # Neither batch-norm groups nor the classifier, which comes after it, change what is drawn for the
+    # backbone.
+    setting = Setting(config.backbone, photos=config.method.bn_group or 2, views=views, classes=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return config.method.build(setting).backbone
 
 
 @torch.no_grad()
@@ -113,6 +130,15 @@ def knn(
         **{"pipeline": "evaluation", "batch_size": 64, "crop": {"size": size}, "resize": round(size * 8 / 7)},
         "normalise": config["data"]["normalise"],
     }
+    classes = [
+        read_manifest(shards, option).classes for shards, option in ((train, "--train"), (test, "--test"))
+    ]
+    if classes[0] != classes[1]:
+        different = sorted(set(classes[0]) ^ set(classes[1]))
+        raise UserError(
+            f"--test={test}: its classes are not those of --train={train} (only in one of them: "
+            f"{', '.join(different[:8])}); labels would not mean the same"
+        )
     sets, numbers = {}, {}
     for name, shards in {"train": train, "test": test}.items():
         data = validate(

@@ -42,7 +42,9 @@ def backbone_weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The backbone's own state_dict out of a checkpoint."""
     prefix = f"{state['backbone']}."
     return {
-        name.removeprefix(prefix): value for name, value in state["method"].items() if name.startswith(prefix)
+        name.removeprefix(prefix): value.detach().cpu().contiguous()
+        for name, value in state["method"].items()
+        if name.startswith(prefix)
     }
 
 

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
 from dali_bgaug.graph.plan import expand
-from dali_bgaug.shards import open_shards
+from dali_bgaug.shards import manifest_digest, read_manifest
 from pipelines import build_loader
 from pipelines.build import choose_device
 from train import checkpoint, distributed
@@ -41,26 +41,41 @@ def choose_torch_device(config: RunConfig) -> torch.device:
     return device
 
 
-def train(config: RunConfig, out: Path, resume: bool = False) -> None:
+def train(config: RunConfig, out: Path, resume: bool | Literal["auto"] = False) -> None:
     """Run a recipe from its first step, or from its last checkpoint, to its end.
 
     Writes `config.json`, `log.jsonl`, `checkpoints/` and, at the end, `backbone.pt` with its card under
     `out`. Call it in every process of a `torchrun`. On SIGTERM or SIGUSR1 it leaves a checkpoint and returns.
+
+    Args:
+        config: what to train, and with what.
+        out: the run's folder.
+        resume: whether to go on from its last checkpoint; "auto" if there is one.
 
     Raises:
         UserError: `out` holds a run and `resume` is false, or it holds none and `resume` is true, or the run
             there was made with another config; the loss is no longer a number.
     """
     device = choose_torch_device(config)
-    with distributed.process_group(device), Run(config, out, resume, device) as run:
+    stop = StopRequest()
+    with stop.listening(), distributed.process_group(device), Run(config, out, resume, device, stop) as run:
         run.all_epochs()
 
 
 class Run:
     """One run's objects, and the steps of it."""
 
-    def __init__(self, config: RunConfig, out: Path, resume: bool, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        out: Path,
+        resume: bool | Literal["auto"],
+        device: torch.device,
+        stop: StopRequest | None = None,
+    ) -> None:
         self.config, self.out, self.device = config, out, device
+        self.stop = stop or StopRequest()
+        self.stop.connect()
         self.main = distributed.rank() == 0
         self.folder = out / "checkpoints"
         state = self._load(resume)
@@ -69,18 +84,31 @@ class Run:
         self.loader = build_loader(config.pass_data, distributed.rank(), distributed.world_size())
         self.steps_per_epoch = len(self.loader) // config.accumulate
         self.steps = self.steps_per_epoch * config.epochs
-        manifest = open_shards(config.data.shards, verify=False)  # the loader has verified it
-        self.data = {"photos": manifest.samples, "classes": len(manifest.classes)}
-        self.data["manifest_sha256"] = self.loader.state_dict()["identity"]["data"]
+        if self.steps_per_epoch == 0:
+            raise UserError(
+                f"accumulate={config.accumulate}: an epoch has {len(self.loader)} passes, too few for one "
+                "step; take a smaller data.batch_size"
+            )
+        manifest = read_manifest(config.data.shards)
+        self.data = {
+            "photos": manifest.samples,
+            "classes": len(manifest.classes),
+            "manifest_sha256": manifest_digest(config.data.shards),
+        }
         self.method = self._build_method()
         self.module = self._distribute()
         self.optimiser = build_optimiser(self.method, config.optim)
-        self.stop = StopRequest()
         self.step = 0
         self.metrics: dict[str, float] = {}
         self.finite = torch.ones((), dtype=torch.bool, device=device)
         if state is not None:
             self._restore(state)
+        places = distributed.gather_objects((self.step, config.identity()))
+        if len(set(places)) > 1:
+            raise UserError(
+                f"--out={out}: ranks are at steps {[step for step, _ in places]}, or have other "
+                "configs; every machine must be given the same config and see the same folder"
+            )
         self.first_step = self.step
         self.monitor = None
         if self.main:
@@ -136,20 +164,21 @@ class Run:
 
     # ------------------------------------------------------------ checkpoints
 
-    def _load(self, resume: bool) -> dict[str, Any] | None:
-        found = checkpoint.list_checkpoints(self.folder)
+    def _load(self, resume: bool | Literal["auto"]) -> dict[str, Any] | None:
+        # One rank looks for all: a network file system need not show every machine the same files yet.
+        found = distributed.from_first_rank(checkpoint.list_checkpoints(self.folder)[-1:])
         if found and not resume:
             raise UserError(
                 f"--out={self.out}: holds a run already; continue it with --resume, or choose another --out"
             )
-        if resume and not found:
+        if resume is True and not found:
             raise UserError(f"--resume: {self.folder} has no checkpoint; start the run without --resume")
         if not found:
             return None
-        state = checkpoint.load(found[-1])
+        state = checkpoint.load(found[0])
         if state["identity"] != self.config.identity():
             raise UserError(
-                f"{found[-1]}: was made with another config: "
+                f"{found[0]}: was made with another config: "
                 f"{checkpoint.difference(state['identity'], self.config.identity())}; resume with "
                 f"the same (it is in {self.out / 'config.json'}), or choose another --out"
             )
@@ -200,10 +229,10 @@ class Run:
 
     def all_epochs(self) -> None:
         """Train to the end, or until a signal asks to stop."""
-        with self.stop.listening():
-            while self.loader.epoch < self.config.epochs:
-                if not self._epoch():
-                    return
+        if not self.config.compile:
+            distributed.limit_waiting(self.config.timeout_s)
+        while self.loader.epoch < self.config.epochs and self._epoch():
+            pass
 
     def _epoch(self) -> bool:
         """One epoch, or the rest of it; whether to go on."""
@@ -251,7 +280,7 @@ class Run:
             nn.utils.clip_grad_norm_(self.method.parameters(), config.optim.clip_norm)
         self.optimiser.step()
         self.method.after_update(progress)
-        if self.step == self.first_step:
+        if self.step == self.first_step:  # with torch.compile it takes its time
             distributed.limit_waiting(config.timeout_s)
         self.step += 1
         values = {name: sum(one[name] for one in passes) / len(passes) for name in passes[0]}

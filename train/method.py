@@ -134,8 +134,3 @@ def follow(target: nn.Module, online: nn.Module, momentum: float) -> None:
     own."""
     own, new = list(target.parameters()), [parameter.detach() for parameter in online.parameters()]
     torch._foreach_lerp_(own, new, 1 - momentum)
-
-
-def precise(x: torch.Tensor) -> torch.Tensor:
-    """x in float32 at least: what autocast made bfloat16 is not good enough for a loss."""
-    return x if x.dtype == torch.float64 else x.float()

@@ -116,7 +116,11 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 class Clock:
-    """Images per second of all ranks, and the share of time spent waiting, since the last reading."""
+    """Images per second of all ranks, and the share of time that this process waited for the loader, since
+    the last reading.
+
+    On a GPU the share is an upper bound: the process runs ahead of the GPU, and may wait while that is busy.
+    """
 
     def __init__(self, loader: Loader, world_size: int) -> None:
         self._loader, self._images = loader, loader.batch_size * world_size

@@ -70,3 +70,8 @@ def mlp(inputs: int, hidden: int, outputs: int, *, norm: bool = True, bias: bool
     return nn.Sequential(
         nn.Linear(inputs, hidden), *normalise, nn.ReLU(inplace=True), nn.Linear(hidden, outputs, bias=bias)
     )
+
+
+def precise(x: torch.Tensor) -> torch.Tensor:
+    """x in float32 at least: what autocast made bfloat16 is not good enough for a loss."""
+    return x if x.dtype == torch.float64 else x.float()

@@ -19,14 +19,20 @@ class StopRequest:
     def __init__(self) -> None:
         self.name = ""
         """The signal this rank got, or empty."""
-        # On the CPU, by itself: asking must not wait for a GPU, nor mix with DDP's gradients.
-        self._group = new_group(backend="gloo") if world_size() > 1 else None
+        self._group: dist.ProcessGroup | None = None
         self._flag = torch.zeros(1, dtype=torch.int32)
         self._work: dist.Work | None = None
 
+    def connect(self) -> None:
+        """Join the other ranks; every rank must call this."""
+        if world_size() > 1:
+            # On the CPU, by itself: asking must not wait for a GPU, nor mix with DDP's gradients.
+            self._group = new_group(backend="gloo")
+
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the signals; further ones are ignored, since launcher and scheduler often both send one."""
+        """Take the signals. Once one came, further ones are ignored until the process ends: launcher and
+        scheduler often both send one."""
 
         def note(number: int, _: FrameType | None) -> None:
             self.name = self.name or signal.Signals(number).name
@@ -36,7 +42,7 @@ class StopRequest:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                signal.signal(number, signal.SIG_IGN if self.name else handler)
 
     def ask(self) -> None:
         """Ask all ranks whether to stop; the answer comes while they work. Every rank must call this."""

@@ -17,7 +17,7 @@ WORDS = ("data.device=gpu", "epochs=2", "optim.milestones=[]")
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_resumes_on_a_gpu(method: str, textured: Path, tmp_path: Path) -> None:
     """bfloat16, channels last. GPU kernels add in no fixed order: the data is the same, the losses nearly
-    are."""
+    are. The backbone it leaves is for any machine."""
     config = read_recipe(write_recipe(tmp_path, textured, method, checkpoint_every=7), *WORDS)
     train(config, tmp_path / "whole")
     losses = [line["loss"] for line in read_log(tmp_path / "whole" / "log.jsonl")]
@@ -26,8 +26,9 @@ def test_a_run_resumes_on_a_gpu(method: str, textured: Path, tmp_path: Path) -> 
     (folder / "step-00000012.pt").unlink()
     train(config, tmp_path / "whole", resume=True)
     again = [line["loss"] for line in read_log(tmp_path / "whole" / "log.jsonl")]
-    assert again[:7] == losses[:7]
-    assert again[7] == pytest.approx(losses[7], rel=0.05)
+    assert again[7:] == pytest.approx(losses[7:], rel=0.1)
+    exported = torch.load(tmp_path / "whole" / "backbone.pt")
+    assert all(value.device.type == "cpu" for value in exported.values())
     weights = backbone_weights(checkpoint.load(folder / "latest.pt"))
     assert all(torch.isfinite(value).all() for value in weights.values())
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 METHODS = ("moco_v2", "byol", "swav", "rotnet", "supervised")
 _SMALL: dict[str, dict[str, Any]] = {
     "moco_v2": {"queue": 32, "dim": 16, "bn_group": 4},
-    "byol": {"hidden": 32, "dim": 16, "bn_group": 8},
+    "byol": {"hidden": 32, "dim": 16, "bn_group": 8, "momentum": 0.9},
     "swav": {
         **{"hidden": 32, "dim": 16, "prototypes": 12, "bn_group": 8},
         **{"queue": 16, "queue_from_epoch": 0, "freeze_prototypes_steps": 3},
@@ -26,6 +26,7 @@ _SMALL: dict[str, dict[str, Any]] = {
     "rotnet": {"bn_group": 8},
     "supervised": {"bn_group": 8},
 }
+_OPTIMISER = {"byol": "lars", "swav": "larc"}
 
 
 class TinyNet(nn.Module):
@@ -56,7 +57,7 @@ def write_recipe(folder: Path, shards: Path, name: str = "moco_v2", **values: An
         "extends": str(ROOT / "configs" / f"{name}_demo.yaml"),
         "method": _SMALL[name],
         "data": {"shards": str(shards), "batch_size": 8, "device": "cpu", "threads": 1},
-        "optim": {"lr": 0.05, "lr_batch": 8, "warmup_epochs": 0},
+        "optim": {"kind": _OPTIMISER.get(name, "sgd"), "lr": 0.05, "lr_batch": 8, "warmup_epochs": 0},
         "epochs": 8,
         "checkpoint_every": 20,
     }

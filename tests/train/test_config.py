@@ -171,7 +171,7 @@ def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (["data.shards=/nowhere"], "data.shards=/nowhere: does not exist"),
         (["data.batch_size=64", "method.queue=64"], "data.batch_size=64"),
         (["accumulate=3"], "accumulate=3: must divide data.batch_size=8"),
-        (["accumulate=2"], "accumulate=2: keys cannot be shuffled"),
+        (["accumulate=2"], "accumulate=2, method.bn_group=4: keys cannot be shuffled"),
         (["method.bn_group=3"], "method.bn_group=3: must divide a rank's batch, 8"),
         (["backbone=alexnet"], "data.views.query.crop.size=32: backbone=alexnet needs 63 pixels"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: no such config file"),

@@ -11,16 +11,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dali_bgaug.errors import UserError
 from tests.processes import run
-from tests.train.runs import use_tiny_net
+from tests.train.runs import read_recipe, train_rank, use_tiny_net, write_recipe
 from train import batch_norm
 from train.batch_norm import Grouping, group_batch_norm, plan_groups
 from train.distributed import gather_rows, mean_over_ranks, process_group, rank, take_rows, world_size
+from train.loop import Run
 from train.method import MethodOptions, Progress, Setting
 from train.methods.byol import ByolOptions
 from train.methods.moco import MocoOptions
 from train.methods.rotnet import RotnetOptions
 from train.methods.supervised import SupervisedOptions
 from train.methods.swav import SwavOptions, sinkhorn
+from train.monitor import read_log
 
 PHOTOS = 8
 STEPS = 2
@@ -144,6 +146,51 @@ def test_two_ranks_do_what_one_does(options: MethodOptions, tmp_path: Path) -> N
     for kind in ("gradients", "state"):
         for name, value in one[kind].items():
             torch.testing.assert_close(two[kind][name], value, atol=1e-5, rtol=1e-5, msg=f"{kind} {name}")
+
+
+def _accumulate(recipe: Path, accumulate: int, folder: Path) -> None:
+    """One step of the loop on eight photos: this rank's part of each of so many passes."""
+    use_tiny_net()
+    cpu = torch.device("cpu")
+    with process_group(cpu):
+        config = read_recipe(recipe, f"accumulate={accumulate}")
+        with Run(config, folder / f"run-{world_size()}", False, cpu) as run:
+            whole = _batch(config.method.name, 0)
+            passes = []
+            for number in range(accumulate):
+                part = {name: rows.tensor_split(accumulate)[number] for name, rows in whole.items()}
+                own = {name: rows.tensor_split(world_size())[rank()] for name, rows in part.items()}
+                passes.append({name: v.float() if v.is_floating_point() else v for name, v in own.items()})
+            loss = mean_over_ranks(run._train_step(iter(passes))["loss"])
+            if rank() == 0:
+                weights = dict(run.method.named_parameters())
+                torch.save((loss, weights), folder / f"{world_size()}.pt")
+
+
+@pytest.mark.parametrize(("name", "bn_group"), [("byol", 4), ("rotnet", 4), ("supervised", 2)])
+def test_two_ranks_accumulate_the_step_of_one(
+    name: str, bn_group: int, textured: Path, tmp_path: Path
+) -> None:
+    """Two ranks, two passes of two photos each, statistics of one rank or of both: the step that one rank takes
+    in one pass of eight photos."""
+    recipe = write_recipe(tmp_path, textured, name, method={"bn_group": bn_group})
+    run(_accumulate, recipe, 1, tmp_path, ranks=1)
+    run(_accumulate, recipe, 2, tmp_path, ranks=2)
+    one, two = (torch.load(tmp_path / f"{ranks}.pt") for ranks in (1, 2))
+    torch.testing.assert_close(two[0], one[0], atol=1e-5, rtol=1e-5)
+    for weight, value in one[1].items():
+        torch.testing.assert_close(two[1][weight], value, atol=1e-5, rtol=1e-4, msg=weight)
+
+
+def _bfloat16(recipe: Path, out: Path) -> None:
+    train_rank(recipe, out, ("precision=bfloat16", "epochs=1"))
+
+
+def test_shared_statistics_in_bfloat16(textured: Path, tmp_path: Path) -> None:
+    run(_bfloat16, write_recipe(tmp_path, textured, "byol"), tmp_path / "out", ranks=2)
+    losses = [line["loss"] for line in read_log(tmp_path / "out" / "log.jsonl")]
+    assert len(losses) == 6
+    assert all(0 < loss < 8 for loss in losses)
 
 
 def _codes(folder: Path) -> None:

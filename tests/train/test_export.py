@@ -13,13 +13,13 @@ from torch import nn
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.shards import manifest_digest
-from tests.train.runs import read_recipe, write_recipe
+from tests.train.runs import METHODS, read_recipe, write_recipe
 from train import checkpoint
-from train.evaluate import load_backbone, nearest_classes
+from train.evaluate import initial_backbone, knn, load_backbone, nearest_classes
 from train.evaluate import main as evaluate
 from train.export import backbone_weights
 from train.export import main as export
-from train.loop import train
+from train.loop import Run, train
 from train.networks import AlexNet
 
 
@@ -97,8 +97,22 @@ def test_run_checkpoint_and_export_are_one_backbone(finished: Path) -> None:
         assert not network.training
         for name, value in backbone_weights(checkpoint.load(finished / "checkpoints" / "latest.pt")).items():
             assert torch.equal(network.state_dict()[name], value)
-    fresh, _ = load_backbone(finished, untrained=True)
-    assert not torch.equal(fresh.conv1.weight, networks[0].conv1.weight)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_untrained_is_what_the_run_started_from(method: str, textured: Path, tmp_path: Path) -> None:
+    config = read_recipe(write_recipe(tmp_path, textured, method))
+    with Run(config, tmp_path / "out", False, torch.device("cpu")) as run:
+        start = run.method.backbone.state_dict()
+    fresh = initial_backbone(config).state_dict()
+    assert start.keys() == fresh.keys()
+    assert all(torch.equal(value, fresh[name]) for name, value in start.items())
+
+
+def test_sets_of_other_classes_are_refused(finished: Path, flat: Path, textured: Path) -> None:
+    backbone, config = load_backbone(finished, untrained=True)
+    with pytest.raises(UserError, match=r"its classes are not those of --train=.*class0, class1"):
+        knn(backbone, config, textured, flat, [])
 
 
 def test_nearest_classes_are_numpys() -> None:

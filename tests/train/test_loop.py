@@ -98,6 +98,14 @@ def test_passes_too_few_for_a_step_are_left_out(textured: Path, tmp_path: Path) 
     assert [line["epoch"] for line in lines] == [0, 0, 0, 1, 1, 1]
 
 
+def test_a_run_of_no_steps_is_an_error(textured: Path, tmp_path: Path) -> None:
+    """Two passes of 25 photos: no step of three."""
+    recipe = write_recipe(tmp_path, textured, "rotnet", method={"bn_group": 5})
+    config = read_recipe(recipe, "data.batch_size=75", "accumulate=3")
+    with pytest.raises(UserError, match="accumulate=3: an epoch has 2 passes"):
+        Run(config, tmp_path / "out", False, CPU)
+
+
 def test_an_unreadable_checkpoint_is_named(textured: Path, tmp_path: Path) -> None:
     config, out = read_recipe(write_recipe(tmp_path, textured)), tmp_path / "out"
     path = out / "checkpoints" / "step-00000005.pt"
@@ -137,8 +145,12 @@ def test_a_run_is_never_overwritten_or_mixed(textured: Path, tmp_path: Path) -> 
 def test_keys_have_other_company_than_queries(textured: Path, tmp_path: Path) -> None:
     """Accumulating, MoCo-v2 needs two groups a pass to shuffle between; with them it runs."""
     recipe = write_recipe(tmp_path, textured)
-    with pytest.raises(UserError, match="accumulate=2: keys cannot be shuffled"):
+    with pytest.raises(
+        UserError, match="accumulate=2, method.bn_group=4: keys cannot be shuffled among the 4 photos"
+    ):
         Run(read_recipe(recipe, "accumulate=2"), tmp_path / "out", False, CPU)
+    with pytest.warns(UserWarning, match="method.bn_group=8: keys cannot be shuffled among the 8 photos"):
+        Run(read_recipe(recipe, "method.bn_group=8"), tmp_path / "out", False, CPU)
     config = read_recipe(recipe, "accumulate=2", "method.bn_group=2")
     with Run(config, tmp_path / "out", False, CPU) as run:
         batches = iter(run.loader)

@@ -51,7 +51,8 @@ def test_logits_are_float32_under_autocast() -> None:
 
 def _moco(queue: int = 16, dim: int = 8, photos: int = 8, **options: object) -> Moco:
     torch.manual_seed(0)
-    return MocoOptions(queue=queue, dim=dim, **options).build(Setting("resnet18", photos)).train()
+    values = {"queue": queue, "dim": dim, "bn_group": 4, **options}
+    return MocoOptions(**values).build(Setting("resnet18", photos)).train()
 
 
 def _enqueue(moco: Moco, *keys: torch.Tensor) -> None:

@@ -77,23 +77,23 @@ def test_parameters_without_gradient_stay_and_closures_are_called() -> None:
 
 @pytest.mark.parametrize("kind", [LARS, LARC])
 def test_state_goes_on_exactly(kind: type[torch.optim.Optimizer]) -> None:
-    def steps(count: int, state: dict | None, parameter: nn.Parameter) -> dict:
+    def four_steps(restart: bool, keep_state: bool = True) -> nn.Parameter:
+        """Four steps; with `restart`, a new optimiser takes over after two."""
+        parameter = nn.Parameter(torch.linspace(1, 2, 6))
         optimiser = kind([parameter], lr=0.3, weight_decay=0.01)
-        if state:
-            optimiser.load_state_dict(state)
-        for number in range(count):
+        for number in range(4):
+            if restart and number == 2:
+                state = optimiser.state_dict()
+                optimiser = kind([parameter], lr=9.9)
+                if keep_state:
+                    optimiser.load_state_dict(state)
             parameter.grad = torch.linspace(-1, 1, 6) * (number + 1)
             optimiser.step()
-        return optimiser.state_dict()
+        return parameter
 
-    whole, parts = nn.Parameter(torch.linspace(1, 2, 6)), nn.Parameter(torch.linspace(1, 2, 6))
-    steps(2, steps(2, None, parts), parts)
-    steps(2, steps(2, None, whole), whole)
-    assert torch.equal(whole, parts)
-    fresh = nn.Parameter(torch.linspace(1, 2, 6))
-    steps(2, None, fresh)
-    steps(2, None, fresh)
-    assert not torch.equal(whole, fresh)  # without its momentum it goes elsewhere
+    whole = four_steps(restart=False)
+    assert torch.equal(whole, four_steps(restart=True))
+    assert not torch.equal(whole, four_steps(restart=True, keep_state=False))
 
 
 def test_a_negative_value_is_refused() -> None:

@@ -23,9 +23,8 @@ from train.method import (
     Setting,
     feature_std,
     follow,
-    precise,
 )
-from train.networks import FEATURES, build_backbone, mlp
+from train.networks import FEATURES, build_backbone, mlp, precise
 from train.schedules import cosine_momentum
 
 

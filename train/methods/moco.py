@@ -6,6 +6,7 @@ positive, the queue and the matched negative; after the update the positives ent
 moves the key encoder after the query's forward pass, which does not touch it.)
 """
 
+import warnings
 from collections import OrderedDict
 from typing import Any, ClassVar, Literal
 
@@ -27,9 +28,8 @@ from train.method import (
     accuracy,
     feature_std,
     follow,
-    precise,
 )
-from train.networks import FEATURES, build_backbone, mlp
+from train.networks import FEATURES, build_backbone, mlp, precise
 
 
 class MocoOptions(MethodOptions):
@@ -104,14 +104,19 @@ class Moco(Method):
         self.register_buffer("queue", F.normalize(torch.randn(options.dim, options.queue), dim=0))
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
         self._groups = options.grouping(setting).groups
-        if setting.accumulate > 1 and self._groups == 1 and world_size() == 1:
-            raise UserError(
-                f"accumulate={setting.accumulate}: keys cannot be shuffled among the {setting.photos} photos "
-                f"of one pass, a single batch-norm group of method.bn_group={options.bn_group}; make "
-                "method.bn_group or accumulate smaller"
-            )
+        if self._groups == 1 and world_size() == 1:
+            self._say_unshuffled(setting)
         self._new_keys: list[torch.Tensor] = []
         self._shuffler = torch.Generator().manual_seed(setting.seed)  # the same on every rank
+
+    def _say_unshuffled(self, setting: Setting) -> None:
+        problem = (
+            f"method.bn_group={self.options.bn_group}: keys cannot be shuffled among the {setting.photos} "
+            "photos of one pass, which share batch statistics with their queries: these give positives away"
+        )
+        if setting.accumulate > 1:
+            raise UserError(f"accumulate={setting.accumulate}, {problem}; make either smaller")
+        warnings.warn(f"{problem}; make it smaller than the batch of a rank", stacklevel=2)
 
     def _encoder(self, setting: Setting) -> nn.Module:
         features = FEATURES[setting.backbone]
@@ -151,7 +156,8 @@ class Moco(Method):
 
     def _encode_keys(self, views: list[torch.Tensor]) -> list[torch.Tensor]:
         """Embed views with other company than the queries had: statistics of a common group would give the
-        positive away. A group holds the same share of each kind of view."""
+        positive away. They lie as on as many ranks as there are groups, so that the number of ranks changes
+        nothing."""
         if self._groups == 1 and world_size() == 1:
             return list(F.normalize(precise(self.key_encoder(torch.cat(views))), dim=1).chunk(len(views)))
         rows = interleave(views, self._groups)

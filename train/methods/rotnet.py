@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from train.batch_norm import group_batch_norm
-from train.method import Batch, Method, MethodOptions, Metrics, Setting, accuracy, feature_std, precise
-from train.networks import FEATURES, build_backbone
+from train.method import Batch, Method, MethodOptions, Metrics, Setting, accuracy, feature_std
+from train.networks import FEATURES, build_backbone, precise
 
 
 class RotnetOptions(MethodOptions):

@@ -17,8 +17,8 @@ from torch import nn
 from dali_bgaug.errors import UserError
 from train.batch_norm import group_batch_norm, interleave, separate
 from train.distributed import gather_rows, rank, world_size
-from train.method import Batch, Method, MethodOptions, Metrics, Progress, Setting, feature_std, precise
-from train.networks import FEATURES, build_backbone, mlp
+from train.method import Batch, Method, MethodOptions, Metrics, Progress, Setting, feature_std
+from train.networks import FEATURES, build_backbone, mlp, precise
 
 
 class SwavOptions(MethodOptions):
@@ -46,8 +46,10 @@ class SwavOptions(MethodOptions):
 
     def build(self, setting: Setting) -> "Swav":
         """Backbone, head, prototypes and queue."""
-        if len(setting.views) < 2:
-            raise UserError(f"data.views: swav predicts one view from another, there is {len(setting.views)}")
+        if len(setting.views) < 2 or not setting.views[0].startswith("global"):
+            raise UserError(
+                f"data.views: swav needs a global view, and another to predict it from; got {setting.views}"
+            )
         return Swav(self, setting)
 
     def check(self, batch_size: int, accumulate: int) -> None:
