@@ -171,8 +171,8 @@ def _accumulate(recipe: Path, accumulate: int, folder: Path) -> None:
 def test_two_ranks_accumulate_the_step_of_one(
     name: str, bn_group: int, textured: Path, tmp_path: Path
 ) -> None:
-    """Two ranks, two passes of two photos each, statistics of one rank or of both: the step that one rank takes
-    in one pass of eight photos."""
+    """Two ranks, two passes of two photos each, statistics of one rank or of both: the step that one rank
+    takes in one pass of eight photos."""
     recipe = write_recipe(tmp_path, textured, name, method={"bn_group": bn_group})
     run(_accumulate, recipe, 1, tmp_path, ranks=1)
     run(_accumulate, recipe, 2, tmp_path, ranks=2)
