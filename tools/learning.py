@@ -13,7 +13,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,32 +112,48 @@ def _summary(methods: list[str], rows: list[dict[str, Any]]) -> dict[str, Any]:
     summary = {}
     for method in methods:
         own = [row for row in rows if row["method"] == method]
-        gains = np.array([row["trained"] - row["untrained"] for row in own])
-        error = gains.std(ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
-        mean: Callable[[str], float] = lambda name, own=own: float(np.mean([row[name] for row in own]))  # noqa: E731
+        values = {name: np.array([row[name] for row in own]) for name in ("untrained", "trained", "seconds")}
+        gains = values["trained"] - values["untrained"]
         summary[method] = {
-            "untrained": round(mean("untrained"), 4),
-            "trained": round(mean("trained"), 4),
+            "seeds": len(own),
+            "untrained": round(float(values["untrained"].mean()), 4),
+            "trained": round(float(values["trained"].mean()), 4),
             "gain": round(float(gains.mean()), 4),
-            "standard_error": round(float(error), 4),
+            "standard_error": round(float(gains.std(ddof=1) / len(own) ** 0.5), 4) if len(own) > 1 else None,
             "least_gain": round(float(gains.min()), 4),
-            "seconds": round(mean("seconds")),
+            "seconds": round(float(values["seconds"].mean())),
         }
     return summary
 
 
-def table(result: dict[str, Any]) -> str:
-    """The result as a Markdown table."""
+def page(result: dict[str, Any], command: str) -> str:
+    """The result as a Markdown page."""
+    place = result["machine"]
     lines = [
+        "# Does each method learn?",
+        "",
+        f"{place['device']}, {place['cpus']} CPUs, Python {place['python']}, torch {place['torch']}, DALI "
+        f"{place['dali']}, {place['date']}.",
+        "",
+        f"    {command}",
+        "",
+        f"Every demo recipe with {', '.join(f'`{word}`' for word in result['words'])} (the last for MoCo-v2),",
+        f"on the demo set's {SETTINGS.photos} photos. Accuracy is that of weighted k-NN (k 20, temperature .07):",
+        f"{QUESTIONS}'s {SETTINGS.test_photos} photos by the training photos, of {SETTINGS.classes} classes, before",
+        "training and after it. Gains are in points; the least is that of the worst seed. Seconds are those of",
+        "training.",
+        "",
         "| method | seeds | untrained | trained | gain | standard error | least gain | seconds |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for method, row in result["methods"].items():
-        seeds = sum(one["method"] == method for one in result["rows"])
         shares = [f"{100 * row[name]:.1f} %" for name in ("untrained", "trained")]
-        points = [f"{100 * row[name]:.1f}" for name in ("gain", "standard_error", "least_gain")]
-        lines.append(f"| {method} | {seeds} | {' | '.join([*shares, *points])} | {row['seconds']} |")
-    return "\n".join(lines)
+        points = [
+            "" if row[name] is None else f"{100 * row[name]:.1f}"
+            for name in ("gain", "standard_error", "least_gain")
+        ]
+        lines.append(f"| {method} | {row['seeds']} | {' | '.join([*shares, *points])} | {row['seconds']} |")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -146,7 +161,7 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(METHODS), help="(%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each method (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("out/learning"), help="data and runs (%(default)s)")
-    parser.add_argument("--json", type=Path, help="result file (default OUT/learning.json)")
+    parser.add_argument("--json", type=Path, help="result; a page beside it (default OUT/learning.json)")
     parser.add_argument(
         "--workers", type=int, default=default_workers(), help="processes that pack (all CPUs)"
     )
@@ -159,8 +174,12 @@ def main() -> None:
     result = measure(methods, args.seeds, args.out, args.workers)
     path = args.json or args.out / "learning.json"
     write_text(path, json.dumps(result, indent=1) + "\n")
-    print(table(result))
-    print(path)
+    text = page(
+        result, f"python -m tools.learning --methods {args.methods} --seeds {args.seeds} --json {path}"
+    )
+    write_text(path.with_suffix(".md"), text)
+    print(text)
+    print(f"{path} and {path.with_suffix('.md')}")
 
 
 if __name__ == "__main__":
