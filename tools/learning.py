@@ -12,6 +12,7 @@ import argparse
 import json
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -129,20 +130,28 @@ def _summary(methods: list[str], rows: list[dict[str, Any]]) -> dict[str, Any]:
 def page(result: dict[str, Any], command: str) -> str:
     """The result as a Markdown page."""
     place = result["machine"]
+    machine_text = (
+        f"{place['device']}, {place['cpus']} CPUs, Python {place['python']}, torch {place['torch']}, "
+        f"DALI {place['dali']}, {place['date']}."
+    )
+    what = (
+        f"Every demo recipe with {', '.join(f'`{word}`' for word in result['words'])} (the last for MoCo-v2), on "
+        f"the demo set's {SETTINGS.photos} photos. Accuracy is that of weighted k-NN (k 20, temperature .07): "
+        f"{QUESTIONS}'s {SETTINGS.test_photos} photos by the training photos, of {SETTINGS.classes} classes, "
+        "before training and after it. Gains are in points; the least is that of the worst seed. Seconds are "
+        "those of training."
+    )
     lines = [
-        "# Does each method learn?",
-        "",
-        f"{place['device']}, {place['cpus']} CPUs, Python {place['python']}, torch {place['torch']}, DALI "
-        f"{place['dali']}, {place['date']}.",
-        "",
-        f"    {command}",
-        "",
-        f"Every demo recipe with {', '.join(f'`{word}`' for word in result['words'])} (the last for MoCo-v2),",
-        f"on the demo set's {SETTINGS.photos} photos. Accuracy is that of weighted k-NN (k 20, temperature .07):",
-        f"{QUESTIONS}'s {SETTINGS.test_photos} photos by the training photos, of {SETTINGS.classes} classes, before",
-        "training and after it. Gains are in points; the least is that of the worst seed. Seconds are those of",
-        "training.",
-        "",
+        *(
+            "# Does each method learn?",
+            "",
+            machine_text,
+            "",
+            f"    {command}",
+            "",
+            textwrap.fill(what, 118),
+            "",
+        ),
         "| method | seeds | untrained | trained | gain | standard error | least gain | seconds |",
         "|---|---|---|---|---|---|---|---|",
     ]
