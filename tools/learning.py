@@ -129,29 +129,19 @@ def _summary(methods: list[str], rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def page(result: dict[str, Any], command: str) -> str:
     """The result as a Markdown page."""
-    place = result["machine"]
+    place, words = result["machine"], ", ".join(f"`{word}`" for word in result["words"])
     machine_text = (
         f"{place['device']}, {place['cpus']} CPUs, Python {place['python']}, torch {place['torch']}, "
         f"DALI {place['dali']}, {place['date']}."
     )
     what = (
-        f"Every demo recipe with {', '.join(f'`{word}`' for word in result['words'])} (the last for MoCo-v2), on "
-        f"the demo set's {SETTINGS.photos} photos. Accuracy is that of weighted k-NN (k 20, temperature .07): "
-        f"{QUESTIONS}'s {SETTINGS.test_photos} photos by the training photos, of {SETTINGS.classes} classes, "
-        "before training and after it. Gains are in points; the least is that of the worst seed. Seconds are "
-        "those of training."
+        f"Every demo recipe with {words} (the last for MoCo-v2), on the demo set's {SETTINGS.photos} photos. "
+        f"Accuracy is that of weighted k-NN (k 20, temperature .07): {QUESTIONS}'s {SETTINGS.test_photos} "
+        f"photos by the training photos, of {SETTINGS.classes} classes, before training and after it. Gains "
+        "are in points; the least is that of the worst seed. Seconds are those of training."
     )
+    head = ["# Does each method learn?", machine_text, f"    {command}", textwrap.fill(what, 118)]
     lines = [
-        *(
-            "# Does each method learn?",
-            "",
-            machine_text,
-            "",
-            f"    {command}",
-            "",
-            textwrap.fill(what, 118),
-            "",
-        ),
         "| method | seeds | untrained | trained | gain | standard error | least gain | seconds |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -162,7 +152,7 @@ def page(result: dict[str, Any], command: str) -> str:
             for name in ("gain", "standard_error", "least_gain")
         ]
         lines.append(f"| {method} | {row['seeds']} | {' | '.join([*shares, *points])} | {row['seconds']} |")
-    return "\n".join(lines) + "\n"
+    return "\n\n".join([*head, "\n".join(lines)]) + "\n"
 
 
 def main() -> None:
