@@ -18,6 +18,23 @@ def test_extends_merges_mapping_by_mapping(tmp_path: Path) -> None:
     assert read_yaml(child) == {"a": {"x": 1, "y": [5]}, "b": 3}
 
 
+def test_extending_several_files_lays_each_down_once(tmp_path: Path) -> None:
+    """`long` and `rm` both extend `base`: base, long, rm, child. What `long` says is not undone by rm's base."""
+    _write(tmp_path / "base.yaml", "epochs: 100\nlr: 1\nkind: none\n")
+    _write(tmp_path / "long.yaml", "extends: base.yaml\nepochs: 800\n")
+    _write(tmp_path / "rm.yaml", "extends: base.yaml\nkind: rm\nlr: 2\n")
+    child = _write(tmp_path / "child.yaml", "extends: [long.yaml, rm.yaml]\n")
+    assert read_yaml(child) == {"epochs": 800, "lr": 2, "kind": "rm"}
+    later = _write(tmp_path / "later.yaml", "extends: [rm.yaml, long.yaml, base.yaml]\nlr: 3\n")
+    assert read_yaml(later) == {"epochs": 800, "lr": 3, "kind": "rm"}
+
+
+def test_a_wrong_value_in_a_section_is_named_without_the_section(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        validate(LoaderConfig, {"shards": "x", "background": {"kind": "rm", "grey": [0.9, 0.1]}}, "c.yaml")
+    assert "background: grey=[0.9, 0.1] must be two increasing numbers" in str(error.value)
+
+
 def test_override_reads_values_as_yaml() -> None:
     words = ["a.b=1e-3", "a.c=true", "d=[1, 2]", "e=text"]
     assert override({"a": {"b": 2, "z": 0}}, words) == {
@@ -51,6 +68,7 @@ def test_errors_name_file_key_and_value(tmp_path: Path, text: str, words: list[s
         ("a: [1", "not valid YAML"),
         ("- 1\n", "mapping"),
         ("extends: 3\n", "extends=3"),
+        ("extends: [base.yaml, 3]\n", "or a list"),
         ("extends: c.yaml\n", "circle"),
         ("extends: missing.yaml\n", "missing.yaml"),
         ("a: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
