@@ -19,7 +19,7 @@ def test_extends_merges_mapping_by_mapping(tmp_path: Path) -> None:
 
 
 def test_extending_several_files_lays_each_down_once(tmp_path: Path) -> None:
-    """`long` and `rm` both extend `base`: base, long, rm, child. What `long` says is not undone by rm's base."""
+    """`long` and `rm` both extend `base`: base, long, rm, child. rm's base does not undo `long`."""
     _write(tmp_path / "base.yaml", "epochs: 100\nlr: 1\nkind: none\n")
     _write(tmp_path / "long.yaml", "extends: base.yaml\nepochs: 800\n")
     _write(tmp_path / "rm.yaml", "extends: base.yaml\nkind: rm\nlr: 2\n")
