@@ -5,22 +5,26 @@ VENV   ?= .venv
 OUT    ?= out
 DATA   ?=
 MASKS  ?=
+DETECTOR ?=
+WEIGHTS ?=
+PART   ?= 1/1
 CONFIG ?= configs/moco_v2_demo.yaml
 WORKERS ?= $(shell nproc)
 ARGS   ?=
 
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+SCALE := --workers $(WORKERS) --part $(PART)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo masks tiles shards train views bench test lint gpu-check clean
+.PHONY: help setup demo masks tiles shards inspect train views bench test lint gpu-check clean
 
 # $(call need,NAME,what it is): stop with a clear message if the variable is empty
 need = @test -n "$($(1))" || { echo "error: $(1)= is needed: $(2), e.g. make $@ $(1)=/path" >&2; exit 2; }
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  variables: DATA MASKS OUT CONFIG WORKERS PYTHON, ARGS (further arguments of the tool)"
+	@echo "  variables: DATA MASKS DETECTOR WEIGHTS OUT CONFIG WORKERS PART=i/n PYTHON, ARGS (further arguments of the tool)"
 
 setup: $(READY)  ## make .venv and install everything from setup.cfg
 
@@ -32,24 +36,27 @@ $(READY): setup.cfg pyproject.toml
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
-demo: $(READY)  ## photos -> masks -> tiles -> shards -> MoCo-v2 + BG_Swaps -> out/demo (DATA= MASKS= for real photos)
+demo: $(READY)  ## photos -> masks -> tiles -> shards -> MoCo-v2 + BG_Swaps -> out/demo (DATA=, MASKS= for photos of yours)
 	@$(RUN) -m tools.demo --out $(OUT)/demo --workers $(WORKERS) $(if $(DATA),--data "$(DATA)") $(if $(MASKS),--masks "$(MASKS)") $(ARGS)
 
-masks: $(READY)  ## DATA= MASKS=: import masks into a store, OUT/masks
+masks: $(READY)  ## DATA= [MASKS=tree | DETECTOR= WEIGHTS=]: masks into a store, OUT/masks
 	$(call need,DATA,the folder of photos)
-	$(call need,MASKS,the parallel folder tree of PNG masks)
-	@$(RUN) -m tools.masks --photos "$(DATA)" --masks "$(MASKS)" --out $(OUT)/masks --workers $(WORKERS) $(ARGS)
+	@$(RUN) -m tools.masks --photos "$(DATA)" $(if $(MASKS),--masks "$(MASKS)") $(if $(DETECTOR),--detector $(DETECTOR)) \
+	  $(if $(WEIGHTS),--weights "$(WEIGHTS)") --out $(OUT)/masks $(SCALE) $(ARGS)
 
 tiles: $(READY)  ## DATA=: tiled backgrounds into a store, OUT/tiles
 	$(call need,DATA,the folder of photos)
-	@$(RUN) -m tools.tiles --photos "$(DATA)" --masks $(OUT)/masks --out $(OUT)/tiles --workers $(WORKERS) $(ARGS)
+	@$(RUN) -m tools.tiles --photos "$(DATA)" --masks $(OUT)/masks --out $(OUT)/tiles $(SCALE) $(ARGS)
 
 shards: $(READY)  ## DATA=: pack photos, masks and tiles into OUT/shards
 	$(call need,DATA,the folder of photos)
-	@$(RUN) -m tools.shards --photos "$(DATA)" --masks $(OUT)/masks --tiles $(OUT)/tiles --out $(OUT)/shards --workers $(WORKERS) $(ARGS)
+	@$(RUN) -m tools.shards --photos "$(DATA)" --masks $(OUT)/masks --tiles $(OUT)/tiles --out $(OUT)/shards $(SCALE) $(ARGS)
 
 train: $(READY)  ## CONFIG=: pre-train in one process (several GPUs: see README); ARGS="--resume key=value"
 	@$(RUN) -m train --config $(CONFIG) $(ARGS)
+
+inspect: $(READY)  ## what is in OUT: counts, sizes, checks (ARGS=--verify), contact sheets
+	@$(RUN) -m tools.inspect $(OUT) $(ARGS)
 
 views: $(READY)  ## CONFIG=: contact sheet of what the loader makes, OUT/views.png
 	@$(RUN) -m tools.views --config $(CONFIG) --out $(OUT)/views.png $(ARGS)

@@ -22,6 +22,10 @@ _MEND = {
 }
 
 
+class DiskFull(UserError):
+    """No space left, or the quota is used up."""
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` once the block ends without an error.
@@ -41,7 +45,10 @@ def atomic(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in _MEND:
-            raise UserError(f"{path}: cannot be written ({error.strerror}); {_MEND[error.errno]}") from error
+            kind = DiskFull if _MEND[error.errno] is _SPACE else UserError
+            raise kind(
+                f"{path}: cannot be written ({os.strerror(error.errno)}); {_MEND[error.errno]}"
+            ) from error
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

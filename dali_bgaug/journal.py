@@ -2,13 +2,13 @@
 
 import re
 from collections import deque
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali import fn
 from nvidia.dali.data_node import DataNode
 
+from dali_bgaug.decoding import Decoder
 from dali_bgaug.errors import UserError
 from dali_bgaug.shards import open_shards
 
@@ -63,25 +63,5 @@ def _damaged(sources: list[bytes]) -> list[str]:
                     if extension.endswith("jpg") and int(size):
                         file.seek(int(offset))
                         names.append(f"{path}: {key}: {extension} is not a JPEG that can be decoded")
-                        images.append(np.frombuffer(file.read(int(size)), np.uint8))
-    return [name for name, good in zip(names, _decodable(images), strict=True) if not good]
-
-
-def _decodable(images: Sequence[np.ndarray]) -> list[bool]:
-    """Which of these bytes DALI decodes: all at once, and in halves where that fails."""
-
-    @pipeline_def(batch_size=len(images), num_threads=2, device_id=None, prefetch_queue_depth=1)
-    def define() -> DataNode:
-        encoded = fn.external_source(source=[list(images)], cycle=True)
-        return fn.decoders.image(encoded, device="cpu", output_type=types.RGB)
-
-    if not images:
-        return []
-    try:
-        define().run()
-    except RuntimeError:
-        if len(images) == 1:
-            return [False]
-        half = len(images) // 2
-        return [*_decodable(images[:half]), *_decodable(images[half:])]
-    return [True] * len(images)
+                        images.append(file.read(int(size)))
+    return [name for name, size in zip(names, Decoder().sizes(images), strict=True) if size is None]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from dali_bgaug.config import Options
 from dali_bgaug.errors import UserError
@@ -68,6 +68,8 @@ class Manifest(Options):
     """How masks, tiles and shards were made: detector, threshold, sizes, seed."""
     source: str
     """Hash of what the shards were packed from."""
+    left_out: list[tuple[str, str]] = Field(default=[])
+    """Photos that could not be packed, and why; those that have no mask are in the masks' report."""
     shards: list[Shard]
 
     @property

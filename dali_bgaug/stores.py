@@ -9,6 +9,8 @@ mask file   saliency uint8 [N, S, S]  saliency map in 0..255, the photo stretche
             size     int32 [N, 2]     width, height of the photo, EXIF orientation applied
             key      text  [N]        the photo's path relative to the photo folder
             flags    uint8 [N]        EMPTY, FULL_FRAME
+            bytes    int64 [N]        size of the photo's file
+            left_out text  [M, 2]     path and reason of photos that cannot be used and have no row
 tile file   jpeg     uint8 [bytes]    all JPEGs one after the other
             offset   int64 [N + 1]    photo i's JPEG is jpeg[offset[i]:offset[i + 1]]
             key, flags                as above
@@ -19,6 +21,7 @@ from, by which a second run knows a finished file from a stale one.
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +34,7 @@ import numpy as np
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic, require_folder
 
-VERSION = 1
+VERSION = 2
 EMPTY, FULL_FRAME = 1, 2
 """Flags: no foreground at all; no strip of background large enough to tile. Neither is ever a donor."""
 
@@ -47,6 +50,9 @@ class Entries:
     box: np.ndarray
     size: np.ndarray
     flags: np.ndarray
+    bytes: np.ndarray
+    left_out: list[tuple[str, str]]
+    """Photos that cannot be used, and why."""
     options: dict[str, Any]
     source: str
     """Hash of what the file was made from (see `is_finished`)."""
@@ -62,16 +68,19 @@ def file_name(index: int, count: int) -> str:
     return f"{index:05d}-of-{count:05d}.h5"
 
 
-def list_files(folder: Path, option: str) -> list[Path]:
-    """A complete store's files, in order; anything missing or foreign is a UserError."""
-    names = sorted(path.name for path in require_folder(folder, option).glob("*.h5"))
-    count = _COUNT.search(names[0]) if names else None
+def list_files(folder: Path, option: str, part: slice = slice(None)) -> list[Path]:
+    """A store's files, in order; anything missing or foreign is a UserError.
+
+    part: which of them must be there already.
+    """
+    names = {path.name for path in require_folder(folder, option).glob("*.h5")}
+    count = _COUNT.search(min(names)) if names else None
     if not count:
         raise UserError(f"{option}={folder}: no store files (*.h5) in it; run the tool that writes it first")
     expected = [file_name(i, int(count[1])) for i in range(int(count[1]))]
-    if foreign := set(names) - set(expected):
+    if foreign := names - set(expected):
         raise UserError(f"{option}={folder}: holds files of two stores (e.g. {min(foreign)}); make it anew")
-    if missing := set(expected) - set(names):
+    if missing := set(expected[part]) - names:
         raise UserError(
             f"{option}={folder}: {min(missing)} is missing; run the tool that writes it again, to the end"
         )
@@ -86,7 +95,7 @@ def is_finished(path: Path, source: str) -> bool:
         if file.attrs.get("source") != source or file.attrs.get("version") != VERSION:
             raise UserError(
                 f"{path}: made from other photos, masks or options than those given now; "
-                "choose another --out, or delete that folder to make it anew"
+                "choose another --out, or delete that file (or the whole folder) to make it anew"
             )
     return True
 
@@ -107,6 +116,9 @@ def write_masks(path: Path, saliency: np.ndarray, entries: Entries) -> None:
     with atomic(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
         file["saliency"] = saliency
         file["box"], file["size"] = entries.box.astype(np.int32), entries.size.astype(np.int32)
+        file["bytes"] = entries.bytes.astype(np.int64)
+        left_out = np.array(entries.left_out, object).reshape(-1, 2)
+        file.create_dataset("left_out", data=left_out, dtype=_TEXT)
         _write_common(file, entries.keys, entries.flags, entries.options, entries.source)
 
 
@@ -145,15 +157,31 @@ def _open(path: Path) -> h5py.File:
 def read_entries(path: Path) -> Entries:
     """Everything of a mask file but the maps."""
     with _open(path) as file:
-        _require(path, file, "saliency", "box", "size", "key", "flags")
+        _require(path, file, "saliency", "box", "size", "key", "flags", "bytes", "left_out")
         return Entries(
             keys=list(file["key"].asstr()[:]),
             box=file["box"][:],
             size=file["size"][:],
             flags=file["flags"][:],
+            bytes=file["bytes"][:],
+            left_out=[(key, reason) for key, reason in file["left_out"].asstr()[:]],
             options=json.loads(file.attrs["options"]),
             source=str(file.attrs["source"]),
         )
+
+
+def count_rows(path: Path) -> int:
+    """Photos of a file, of either store."""
+    with _open(path) as file:
+        _require(path, file, "key")
+        return len(file["key"])
+
+
+def tile_bytes(path: Path) -> np.ndarray:
+    """The size of every JPEG of a tile file, int64 [N]."""
+    with _open(path) as file:
+        _require(path, file, "offset")
+        return np.diff(file["offset"][:])
 
 
 def read_source(path: Path) -> tuple[str, dict[str, Any]]:
@@ -168,37 +196,61 @@ def _require(path: Path, file: h5py.File, *names: str) -> None:
         raise UserError(f"{path}: has no '{missing[0]}'; it is not the store this tool reads")
 
 
-OPEN_FILES = (
-    64  # of a reader at a time: a shuffled shard touches most files of a store, a process may open 1024
-)
-
-
 class StoreReader:
-    """Random access to single maps or tiles of a store; opens files in the process that reads."""
+    """Random access to single maps or tiles of a store; opens files in the process that reads.
+
+    A shuffled shard touches every file of a store. HDF5 takes 1.5 ms to open one and keeps half a megabyte
+    for it, so it is asked once a file where the data begins, and the data, which lies in one piece, is read
+    past it.
+    """
 
     def __init__(self, files: Sequence[Path]) -> None:
-        self._paths, self._open = list(files), {}
+        self._paths = list(files)
+        self._where: dict[int, tuple[int, np.ndarray]] = {}
+        self._open: dict[int, int] = {}
 
-    def _file(self, index: int, name: str) -> h5py.File:
+    def _locate(self, index: int, name: str) -> tuple[int, np.ndarray]:
+        """Where the dataset begins in the file, and its shape or, of JPEGs, their offsets in it."""
+        if index not in self._where:
+            path = self._paths[index]
+            with _open(path) as file:
+                _require(path, file, name)
+                data = file[name]
+                start = data.id.get_offset()
+                if start is None:
+                    raise UserError(
+                        f"{path}: '{name}' is not stored in one piece; run the tool that writes it"
+                    )
+                layout = file["offset"][:] if name == "jpeg" else np.array(data.shape)
+            self._where[index] = start, layout
+        return self._where[index]
+
+    def _read(self, index: int, start: int, count: int) -> bytes:
         if index not in self._open:
             if len(self._open) >= OPEN_FILES:
-                self._open.pop(next(iter(self._open))).close()
-            file = _open(self._paths[index])
-            _require(self._paths[index], file, name)
-            self._open[index] = file
-        return self._open[index]
+                os.close(self._open.pop(next(iter(self._open))))
+            self._open[index] = os.open(self._paths[index], os.O_RDONLY)
+        data = os.pread(self._open[index], count, start)
+        if len(data) < count:
+            raise UserError(f"{self._paths[index]}: cut short; delete it and run its tool again")
+        return data
 
     def saliency(self, file: int, row: int) -> np.ndarray:
         """uint8 [S, S]."""
-        return self._file(file, "saliency")["saliency"][row]
+        start, (_, *shape) = self._locate(file, "saliency")
+        count = int(np.prod(shape))
+        return np.frombuffer(self._read(file, start + row * count, count), np.uint8).reshape(shape)
 
     def tile(self, file: int, row: int) -> bytes:
         """A JPEG."""
-        handle = self._file(file, "jpeg")
-        start, end = handle["offset"][row : row + 2]
-        return handle["jpeg"][start:end].tobytes()
+        start, offset = self._locate(file, "jpeg")
+        return self._read(file, start + int(offset[row]), int(offset[row + 1] - offset[row]))
 
     def close(self) -> None:
         """Close every file."""
         while self._open:
-            self._open.popitem()[1].close()
+            os.close(self._open.popitem()[1])
+
+
+OPEN_FILES = 300
+"""Of a reader at a time: two readers stay below the 1024 files that a process may usually open."""

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from dali_bgaug.graph.photometric import PhotometricOptions
+from tools.detectors.imported import ImportOptions
 from tools.masks import write_mask_store
 from tools.shards import write_shards
 from tools.tiles import write_tile_store
@@ -26,7 +27,13 @@ def free_port() -> int:
 
 def pack(folder: Path, per_shard: int = 16, workers: int = 1) -> Path:
     """folder/photos + folder/masks -> folder/shards, by the tools."""
-    write_mask_store(folder / "photos", folder / "masks", folder / "mask_store", per_file=32, workers=workers)
+    write_mask_store(
+        folder / "photos",
+        ImportOptions(folder=folder / "masks"),
+        folder / "mask_store",
+        per_file=32,
+        workers=workers,
+    )
     write_tile_store(folder / "photos", folder / "mask_store", folder / "tile_store", workers=workers)
     write_shards(
         folder / "photos",

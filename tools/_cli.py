@@ -1,5 +1,6 @@
-"""What every command-line tool shares: errors as one line, worker processes, seconds as text."""
+"""What every command-line tool shares: errors as one line, worker processes, parts of a job."""
 
+import argparse
 import ctypes
 import multiprocessing
 import os
@@ -7,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -17,6 +18,42 @@ from dali_bgaug.errors import UserError, run_program
 def run(main: Callable[[], None]) -> None:
     """Run a tool's `main`."""
     run_program(main, "finished shards are kept, the same command goes on from there")
+
+
+class Part(NamedTuple):
+    """The share of one of `count` machines that work on one data set without talking to each other."""
+
+    index: int = 1
+    """1 to `count`."""
+    count: int = 1
+
+    @property
+    def slice(self) -> slice:
+        """This part of a sequence of files or jobs: every `count`-th."""
+        return slice(self.index - 1, None, self.count)
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+ALL = Part()
+"""One machine does everything."""
+
+
+def parse_part(text: str) -> Part:
+    """`3/8` -> the third of eight."""
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise UserError(f"--part={text}: must be i/n with i from 1 to n, e.g. 1/8 to 8/8 on eight machines")
+    return Part(int(index), int(count))
+
+
+def add_scale_arguments(parser: argparse.ArgumentParser) -> None:
+    """--workers and --part."""
+    parser.add_argument("--workers", type=int, default=default_workers(), help="processes (all CPUs)")
+    parser.add_argument(
+        "--part", default="1/1", metavar="i/n", help="the i-th of n machines' share (%(default)s)"
+    )
 
 
 def _die_with_parent() -> None:

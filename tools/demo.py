@@ -1,6 +1,6 @@
 """The whole path on one machine: photos, masks, tiles, shards, pre-training, pictures.
 
-    python -m tools.demo [--data /folder/of/class/folders --masks /parallel/tree] [--out out/demo]
+    python -m tools.demo [--data /folder/of/class/folders [--masks /parallel/tree]] [--out out/demo]
 
 Ends within minutes on two CPU cores, and uses a GPU if there is one. Without --data it writes a demo set. A
 second run with the same photos keeps the stores and shards, and goes on with training that was interrupted.
@@ -26,7 +26,7 @@ from pipelines import LoaderConfig, build_loader
 from tools._cli import default_workers, run
 from tools.bench import machine
 from tools.demo_data import DemoSettings, write_demo_set
-from tools.masks import write_mask_store
+from tools.masks import choose_detector, write_mask_store
 from tools.plot import plot_runs, read_curves
 from tools.shards import write_shards
 from tools.tiles import write_tile_store
@@ -35,6 +35,8 @@ from tools.views import draw_views
 CONFIG = Path(__file__).parents[1] / "configs" / "moco_v2_demo.yaml"
 STEPS = 300
 """Training steps of a set that is smaller than the demo's; larger ones take the recipe's epochs."""
+PER_FILE = 250
+"""Photos a file: small, so that all workers are busy."""
 PICTURE = 160
 """Side of the views on the contact sheet."""
 STORES = ("masks", "tiles", "shards")
@@ -51,13 +53,9 @@ def run_demo(
     start = time.perf_counter()
     if data is None and masks is not None:
         raise UserError(f"--masks={masks}: given without --data; give the folder of the photos too")
-    if data is not None and masks is None:
-        raise UserError(
-            f"--data={data}: given without --masks; give MASKS=/folder, a parallel tree of PNG masks "
-            "(detectors that make them are not part of this version)"
-        )
     if data is not None:
         require_folder(data, "--data")
+    if masks is not None:
         require_folder(masks, "--masks")
     _forget_other_inputs(out, data, masks)
     if data is None:
@@ -66,14 +64,16 @@ def run_demo(
         data, masks = out / "data" / "train", out / "data" / "masks" / "train"
     else:
         _say(1, f"photos: {data}")
-    _say(2, "masks: imported into a store")
-    write_mask_store(data, masks, out / "masks", per_file=250, workers=workers)
+    detector = choose_detector(None, masks, None, [])
+    _say(2, f"masks: {'imported' if masks else 'found by robust background detection'}")
+    write_mask_store(data, detector, out / "masks", per_file=PER_FILE, workers=workers).finish()
     _say(3, "tiles: every photo's background, tiled")
-    write_tile_store(data, out / "masks", out / "tiles", workers=workers)
+    write_tile_store(data, out / "masks", out / "tiles", workers=workers).finish()
     _say(4, "shards: photos, masks and tiles packed and shuffled")
-    manifest = write_shards(
-        data, out / "masks", out / "tiles", out / "shards", per_shard=250, workers=workers
-    )
+    write_shards(
+        data, out / "masks", out / "tiles", out / "shards", per_shard=PER_FILE, workers=workers
+    ).finish()
+    manifest = open_shards(out / "shards")
     words, loader = _recipe(manifest, out, overrides)
     _say(5, "views: what the loader makes of the photos")
     draw_views(_enlarged(loader), out / "views.png")  # the views themselves are too small to look at
@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, help="folder of class folders of JPEGs (default: a demo set is written)"
     )
-    parser.add_argument("--masks", type=Path, help="parallel folder tree of PNG masks")
+    parser.add_argument("--masks", type=Path, help="parallel folder tree of masks (default: detected)")
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="(%(default)s)")
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes (all CPUs)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values of the recipe to override")

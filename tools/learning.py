@@ -25,6 +25,7 @@ from dali_bgaug.files import write_text
 from tools._cli import default_workers, run
 from tools.bench import machine
 from tools.demo_data import DemoSettings, write_demo_set
+from tools.detectors.imported import ImportOptions
 from tools.masks import write_mask_store
 from tools.shards import write_shards
 from tools.tiles import write_tile_store
@@ -61,7 +62,9 @@ def _pack(out: Path, workers: int) -> None:
     write_demo_set(data, SETTINGS, workers)
     for split in (BANK, QUESTIONS):
         photos, folder = data / split, out / split
-        write_mask_store(photos, data / "masks" / split, folder / "masks", workers=workers)
+        write_mask_store(
+            photos, ImportOptions(folder=data / "masks" / split), folder / "masks", workers=workers
+        )
         write_tile_store(photos, folder / "masks", folder / "tiles", workers=workers)
         write_shards(photos, folder / "masks", folder / "tiles", folder / "shards", workers=workers)
 

@@ -1,12 +1,18 @@
-"""Write the mask store: one saliency map a photo, imported from a parallel folder tree of PNGs.
+"""Write the mask store: one saliency map a photo, by a detector or imported from a folder tree of masks.
 
-    python -m tools.masks --photos DATA --masks TREE --out out/masks
+    python -m tools.masks --photos DATA                                            robust background detection
+    python -m tools.masks --photos DATA --masks TREE                               masks made elsewhere
+    python -m tools.masks --photos DATA --detector u2net --weights u2netp.onnx
+    python -m tools.masks --photos DATA --detector ncut --weights RUN/backbone.pt  your own backbone
 
-For DATA/cat/1.jpg the mask is TREE/cat/1.png, of the photo's size, any grey level as saliency. A photo's
-foreground is where saliency >= threshold.
+A photo's foreground is where saliency >= threshold. Photos that are no pictures, truncated or empty are left
+out of the store and listed in the report, OUT-report.json. Further options of a detector are given as
+key=value.
 """
 
 import argparse
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,109 +22,197 @@ from PIL import Image
 from dali_bgaug import stores
 from dali_bgaug.errors import UserError
 from tools import photos
-from tools._cli import default_workers, process, run
+from tools._cli import ALL, Part, add_scale_arguments, parse_part, run
+from tools.detectors import DETECTORS, Detector, DetectorOptions, Photo, read_options
+from tools.report import Done, LeftOut, Report
 from tools.tiles import background_strip
 
-SHOWN = 20  # bad files named in one message
+MIN_AREA = 0.001
+"""Of a foreground, as a share of the photo [ours]: a crop that must hold a few specks holds nothing else."""
 
 
 def write_mask_store(
     photo_folder: Path,
-    mask_folder: Path,
+    detector: DetectorOptions,
     out: Path,
     *,
-    threshold: float = 0.9,
+    threshold: float | None = None,
+    min_area: float = MIN_AREA,
     size: int = 256,
-    per_file: int = 1024,
+    per_file: int = 512,
     workers: int = 1,
-) -> dict[str, Any]:
-    """Import masks into a store; finished files are kept. Returns counts: photos, empty, full_frame.
+    part: Part = ALL,
+) -> Report:
+    """Make masks into a store; finished files are kept. The report counts photos, empty, full_frame.
+
+    threshold: None is the detector's own. min_area: a foreground of a smaller share of the photo counts as
+    none. size: side of the stored map. per_file: photos a file.
 
     Raises:
-        UserError: a missing folder, photo or mask, a damaged photo, a mask of another size than its photo.
+        UserError: a bad option; a missing folder or mask; a photo or mask that cannot be read; all masks
+        empty.
     """
+    threshold = detector.THRESHOLD if threshold is None else threshold
     if not 0 < threshold <= 1:
         raise UserError(f"--threshold={threshold}: must be above 0 and at most 1")
+    if not 0 <= min_area < 1:
+        raise UserError(f"--min-area={min_area}: a share of the photo, at least 0 and below 1")
     if size % 64 or size < 64:
         raise UserError(f"--size={size}: must be a positive multiple of 64")
+    if per_file < 1:
+        raise UserError(f"--per-file={per_file}: must be at least 1")
     keys = photos.list_photos(photo_folder)
     photos.reject_equal_names(keys)
-    if not mask_folder.is_dir():
-        raise UserError(
-            f"--masks={mask_folder}: not a folder; give the folder tree of masks beside the photos"
-        )
-    for key in keys:
-        photos.find_mask(mask_folder, key)
-    options = {"detector": "import", "threshold": threshold, "mask_size": size}
     parts = [keys[i : i + per_file] for i in range(0, len(keys), per_file)]
-    stores.reject_foreign_files(out, len(parts))
-    jobs = [
-        (photo_folder, mask_folder, out / stores.file_name(i, len(parts)), part, options)
-        for i, part in enumerate(parts)
-    ]
-    problems: list[str] = []
-    flags: list[np.ndarray] = []
-    for found, bad in process(_write_file, jobs, [len(part) for part in parts], workers, "masks"):
-        flags.append(np.array(found, np.uint8))
-        problems += bad
-    if problems:
-        shown = "\n  ".join(sorted(problems)[:SHOWN])
-        more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise UserError(f"{len(problems)} of {len(keys)} photos or masks cannot be used:\n  {shown}{more}")
-    every = np.concatenate(flags)
-    counts = {
-        "photos": len(keys),
-        "empty": int((every & stores.EMPTY > 0).sum()),
-        "full_frame": int((every & stores.FULL_FRAME > 0).sum()),
+    mine = parts[part.slice]
+    detector.check([key for keys in mine for key in keys])
+    options = {
+        "detector": detector.name,
+        "detector_options": detector.record(),
+        "threshold": threshold,
+        "min_area": min_area,
+        "mask_size": size,
     }
-    if counts["empty"] == len(keys):
+    stores.reject_foreign_files(out, len(parts))
+    names = [stores.file_name(number, len(parts)) for number in range(len(parts))][part.slice]
+    jobs = [
+        (photo_folder, detector, out / name, keys, options) for name, keys in zip(names, mine, strict=True)
+    ]
+    report = Report(tool="masks", out=out, part=part, workers=workers, options=options)
+    sizes = [len(keys) for keys in mine]
+    report.run(_write_file, jobs, sizes, [count * size * size for count in sizes])
+    if not report.photos and sizes:
+        raise UserError(f"--photos={photo_folder}: none of its {len(report.left_out)} photos can be decoded")
+    if report.photos and report.counts["empty"] == report.photos:
         raise UserError(
-            f"--masks={mask_folder}: no mask has a pixel of at least {threshold:.0%} white; "
-            "masks are black and white (0 and 255), or take a lower --threshold and another --out"
+            f"no mask has a foreground: a pixel of at least {threshold:.0%} saliency; imported masks are "
+            "black and "
+            "white (0 and 255), or take a lower --threshold and another --out"
         )
-    return counts
+    return report
 
 
 def _write_file(
-    photo_folder: Path, mask_folder: Path, path: Path, keys: list[str], options: dict
-) -> tuple[list[int], list[str]]:
-    """Write one file; returns its flags, or, if it cannot be written, everything that is wrong."""
-    pairs = [(photo_folder / key, photos.find_mask(mask_folder, key)) for key in keys]
-    # A file that changed since is not the one the maps were made from.
-    stamps = [(s.st_size, s.st_mtime_ns) for pair in pairs for s in (path.stat() for path in pair)]
+    photo_folder: Path, detector: DetectorOptions, path: Path, keys: list[str], options: dict[str, Any]
+) -> Done:
+    """Write one file of the store, unless it is there or something must be mended first."""
+    try:
+        # A file that changed since is not the one the maps were made from.
+        stats = [(photo_folder / key).stat() for key in keys]
+        others = [source.stat() for key in keys for source in detector.sources(key)]
+    except OSError as error:
+        return Done(
+            problems=[f"{error.filename}: cannot be read ({error.strerror}); mend that and run again"]
+        )
+    except UserError as error:
+        return Done(problems=[str(error)])
+    stamps = [(stat.st_size, stat.st_mtime_ns) for stat in [*stats, *others]]
     source = stores.digest(keys, options, stamps)
     if stores.is_finished(path, source):
-        return stores.read_entries(path).flags.tolist(), []
-    rows, problems = [], []
-    for photo, mask in pairs:
+        return _done(path, stores.read_entries(path), kept=True)
+    rows, left_out, problems = [], [], []
+    photo_bytes = dict(zip(keys, (stat.st_size for stat in stats), strict=True))
+    for photo, saliency in _detect(_built(detector), _open(photo_folder, keys, left_out, problems), problems):
+        rows.append((photo.key, photo_bytes[photo.key], *mask_row(saliency, options)))
+    if problems:
+        return Done(problems=problems)
+    entries = stores.Entries(
+        keys=[row[0] for row in rows],
+        bytes=np.array([row[1] for row in rows], np.int64),
+        box=np.array([row[3] for row in rows], np.int32).reshape(-1, 4),
+        size=np.array([row[4] for row in rows], np.int32).reshape(-1, 2),
+        flags=np.array([row[5] for row in rows], np.uint8),
+        left_out=left_out,
+        options=options,
+        source=source,
+    )
+    side = options["mask_size"]
+    saliency = np.array([row[2] for row in rows], np.uint8).reshape(-1, side, side)
+    stores.write_masks(path, saliency, entries)
+    return _done(path, entries)
+
+
+def _done(path: Path, entries: stores.Entries, kept: bool = False) -> Done:
+    return Done(
+        photos=len(entries.keys),
+        kept=kept,
+        read=int(entries.bytes.sum()),
+        written=path.stat().st_size,
+        left_out=[LeftOut(*item) for item in entries.left_out],
+        counts={
+            "empty": int((entries.flags & stores.EMPTY > 0).sum()),
+            "full_frame": int((entries.flags & stores.FULL_FRAME > 0).sum()),
+        },
+    )
+
+
+@lru_cache(maxsize=1)
+def _built(detector: DetectorOptions) -> Detector:
+    return detector.build()  # once a process: weights are large
+
+
+def _open(
+    photo_folder: Path, keys: Sequence[str], left_out: list[tuple[str, str]], problems: list[str]
+) -> Iterator[Photo]:
+    """The photos that can be decoded; the others go to `left_out`, and to `problems` what cannot be read."""
+    for key in keys:
+        path = photo_folder / key
         try:
-            rows.append(_import_mask(photo, mask, options))
+            yield Photo(key, path, np.asarray(photos.open_photo(path)))
+        except photos.BadPhoto as error:
+            left_out.append((key, error.reason))
         except UserError as error:
             problems.append(str(error))
-    if problems:
-        return [], problems
-    saliency, box, size, flags = (np.stack(column) for column in zip(*rows, strict=True))
-    entries = stores.Entries(keys=keys, box=box, size=size, flags=flags, options=options, source=source)
-    stores.write_masks(path, saliency, entries)
-    return flags.tolist(), []
 
 
-def _import_mask(photo: Path, mask: Path, options: dict) -> tuple[np.ndarray, ...]:
-    width, height = photos.open_photo(photo).size
-    saliency = photos.open_saliency(mask, photo, (width, height))
-    box = foreground_box(saliency, options["threshold"])
-    flag = stores.EMPTY if box[2] == 0 else 0
-    if not flag and background_strip(box, (width, height)) is None:
-        flag = stores.FULL_FRAME
-    square = shrink(saliency, options["mask_size"])
-    return square, np.array(box, np.int32), np.array([width, height], np.int32), np.uint8(flag)
+def _detect(
+    detector: Detector, photos_: Iterator[Photo], problems: list[str]
+) -> Iterator[tuple[Photo, np.ndarray]]:
+    """Photos and their maps, a batch at a time; what the detector cannot do goes to `problems`."""
+    batch: list[Photo] = []
+    for photo in photos_:
+        batch.append(photo)
+        if len(batch) == detector.batch:
+            yield from _detect_batch(detector, batch, problems)
+            batch = []
+    if batch:
+        yield from _detect_batch(detector, batch, problems)
 
 
-def foreground_box(saliency: np.ndarray, threshold: float) -> tuple[int, int, int, int]:
-    """xmin, ymin, xmax, ymax (half-open) of saliency >= threshold; four zeros if there is none."""
+def _detect_batch(
+    detector: Detector, batch: list[Photo], problems: list[str]
+) -> Iterator[tuple[Photo, np.ndarray]]:
+    try:
+        yield from zip(batch, detector(batch), strict=True)
+    except Exception as error:  # a library's own; one odd photo must not lose the work on the others
+        if len(batch) > 1:
+            for photo in batch:
+                yield from _detect_batch(detector, [photo], problems)
+        elif isinstance(error, UserError):
+            problems.append(str(error))
+        else:
+            problems.append(
+                f"{batch[0].path}: the detector fails on it ({error!r}); take it out of the folder"
+            )
+
+
+def mask_row(saliency: np.ndarray, options: dict[str, Any]) -> tuple[np.ndarray, tuple, tuple, int]:
+    """A map, uint8 [H, W] -> what the store holds of it: square map, box, (width, height), flags."""
+    height, width = saliency.shape
+    box = foreground_box(saliency, options["threshold"], options["min_area"])
+    flags = stores.EMPTY if box[2] == 0 else 0
+    if not flags and background_strip(box, (width, height)) is None:
+        flags = stores.FULL_FRAME
+    return shrink(saliency, options["mask_size"]), box, (width, height), flags
+
+
+def foreground_box(
+    saliency: np.ndarray, threshold: float, min_area: float = 0.0
+) -> tuple[int, int, int, int]:
+    """xmin, ymin, xmax, ymax (half-open) of saliency >= threshold; four zeros if that is too small."""
     foreground = saliency >= threshold * 255
     columns, rows = np.flatnonzero(foreground.any(axis=0)), np.flatnonzero(foreground.any(axis=1))
-    if not len(columns):
+    if not len(columns) or foreground.mean() < min_area:
         return 0, 0, 0, 0
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
@@ -133,33 +227,65 @@ def shrink(saliency: np.ndarray, size: int) -> np.ndarray:
     return square
 
 
+def choose_detector(
+    name: str | None, masks: Path | None, weights: Path | None, words: list[str]
+) -> DetectorOptions:
+    """The detector a command line asks for: --masks means import; nothing means rbd."""
+    if masks is not None and name not in (None, "import"):
+        raise UserError(f"--masks={masks}: only the detector 'import' reads masks, not --detector={name}")
+    name = name or ("import" if masks else "rbd")
+    if name == "import" and masks is None:
+        raise UserError("--detector import: give --masks, the folder tree of masks parallel to the photos")
+    if name in ("u2net", "ncut") and weights is None:
+        what = "the .onnx file of u2net or u2netp" if name == "u2net" else "the backbone.pt of a run"
+        raise UserError(f"--detector {name}: give --weights, {what}")
+    if weights is not None and name not in ("u2net", "ncut"):
+        raise UserError(f"--weights={weights}: the detector {name} has none")
+    values = {"folder": str(masks)} if masks else {"weights": str(weights)} if weights else {}
+    return read_options(name, values, words)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.masks", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="tools.masks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--photos", type=Path, required=True, help="folder of class folders of JPEGs")
-    parser.add_argument("--masks", type=Path, required=True, help="parallel folder tree of PNG masks")
+    parser.add_argument(
+        "--masks", type=Path, help="parallel folder tree of mask images: the detector 'import'"
+    )
+    parser.add_argument("--detector", help=f"{', '.join(DETECTORS)} (rbd, or import with --masks)")
+    parser.add_argument("--weights", type=Path, help="of u2net (.onnx) and ncut (backbone.pt)")
     parser.add_argument(
         "--out", type=Path, default=Path("out/masks"), help="the mask store (default %(default)s)"
     )
     parser.add_argument(
-        "--threshold", type=float, default=0.9, help="foreground is saliency >= this (%(default)s)"
+        "--threshold",
+        type=float,
+        help="foreground is saliency >= this (the detector's: .9, .5 for rbd and ncut)",
+    )
+    parser.add_argument(
+        "--min-area",
+        type=float,
+        default=MIN_AREA,
+        help="a smaller share of the photo is no foreground (%(default)s)",
     )
     parser.add_argument("--size", type=int, default=256, help="side of the stored map (%(default)s)")
-    parser.add_argument("--per-file", type=int, default=1024, help="photos a file (%(default)s)")
-    parser.add_argument("--workers", type=int, default=default_workers(), help="processes (all CPUs)")
-    args = parser.parse_args()
-    counts = write_mask_store(
+    parser.add_argument("--per-file", type=int, default=512, help="photos a file (%(default)s)")
+    add_scale_arguments(parser)
+    parser.add_argument("words", nargs="*", metavar="key=value", help="further options of the detector")
+    args = parser.parse_intermixed_args()
+    report = write_mask_store(
         args.photos,
-        args.masks,
+        choose_detector(args.detector, args.masks, args.weights, args.words),
         args.out,
         threshold=args.threshold,
+        min_area=args.min_area,
         size=args.size,
         per_file=args.per_file,
         workers=args.workers,
+        part=parse_part(args.part),
     )
-    print(
-        f"{args.out}: masks of {counts['photos']} photos, "
-        f"{counts['empty']} empty, {counts['full_frame']} full-frame"
-    )
+    report.finish()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Photos in a folder tree: listing, opening, checking. Used by every offline tool."""
 
+import io
 import os
 from pathlib import Path
 
@@ -21,17 +22,28 @@ _QUARTER_TURNS = {
 }
 
 
+class BadPhoto(UserError):
+    """The bytes of a photo are no picture that can be used; `reason` is the kind of defect, for counting.
+
+    A file that cannot be read at all (gone, no permission, a failing disk) is a plain UserError instead:
+    that is the machine's fault, and to leave photos out because of it would lose data.
+    """
+
+    def __init__(self, path: Path, reason: str, detail: str = "") -> None:
+        self.reason = reason
+        super().__init__(f"{path}: {reason}{f' ({detail})' if detail else ''}")
+
+
 def list_photos(folder: Path, option: str = "--photos") -> list[str]:
     """Relative paths of all JPEGs below `folder`, sorted, `/` between folders."""
     require_folder(folder, option)
     found = []
+    start = len(os.path.join(folder, ""))
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        relative = Path(parent).relative_to(folder)
+        below = f"{parent[start:]}/" if len(parent) > start else ""
         found += [
-            (relative / name).as_posix()
-            for name in names
-            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+            below + name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")
         ]
     if not found:
         raise UserError(
@@ -42,70 +54,65 @@ def list_photos(folder: Path, option: str = "--photos") -> list[str]:
 
 def reject_equal_names(keys: list[str]) -> None:
     """Two photos that would have one name inside the shards are a UserError."""
-    seen: dict[str, str] = {}
-    for key in keys:
-        name = member_key(key)
-        if name in seen:
-            raise UserError(f"{key} and {seen[name]} would both be packed as '{name}'; rename one of them")
-        seen[name] = key
+    hashes = np.fromiter((hash(member_key(key)) for key in keys), np.int64, len(keys))
+    order = np.argsort(hashes, kind="stable")
+    for position in np.flatnonzero(np.diff(hashes[order]) == 0):  # nearly always none, so memory stays small
+        one, other = keys[order[position]], keys[order[position + 1]]
+        if member_key(one) == member_key(other):
+            raise UserError(
+                f"{other} and {one} would both be packed as '{member_key(one)}'; rename one of them"
+            )
+
+
+def read_photo(path: Path) -> bytes:
+    """A photo's bytes.
+
+    Raises:
+        UserError: it cannot be read.
+        BadPhoto: it is empty.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such photo; it was there when the masks were made") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); mend that and run again") from error
+    if not data:
+        raise BadPhoto(path, "empty file")
+    return data
+
+
+def decode_photo(data: bytes, path: Path) -> Image.Image:
+    """Decode a picture to RGB, upright (EXIF orientation applied), whatever format it is in.
+
+    Raises:
+        BadPhoto: truncated, damaged or not a picture.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except Image.UnidentifiedImageError:
+        raise BadPhoto(path, "not a picture") from None
+    except Exception as error:  # PIL raises nearly anything on a damaged file
+        raise BadPhoto(path, "truncated or damaged", str(error)) from error
 
 
 def open_photo(path: Path) -> Image.Image:
-    """Decode a JPEG to RGB, upright (EXIF orientation applied).
-
-    Raises:
-        UserError: empty, truncated, damaged or not a JPEG: such a file would end a training run.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.format not in ("JPEG", "MPO"):
-                raise UserError(
-                    f"{path}: is a {image.format}, not a JPEG; convert it or take it out of the folder"
-                )
-            image.load()
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such photo; it was there when the masks were made") from error
-    except UserError:
-        raise
-    except Exception as error:  # PIL raises nearly anything on a damaged file
-        what = "is empty" if path.stat().st_size == 0 else f"cannot be decoded ({error})"
-        raise UserError(f"{path}: {what}; mend it or take it out of the folder") from error
+    """Read and decode (see `read_photo` and `decode_photo`)."""
+    return decode_photo(read_photo(path), path)
 
 
-def open_saliency(path: Path, photo: Path, size: tuple[int, int]) -> np.ndarray:
-    """The mask image of a photo of upright (width, height) as a saliency map: uint8 [H, W], 0..255.
-
-    Colour and 16-bit images become grey. Many tools ignore EXIF orientation: a mask that has the size of the
-    photo as stored, but not as upright, is turned as the photo is.
-    """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            if image.mode.startswith("I;16"):
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            mask = image.convert("L")
-    except Exception as error:
-        raise UserError(f"{path}: not a readable mask image ({error}); write it again as PNG") from error
-    if mask.size != size and mask.size == size[::-1]:
-        with Image.open(photo) as image:
-            turn = _QUARTER_TURNS.get(image.getexif().get(_ORIENTATION))
-        if turn is not None:
-            mask = mask.transpose(turn)
-    if mask.size != size:
+def check_size(path: Path, found: tuple[int, int], expected: tuple[int, int]) -> None:
+    """A photo of another size than its mask was made for is a UserError."""
+    if tuple(found) != tuple(expected):
         raise UserError(
-            f"{path}: {mask.width}x{mask.height} pixels, but {photo} is {size[0]}x{size[1]}; "
-            "write the mask at the photo's own size"
+            f"{path}: {found[0]}x{found[1]} pixels, but its mask was made for {expected[0]}x{expected[1]}; "
+            "the photo changed since: make the masks anew (make masks)"
         )
-    return np.asarray(mask)
 
 
-def find_mask(folder: Path, photo: str) -> Path:
-    """The PNG of the photo's name in the parallel folder tree, or a UserError naming what is missing."""
-    path = (folder / photo).with_suffix(".png")
-    if not path.is_file():
-        raise UserError(
-            f"{path}: missing; --masks={folder} must hold a PNG of the same relative path and stem "
-            f"for every photo ({photo} has none)"
-        )
-    return path
+def quarter_turn(path: Path) -> Image.Transpose | None:
+    """The turn that swaps a photo's sides to make it upright, by its EXIF orientation, or None."""
+    with Image.open(path) as image:
+        return _QUARTER_TURNS.get(image.getexif().get(_ORIENTATION))

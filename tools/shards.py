@@ -2,26 +2,48 @@
 
     python -m tools.shards --photos DATA --masks out/masks --tiles out/tiles --out out/shards
 
-The class of a photo is the first folder of its path; photos without one are one class. Every photo is
-decoded once more before it is packed: DALI cannot skip a damaged one in the middle of a run.
+Every photo is decoded by the decoder that training uses, which cannot skip a bad one: what it refuses is
+left out and listed in the report, OUT-report.json. A photo's class is the first folder of its path, or what
+--classes says.
 """
 
 import argparse
 import json
 import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dali_bgaug import shards, stores
+from dali_bgaug.decoding import Decoder
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
 from tools import photos
-from tools._cli import default_workers, process, run
-from tools.tiles import check_size
+from tools._cli import ALL, Part, add_scale_arguments, parse_part, run
+from tools.report import Done, LeftOut, Report
+from tools.shard_photos import PhotoOptions, pack_photos
+from tools.shard_plan import Plan, Row, make_plan, match_stores
 
 PROGRESS = ".progress"  # what is finished, until the manifest says so
+MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What all shards of a run share."""
+
+    photos: Path
+    mask_files: tuple[Path, ...]
+    tile_files: tuple[Path, ...]
+    threshold: float
+    out: Path
+    source: str
+    options: PhotoOptions
+    device_id: int | None
 
 
 def write_shards(
@@ -30,125 +52,210 @@ def write_shards(
     tile_store: Path,
     out: Path,
     *,
-    per_shard: int = 1000,
+    shard_mb: float = 200,
+    per_shard: int = 10_000,
     seed: int = 0,
+    classes: Path | None = None,
+    subset: Path | None = None,
+    photo_options: PhotoOptions | None = None,
+    device: str = "cpu",
     workers: int = 1,
-) -> shards.Manifest:
-    """Pack a data set, shuffled by `seed`; finished shards are kept. Returns its manifest.
+    part: Part = ALL,
+) -> Report:
+    """Pack a data set, shuffled by `seed`; finished shards are kept. The last part writes the manifest.
+
+    shard_mb, per_shard: a shard ends at whichever comes first, megabytes or photos. classes, subset: see
+    `tools.shard_plan`. device: where the training decoder runs for the check, "cpu" or "gpu".
 
     Raises:
-        UserError: stores that do not belong together, damaged or changed photos, two photos of one name.
+        UserError: stores that do not belong together, photos that changed or cannot be read, two of one name.
     """
+    photo_options = photo_options or PhotoOptions()
+    _check_options(shard_mb, per_shard, photo_options)
+    mask_files, tile_files = zip(*match_stores(mask_store, tile_store), strict=True)
+    entries = [stores.read_entries(file) for file in mask_files]
+    plan = make_plan(
+        entries,
+        [stores.tile_bytes(file) for file in tile_files],
+        target_bytes=int(shard_mb * MEGABYTE),
+        per_shard=per_shard,
+        seed=seed,
+        classes=classes,
+        subset=subset,
+    )
+    photos.reject_equal_names(plan.keys)
+    options = {
+        **entries[0].options,
+        "tile": stores.read_source(tile_files[0])[1],
+        "seed": seed,
+        "photos": asdict(photo_options),
+    }
+    labels = [int(np.sum(plan.label)), stores.digest(plan.label[plan.order].tolist())]
+    source = stores.digest(
+        [each.source for each in entries], options, plan.ends.tolist(), plan.classes, labels
+    )
+    report = Report(tool="shards", out=out, part=part, workers=workers, options=options)
+    if (finished := _finished(out, source)) is not None:
+        for shard in finished.shards:
+            report.add(Done(photos=shard.samples, kept=True, written=shard.bytes))
+        report.left_out = [LeftOut(*item) for item in finished.left_out]
+        return report
+
+    job = _Job(
+        photos=photo_folder,
+        mask_files=mask_files,
+        tile_files=tile_files,
+        threshold=entries[0].options["threshold"],
+        out=out,
+        source=source,
+        options=photo_options,
+        device_id=None if device == "cpu" else 0,
+    )
+    numbers = range(len(plan.ends))[part.slice]
+    jobs = [(job, _name(number), plan.rows(number)) for number in numbers]
+    report.run(
+        _write_shard, jobs, [len(rows) for *_, rows in jobs], [plan.shard_bytes(number) for number in numbers]
+    )
+    _write_manifest(out, plan, source, options)
+    return report
+
+
+def _check_options(shard_mb: float, per_shard: int, options: PhotoOptions) -> None:
+    if shard_mb <= 0:
+        raise UserError(f"--shard-mb={shard_mb}: must be above 0")
     if per_shard < 1:
         raise UserError(f"--per-shard={per_shard}: must be at least 1")
-    mask_files, tile_files = _matching_stores(mask_store, tile_store)
-    entries = [stores.read_entries(file) for file in mask_files]
-    keys = [key for part in entries for key in part.keys]
-    photos.reject_equal_names(keys)
-    flags = np.concatenate([part.flags for part in entries])
-    labels, classes = _labels(keys)
-    options = {**entries[0].options, "tile": stores.read_source(tile_files[0])[1], "seed": seed}
-    source = stores.digest([part.source for part in entries], options, per_shard, classes)
+    if options.max_side is not None and options.max_side < 32:
+        raise UserError(f"--max-side={options.max_side}: must be at least 32 pixels")
 
-    manifest_path = out / "manifest.json"
-    if manifest_path.exists():
-        manifest = shards.open_shards(out, option="--out")
-        if manifest.source == source:
-            return manifest
+
+def _name(number: int) -> str:
+    return f"shard-{number:05d}"
+
+
+def _finished(out: Path, source: str) -> shards.Manifest | None:
+    """The manifest of shards that were packed from the same; of others is a UserError."""
+    path = out / "manifest.json"
+    if not path.exists():
+        return None
+    manifest = shards.open_shards(out, option="--out")
+    if manifest.source != source:
         raise UserError(
-            f"{manifest_path}: packed from other photos, masks or options than those given now; "
+            f"{path}: packed from other photos, masks or options than those given now; "
             "choose another --out, or delete that folder to pack anew"
         )
-
-    where = [(file, row) for file, part in enumerate(entries) for row in range(len(part.keys))]
-    order = np.random.default_rng(seed).permutation(len(keys))
-    parts = [order[i : i + per_shard] for i in range(0, len(keys), per_shard)]
-    jobs = [
-        (
-            photo_folder,
-            mask_files,
-            tile_files,
-            [
-                (keys[i], *where[i], int(labels[i]), int(flags[i]), entries[where[i][0]].size[where[i][1]])
-                for i in part
-            ],
-            options["threshold"],
-            out,
-            f"shard-{number:05d}",
-            source,
-        )
-        for number, part in enumerate(parts)
-    ]
-    written = list(process(_write_shard, jobs, [len(part) for part in parts], workers, "shards"))
-    manifest = shards.Manifest(
-        samples=len(keys),
-        donors=int((flags == 0).sum()),
-        classes=classes,
-        mask_size=options["mask_size"],
-        options=options,
-        source=source,
-        shards=sorted((shards.Shard(**values) for values in written), key=lambda shard: shard.name),
-    )
-    shards.write_manifest(out, manifest)
-    shutil.rmtree(out / PROGRESS)
     return manifest
 
 
-def _matching_stores(mask_store: Path, tile_store: Path) -> tuple[list[Path], list[Path]]:
-    mask_files, tile_files = (
-        stores.list_files(mask_store, "--masks"),
-        stores.list_files(tile_store, "--tiles"),
+def _write_manifest(out: Path, plan: Plan, source: str, options: dict[str, Any]) -> None:
+    """Write the manifest if every shard is there: no part waits, the last to end finds all finished."""
+    places = [out / PROGRESS / f"{_name(number)}.json" for number in range(len(plan.ends))]
+    records = []
+    for place in places:
+        record = _read_record(place, source)
+        if record is None:
+            if _finished(out, source) is None:  # another part may have ended just now
+                missing = sum(_read_record(place, source) is None for place in places)
+                print(f"{out}: {missing} of {len(places)} shards are still to come from other parts")
+            return
+        records.append(record)
+    written = [shards.Shard(**record["shard"]) for record in records if record["shard"]]
+    if not written:
+        raise UserError(f"{out}: every photo was left out; the report says why")
+    shards.write_manifest(
+        out,
+        shards.Manifest(
+            samples=sum(shard.samples for shard in written),
+            donors=sum(record["donors"] for record in records),
+            classes=plan.classes,
+            mask_size=options["mask_size"],
+            options=options,
+            source=source,
+            left_out=sorted(
+                (item["photo"], item["reason"]) for record in records for item in record["left_out"]
+            ),
+            shards=written,
+        ),
     )
-    mend = "make the tiles anew from this mask store (make tiles)"
-    if len(mask_files) != len(tile_files):
-        raise UserError(
-            f"--tiles={tile_store}: {len(tile_files)} files, the mask store has {len(mask_files)}; {mend}"
-        )
-    for masks, tiles in zip(mask_files, tile_files, strict=True):
-        source, options = stores.read_source(tiles)
-        if source != stores.digest(stores.read_source(masks)[0], options):
-            raise UserError(f"{tiles}: was not made from {masks}; {mend}")
-    return mask_files, tile_files
+    shutil.rmtree(out / PROGRESS, ignore_errors=True)
 
 
-def _labels(keys: list[str]) -> tuple[np.ndarray, list[str]]:
-    names = [key.split("/", 1)[0] if "/" in key else "" for key in keys]
-    classes, labels = np.unique(names, return_inverse=True)
-    if len(classes) >= 10**shards.LABEL_DIGITS:
-        raise UserError(f"{len(classes)} classes; a label has room for {shards.LABEL_DIGITS} digits")
-    return labels, classes.tolist()
+def _read_record(place: Path, source: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(place.read_text())
+    except FileNotFoundError:
+        return None
+    return record if record["source"] == source else None
 
 
-def _write_shard(
-    photo_folder: Path,
-    mask_files: list[Path],
-    tile_files: list[Path],
-    rows: list[tuple],
-    threshold: float,
-    out: Path,
-    name: str,
-    source: str,
-) -> dict[str, Any]:
-    done = out / PROGRESS / f"{name}.json"
-    if done.exists():
-        record = json.loads(done.read_text())
-        if record["source"] == source:
-            return record["shard"]
-    masks, tiles = stores.StoreReader(mask_files), stores.StoreReader(tile_files)
+class _Problems(Exception):
+    """Ends the writing of a shard that has some."""
 
-    def samples():
-        for key, file, row, label, flags, size in rows:
-            photo = photo_folder / key
-            check_size(photo, photos.open_photo(photo).size, size)
-            mask = masks.saliency(file, row) >= threshold * 255
-            tile = b"" if flags else tiles.tile(file, row)  # what is not there cannot become a donor
-            yield shards.Sample(shards.member_key(key), photo.read_bytes(), mask, tile, label)
 
-    shard = shards.write_shard(out, name, samples()).model_dump()
-    masks.close()
-    tiles.close()
-    write_text(done, json.dumps({"source": source, "shard": shard}))
-    return shard
+def _write_shard(job: _Job, name: str, rows: list[Row]) -> Done:
+    place = job.out / PROGRESS / f"{name}.json"
+    record = _read_record(place, job.source)
+    kept = record is not None
+    if record is None:
+        record = {"source": job.source, "shard": None, "donors": 0, "read": 0, "left_out": [], "counts": {}}
+        record["counts"] = dict.fromkeys(("reencoded", "shrunk", "bytes_saved"), 0)
+        problems: list[str] = []
+        try:
+            shard = shards.write_shard(job.out, name, _samples(job, rows, record, problems))
+        except _Problems:
+            return Done(problems=problems)
+        if shard.samples:
+            record["shard"] = shard.model_dump()
+        else:
+            (job.out / shard.name).unlink()
+            (job.out / shard.index).unlink()
+        write_text(place, json.dumps(record))
+    shard = record["shard"] or {"samples": 0, "bytes": 0}
+    return Done(
+        photos=shard["samples"],
+        kept=kept,
+        read=record["read"],
+        written=shard["bytes"],
+        left_out=[LeftOut(**item) for item in record["left_out"]],
+        counts={name: count for name, count in record["counts"].items() if count},
+    )
+
+
+def _samples(
+    job: _Job, rows: list[Row], record: dict[str, Any], problems: list[str]
+) -> Iterator[shards.Sample]:
+    """The samples of a shard; `record` counts them, and what must be mended goes to `problems`."""
+    decoder, masks, tiles = _tools(job.device_id, job.mask_files, job.tile_files)
+    for start in range(0, len(rows), Decoder.BATCH):
+        batch = rows[start : start + Decoder.BATCH]
+        for row, packed in zip(batch, pack_photos(job.photos, batch, decoder, job.options), strict=True):
+            if isinstance(packed, photos.BadPhoto):
+                detail = str(packed).partition(f"{packed.reason} (")[2].removesuffix(")")
+                record["left_out"].append(LeftOut(row.key, packed.reason, detail)._asdict())
+            elif isinstance(packed, UserError):
+                problems.append(str(packed))
+            elif not problems:
+                mask = masks.saliency(row.file, row.row) >= job.threshold * 255
+                if row.flags & stores.EMPTY:
+                    mask = np.zeros_like(mask)  # also of the specks that were too small to count
+                tile = b"" if row.flags else tiles.tile(row.file, row.row)  # what is not there is no donor
+                before = (job.photos / row.key).stat().st_size if packed.shrunk else len(packed.data)
+                record["read"] += before
+                record["donors"] += row.flags == 0
+                record["counts"]["reencoded"] += packed.reencoded
+                record["counts"]["shrunk"] += packed.shrunk
+                record["counts"]["bytes_saved"] += before - len(packed.data)
+                yield shards.Sample(shards.member_key(row.key), packed.data, mask, tile, row.label)
+    if problems:
+        raise _Problems
+
+
+@lru_cache(maxsize=1)
+def _tools(
+    device_id: int | None, mask_files: tuple[Path, ...], tile_files: tuple[Path, ...]
+) -> tuple[Decoder, stores.StoreReader, stores.StoreReader]:
+    """Once a process: building and opening them takes longer than many photos."""
+    return Decoder(device_id), stores.StoreReader(mask_files), stores.StoreReader(tile_files)
 
 
 def main() -> None:
@@ -157,24 +264,39 @@ def main() -> None:
     parser.add_argument("--masks", type=Path, default=Path("out/masks"), help="the mask store (%(default)s)")
     parser.add_argument("--tiles", type=Path, default=Path("out/tiles"), help="the tile store (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("out/shards"), help="the data set (%(default)s)")
-    parser.add_argument("--per-shard", type=int, default=1000, help="photos a tar (%(default)s)")
+    parser.add_argument("--shard-mb", type=float, default=200, help="a tar's size, in MB (%(default)s)")
+    parser.add_argument("--per-shard", type=int, default=10_000, help="most photos a tar (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the global shuffle (%(default)s)")
-    parser.add_argument("--workers", type=int, default=default_workers(), help="processes (all CPUs)")
+    parser.add_argument(
+        "--classes", type=Path, help="list of class names, or of 'PHOTO CLASS' (default: folders)"
+    )
+    parser.add_argument("--subset", type=Path, help="pack only the photos of this list (see tools.subsets)")
+    parser.add_argument(
+        "--reencode",
+        action="store_true",
+        help="encode anew what is no plain JPEG, in place of leaving it out",
+    )
+    parser.add_argument("--max-side", type=int, help="encode larger photos anew, this long (default: off)")
+    parser.add_argument(
+        "--device", choices=("cpu", "gpu"), default="cpu", help="where training will decode (%(default)s)"
+    )
+    add_scale_arguments(parser)
     args = parser.parse_args()
-    manifest = write_shards(
+    write_shards(
         args.photos,
         args.masks,
         args.tiles,
         args.out,
+        shard_mb=args.shard_mb,
         per_shard=args.per_shard,
         seed=args.seed,
+        classes=args.classes,
+        subset=args.subset,
+        photo_options=PhotoOptions(reencode=args.reencode, max_side=args.max_side),
+        device=args.device,
         workers=args.workers,
-    )
-    print(
-        f"{args.out}: {manifest.samples} photos of {len(manifest.classes)} classes "
-        f"in {len(manifest.shards)} shards, {manifest.bytes / 1e6:.1f} MB, "
-        f"{manifest.donors} of them donors of backgrounds"
-    )
+        part=parse_part(args.part),
+    ).finish()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ ImageNet-9's Only-BG-T does (Xiao et al., "Noise or Signal", 2020), at the photo
 import argparse
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -17,10 +16,13 @@ from PIL import Image, ImageFilter
 from dali_bgaug import stores
 from dali_bgaug.errors import UserError
 from tools import photos
-from tools._cli import default_workers, process, run
+from tools._cli import ALL, Part, add_scale_arguments, parse_part, run
+from tools.photos import check_size
+from tools.report import Done, Report
 
 MIN_STRIP_PIXELS, MIN_STRIP_FRACTION = 8, 0.05
 DILATION = 3  # pixels around the box: a mask's rim is never exact, and a leaking rim repeats in every tile
+BITS_PER_PIXEL = 2.0  # of a JPEG, for the estimate of the space it needs
 
 Box = tuple[int, int, int, int]
 
@@ -61,15 +63,16 @@ def tiled_background(photo: np.ndarray, box: Box, flags: int) -> np.ndarray:
     height, width = photo.shape[:2]
     strip = background_strip(box, (width, height))
     x0, y0, x1, y1 = dilate(box, (width, height))
-    if strip is None:
-        filled = _blur_inwards(photo, (x0, y0, x1, y1))
-    else:
-        sx0, sy0, sx1, sy1 = strip
-        rows = sy0 + np.arange(height) % (sy1 - sy0)  # a grid anchored at the photo's corner,
-        columns = sx0 + np.arange(width) % (sx1 - sx0)  # unscaled and unmirrored
-        filled = photo[rows[:, None], columns]
     result = photo.copy()
-    result[y0:y1, x0:x1] = filled[y0:y1, x0:x1]
+    if strip is None:
+        result[y0:y1, x0:x1] = _blur_inwards(photo, (x0, y0, x1, y1))[y0:y1, x0:x1]
+        return result
+    sx0, sy0, sx1, sy1 = strip
+    # A grid anchored at the photo's corner, unscaled and unmirrored. A strip is full height or full width, so
+    # one of the two is the identity.
+    rows = sy0 + np.arange(y0, y1) % (sy1 - sy0)
+    columns = sx0 + np.arange(x0, x1) % (sx1 - sx0)
+    result[y0:y1, x0:x1] = photo[y0:y1, columns] if sy1 - sy0 == height else photo[rows, x0:x1]
     return result
 
 
@@ -101,8 +104,11 @@ def write_tile_store(
     short_side: int = 256,
     quality: int = 90,
     workers: int = 1,
-) -> dict[str, Any]:
-    """Write the tile store of a mask store; finished files are kept. Returns counts: photos, bytes.
+    part: Part = ALL,
+) -> Report:
+    """Write the tile store of a mask store; finished files are kept.
+
+    With a `part`, only the same part of the mask store must be there.
 
     Raises:
         UserError: missing or incomplete mask store, a photo that is gone, damaged or has changed size.
@@ -112,34 +118,38 @@ def write_tile_store(
     if not 1 <= quality <= 95:
         raise UserError(f"--quality={quality}: a JPEG quality is 1 to 95")
     options = {"rule": "only-bg-t", "short_side": short_side, "quality": quality, "dilation": DILATION}
-    files = stores.list_files(mask_store, "--masks")
-    stores.reject_foreign_files(out, len(files))
-    sizes = [len(stores.read_entries(file).keys) for file in files]
+    every = stores.list_files(mask_store, "--masks", part.slice)
+    stores.reject_foreign_files(out, len(every))
+    files = every[part.slice]
+    sizes = [stores.count_rows(file) for file in files]
     jobs = [(photo_folder, file, out / file.name, options) for file in files]
-    written = list(process(_write_file, jobs, sizes, workers, "tiles"))
-    return {"photos": sum(sizes), "bytes": sum(written)}
+    report = Report(tool="tiles", out=out, part=part, workers=workers, options=options)
+    report.run(
+        _write_file, jobs, sizes, [count * BITS_PER_PIXEL / 8 * short_side**2 * 1.4 for count in sizes]
+    )
+    return report
 
 
-def _write_file(photo_folder: Path, masks: Path, path: Path, options: dict) -> int:
+def _write_file(photo_folder: Path, masks: Path, path: Path, options: dict) -> Done:
     entries = stores.read_entries(masks)
     source = stores.digest(entries.source, options)
-    if not stores.is_finished(path, source):
-        jpegs = []
+    kept = stores.is_finished(path, source)
+    if not kept:
+        jpegs, problems = [], []
         for key, box, size, flags in zip(entries.keys, entries.box, entries.size, entries.flags, strict=True):
-            photo = np.asarray(photos.open_photo(photo_folder / key))
-            check_size(photo_folder / key, photo.shape[1::-1], size)
-            jpegs.append(_encode(tiled_background(photo, tuple(box.tolist()), int(flags)), options))
+            try:
+                photo = np.asarray(photos.open_photo(photo_folder / key))
+                check_size(photo_folder / key, photo.shape[1::-1], size)
+            except UserError as error:  # a BadPhoto too: it was good when its mask was made
+                problems.append(str(error))
+            else:
+                jpegs.append(_encode(tiled_background(photo, tuple(box.tolist()), int(flags)), options))
+        if problems:
+            return Done(problems=problems)
         stores.write_tiles(path, jpegs, entries.keys, entries.flags, options, source)
-    return path.stat().st_size
-
-
-def check_size(photo: Path, found: tuple[int, int], stored: np.ndarray) -> None:
-    """A photo of another size than its mask was made for is a UserError."""
-    if tuple(found) != tuple(stored.tolist()):
-        raise UserError(
-            f"{photo}: {found[0]}x{found[1]} pixels, but its mask was made for {stored[0]}x{stored[1]}; "
-            "the photo changed since: make the masks anew (make masks)"
-        )
+    return Done(
+        photos=len(entries.keys), kept=kept, read=int(entries.bytes.sum()), written=path.stat().st_size
+    )
 
 
 def _encode(image: np.ndarray, options: dict) -> bytes:
@@ -160,17 +170,17 @@ def main() -> None:
         "--short-side", type=int, default=256, help="pixels; larger tiles shrink (%(default)s)"
     )
     parser.add_argument("--quality", type=int, default=90, help="JPEG quality (%(default)s)")
-    parser.add_argument("--workers", type=int, default=default_workers(), help="processes (all CPUs)")
+    add_scale_arguments(parser)
     args = parser.parse_args()
-    counts = write_tile_store(
+    write_tile_store(
         args.photos,
         args.masks,
         args.out,
         short_side=args.short_side,
         quality=args.quality,
         workers=args.workers,
-    )
-    print(f"{args.out}: tiled backgrounds of {counts['photos']} photos, {counts['bytes'] / 1e6:.1f} MB")
+        part=parse_part(args.part),
+    ).finish()
 
 
 if __name__ == "__main__":

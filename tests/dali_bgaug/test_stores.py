@@ -13,6 +13,8 @@ def _entries(count: int = 2) -> stores.Entries:
         box=np.array([[0, 0, 10, 20]] * count),
         size=np.array([[30, 40]] * count),
         flags=np.zeros(count, np.uint8),
+        bytes=np.array([1000] * count),
+        left_out=[("a/bad.jpg", "empty file")],
         options={"threshold": 0.9},
         source="one",
     )
@@ -28,6 +30,9 @@ def test_masks_come_back(tmp_path: Path) -> None:
     assert found.box.tolist() == [[0, 0, 10, 20]] * 2
     assert found.options == {"threshold": 0.9}
     assert found.source == "one"
+    assert found.bytes.tolist() == [1000, 1000]
+    assert found.left_out == [("a/bad.jpg", "empty file")]
+    assert stores.count_rows(path) == 2
     reader = stores.StoreReader([path])
     assert np.array_equal(reader.saliency(0, 1), saliency[1])
     reader.close()
@@ -38,6 +43,7 @@ def test_tiles_come_back(tmp_path: Path) -> None:
     stores.write_tiles(path, [b"first", b"", b"third one"], ["a", "b", "c"], np.zeros(3), {}, "source")
     reader = stores.StoreReader([path])
     assert [reader.tile(0, row) for row in range(3)] == [b"first", b"", b"third one"]
+    assert stores.tile_bytes(path).tolist() == [5, 0, 9]
     reader.close()
 
 
@@ -70,3 +76,36 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"not HDF5")
     with pytest.raises(UserError, match="00000-of-00001.h5: not a readable HDF5 file"):
         stores.read_entries(path)
+
+
+def test_files_of_one_part_are_enough_where_only_they_are_needed(tmp_path: Path) -> None:
+    for number in (1, 3):
+        (tmp_path / stores.file_name(number, 4)).touch()
+    assert len(stores.list_files(tmp_path, "--masks", slice(1, None, 2))) == 4
+    with pytest.raises(UserError, match="00000-of-00004.h5 is missing"):
+        stores.list_files(tmp_path, "--masks", slice(0, None, 2))
+
+
+def test_a_file_cut_short_is_named_when_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / stores.file_name(0, 1)
+    stores.write_tiles(path, [b"x" * 4000], ["a"], np.zeros(1), {}, "source")
+    reader = stores.StoreReader([path])
+    assert reader.tile(0, 0) == b"x" * 4000
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(UserError, match=r"00000-of-00001.h5: cut short"):
+        reader.tile(0, 0)
+    reader.close()
+
+
+def test_a_store_of_more_files_than_a_process_may_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "OPEN_FILES", 3)
+    paths = [tmp_path / f"{number}.h5" for number in range(5)]
+    for number, path in enumerate(paths):
+        stores.write_tiles(path, [bytes([number])], ["k"], np.zeros(1), {}, "s")
+    reader = stores.StoreReader(paths)
+    for _ in range(2):
+        assert [reader.tile(number, 0) for number in range(5)] == [b"\0", b"\1", b"\2", b"\3", b"\4"]
+    assert len(reader._open) == 3
+    reader.close()

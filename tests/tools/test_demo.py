@@ -44,11 +44,11 @@ def test_photos_and_masks_become_a_checkpoint_and_pictures(textured: Path, tmp_p
     assert {path: path.stat().st_mtime_ns for path in (out / "shards").iterdir()} == shards
 
 
-def test_data_without_masks_and_the_reverse_are_errors(textured: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"given without --masks; give MASKS="):
-        run_demo(textured.parent / "photos", None, tmp_path / "out", 1, [])
+def test_masks_without_photos_and_missing_folders_are_errors(textured: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"given without --data"):
         run_demo(None, textured.parent / "masks", tmp_path / "out", 1, [])
     with pytest.raises(UserError, match=r"--data=.*nowhere: does not exist"):
         run_demo(tmp_path / "nowhere", textured.parent / "masks", tmp_path / "out", 1, [])
+    with pytest.raises(UserError, match=r"--masks=.*nowhere: does not exist"):
+        run_demo(textured.parent / "photos", tmp_path / "nowhere", tmp_path / "out", 1, [])
     assert not (tmp_path / "out").exists()

@@ -14,8 +14,11 @@ from PIL import Image
 from dali_bgaug import shards, stores
 from dali_bgaug.errors import UserError
 from tests.conftest import save
+from tools.detectors.imported import ImportOptions
+from tools.detectors.rbd import RBDOptions
 from tools.masks import write_mask_store
 from tools.photos import list_photos
+from tools.report import LeftOut, Report
 from tools.shards import write_shards
 from tools.tiles import tiled_background, write_tile_store
 
@@ -33,17 +36,19 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _masks(folder: Path, **options: object) -> dict:
-    return write_mask_store(folder / "photos", folder / "masks", folder / "mask_store", per_file=2, **options)
+def _masks(folder: Path, **options: object) -> Report:
+    masks = ImportOptions(folder=folder / "masks")
+    return write_mask_store(folder / "photos", masks, folder / "mask_store", per_file=2, **options)
 
 
-def _tiles(folder: Path) -> dict:
-    return write_tile_store(folder / "photos", folder / "mask_store", folder / "tile_store")
+def _tiles(folder: Path, **options: object) -> Report:
+    return write_tile_store(folder / "photos", folder / "mask_store", folder / "tile_store", **options)
 
 
 def _shards(folder: Path, out: str = "shards", **options: object) -> shards.Manifest:
     stores_ = folder / "mask_store", folder / "tile_store"
-    return write_shards(folder / "photos", *stores_, folder / out, per_shard=4, **options)
+    write_shards(folder / "photos", *stores_, folder / out, **{"per_shard": 4} | options)
+    return shards.open_shards(folder / out)
 
 
 def _tree(folder: Path) -> dict[str, bytes]:
@@ -51,7 +56,8 @@ def _tree(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_whole_path(folder: Path) -> None:
-    assert _masks(folder) == {"photos": 6, "empty": 0, "full_frame": 0}
+    report = _masks(folder)
+    assert (report.photos, dict(report.counts)) == (6, {"empty": 0, "full_frame": 0})
     files = stores.list_files(folder / "mask_store", "--masks")
     assert len(files) == 3
     entries = stores.read_entries(files[0])
@@ -156,34 +162,38 @@ def _damage(folder: Path, how: str) -> Path:
         path.write_bytes(b"")
     elif how == "truncated":
         path.write_bytes(data[: len(data) // 2])
-    elif how == "PNG":
-        Image.open(path).save(path, format="PNG")
     return path
 
 
-@pytest.mark.parametrize(
-    ("how", "message"), [("empty", "is empty"), ("truncated", "cannot be decoded"), ("PNG", "is a PNG")]
-)
+@pytest.mark.parametrize(("how", "reason"), [("empty", "empty file"), ("truncated", "truncated or damaged")])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_damaged_photos_are_named(folder: Path, how: str, message: str, workers: int) -> None:
-    path = _damage(folder, how)
-    with pytest.raises(UserError, match=rf"{path.name}: {message}"):
-        _masks(folder, workers=workers)
-    assert not list((folder / "mask_store").glob("*.tmp"))
+def test_photos_that_are_none_are_left_out(folder: Path, how: str, reason: str, workers: int) -> None:
+    _damage(folder, how)
+    report = _masks(folder, workers=workers)
+    assert (report.photos, report.left_out) == (5, [LeftOut("class1/photo 3.jpg", reason)])
+    again = _masks(folder)  # from what is there
+    assert (again.kept, again.left_out) == (3, report.left_out)
+    _tiles(folder)
+    assert _shards(folder).samples == 5
 
 
-@pytest.mark.parametrize("tool", [_tiles, _shards])
-def test_photos_damaged_later_are_named_too(folder: Path, tool: object) -> None:
+def test_no_photo_at_all_is_an_error(folder: Path) -> None:
+    for path in (folder / "photos").rglob("*.jpg"):
+        path.write_bytes(b"nothing")
+    with pytest.raises(UserError, match="none of its 6 photos can be decoded"):
+        _masks(folder)
+
+
+def test_photos_damaged_after_their_mask_was_made_stop_the_tiles(folder: Path) -> None:
+    """Nothing is lost silently: the photo was good before."""
     _masks(folder)
-    if tool is _shards:
-        _tiles(folder)
     path = _damage(folder, "truncated")
-    with pytest.raises(UserError, match=rf"{path.name}: cannot be decoded"):
-        tool(folder)
-    assert not (folder / "shards" / "manifest.json").exists()
+    with pytest.raises(UserError, match=r"1 photos stop this:\n  .*photo 3.jpg: truncated or damaged"):
+        _tiles(folder)
+    assert len(list((folder / "tile_store").glob("*.h5"))) == 2  # the others are done
     path.unlink()
-    with pytest.raises(UserError, match=rf"{path.name}: no such photo"):
-        tool(folder)
+    with pytest.raises(UserError, match=r"photo 3.jpg: no such photo"):
+        _tiles(folder)
 
 
 def test_masks_missing_or_of_another_size(folder: Path) -> None:
@@ -203,9 +213,9 @@ def test_masks_missing_or_of_another_size(folder: Path) -> None:
 
 def test_missing_folders_and_no_photos(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--photos=.*nowhere: does not exist"):
-        write_mask_store(tmp_path / "nowhere", tmp_path, tmp_path / "out")
+        write_mask_store(tmp_path / "nowhere", RBDOptions(), tmp_path / "out")
     with pytest.raises(UserError, match=r"--photos=.*: no photos"):
-        write_mask_store(tmp_path, tmp_path, tmp_path / "out")
+        write_mask_store(tmp_path, RBDOptions(), tmp_path / "out")
     with pytest.raises(UserError, match=r"--masks=.*: no store files"):
         write_tile_store(tmp_path, tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -242,14 +252,14 @@ def test_two_photos_of_one_name(folder: Path) -> None:
         _masks(folder)
 
 
-def test_all_bad_files_are_listed_at_once(folder: Path) -> None:
-    _damage(folder, "empty")
-    (folder / "masks" / "class0" / "photo 0.png").write_bytes(b"no mask")
+def test_all_bad_masks_are_listed_at_once(folder: Path) -> None:
+    for number in (0, 4):
+        (folder / "masks" / "class0" / f"photo {number}.png").write_bytes(b"no mask")
     with pytest.raises(UserError) as error:
         _masks(folder)
-    assert "2 of 6 photos or masks" in str(error.value)
-    assert "photo 3.jpg: is empty" in str(error.value)
+    assert "2 photos stop this" in str(error.value)
     assert "photo 0.png: not a readable mask" in str(error.value)
+    assert "photo 4.png: not a readable mask" in str(error.value)
 
 
 @pytest.mark.parametrize("kind", ["photos", "masks"])
@@ -265,22 +275,8 @@ def test_masks_that_are_all_empty_are_an_error(folder: Path) -> None:
     """Zeros and ones instead of 0 and 255: a common kind of mask."""
     for path in (folder / "masks").rglob("*.png"):
         Image.fromarray((np.asarray(Image.open(path)) > 0).astype(np.uint8)).save(path)
-    with pytest.raises(UserError, match="no mask has a pixel of at least 90% white"):
+    with pytest.raises(UserError, match="no mask has a foreground: a pixel of at least 90% saliency"):
         _masks(folder)
-
-
-def test_a_store_of_more_files_than_a_process_may_open(tmp_path: Path) -> None:
-    paths = []
-    for number in range(stores.OPEN_FILES + 10):
-        paths.append(tmp_path / f"{number}.h5")
-        stores.write_tiles(paths[-1], [bytes([number])], ["k"], np.zeros(1), {}, "s")
-    reader = stores.StoreReader(paths)
-    for _ in range(2):
-        assert [reader.tile(number, 0) for number in range(len(paths))] == [
-            bytes([n]) for n in range(len(paths))
-        ]
-    assert len(reader._open) == stores.OPEN_FILES
-    reader.close()
 
 
 # --- what masks and tiles are
@@ -314,7 +310,7 @@ def test_flagged_photos(tmp_path: Path) -> None:
     all_[4:97, 4:97] = True
     save(tmp_path, "empty", photo, none)
     save(tmp_path, "full", photo, all_)
-    assert _masks(tmp_path) == {"photos": 2, "empty": 1, "full_frame": 1}
+    assert _masks(tmp_path).counts == {"empty": 1, "full_frame": 1}
     _tiles(tmp_path)
     manifest = _shards(tmp_path)
     assert manifest.donors == 0

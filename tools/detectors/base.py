@@ -1,0 +1,74 @@
+"""What a detector is: photos in, saliency maps out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from dali_bgaug.config import Options
+
+
+class Photo(NamedTuple):
+    """A decoded photo."""
+
+    key: str
+    """Path relative to the photo folder."""
+    path: Path
+    image: np.ndarray
+    """uint8 [H, W, 3], RGB, upright (EXIF orientation applied)."""
+
+
+class Detector(ABC):
+    """A batch of photos -> a saliency map of each.
+
+    Each worker process builds its own, which computes in one thread on the CPU: photos are many, so the
+    processes are the parallelism, and a map does not depend on their number.
+    """
+
+    batch = 8
+    """Photos it likes to get at a time."""
+
+    @abstractmethod
+    def __call__(self, photos: Sequence[Photo]) -> list[np.ndarray]:
+        """Saliency in 0..255 of every photo, uint8 [H, W] at the photo's own size; all 0: no foreground.
+
+        Raises:
+            UserError: a photo it can make no map of.
+        """
+
+
+class DetectorOptions(Options):
+    """A detector's options; `name` says which detector."""
+
+    THRESHOLD: ClassVar[float] = 0.9
+    """Foreground is saliency >= this, unless the user says otherwise."""
+
+    def check(self, keys: Sequence[str]) -> None:
+        """Raise a UserError for what would fail later: run once, before any photo is opened."""
+
+    def sources(self, key: str) -> tuple[Path, ...]:
+        """Files beside the photo that its map is made from: a map is stale once one of them changes."""
+        return ()
+
+    def record(self) -> dict[str, Any]:
+        """What the store says of how its maps were made: no paths, but the hash of what they point to."""
+        return self.model_dump(mode="json", exclude={"name"})
+
+    def build(self) -> Detector:
+        """The detector; what it needs to import is imported here."""
+        raise NotImplementedError
+
+
+def to_saliency(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Float [h, w] in [0, 1] -> uint8 [H, W] of (width, height) pixels, bilinear."""
+    scaled = Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    return (np.asarray(scaled) * 255).round().clip(0, 255).astype(np.uint8)
+
+
+def stretch(values: np.ndarray) -> np.ndarray:
+    """Min-max to [0, 1]; a constant map has no foreground: zeros."""
+    low, high = float(values.min()), float(values.max())
+    return (values - low) / (high - low) if high > low else np.zeros_like(values)

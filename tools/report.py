@@ -1,0 +1,196 @@
+"""What an offline tool did: counted while it runs, printed at its end, and written as JSON."""
+
+import json
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dali_bgaug.errors import UserError
+from dali_bgaug.files import DiskFull, write_text
+from tools._cli import Part, process
+
+SHOWN = 20  # photos named on the screen; the JSON names all
+SPARE = 1.05  # headers, padding, and the file under way
+
+
+class LeftOut(NamedTuple):
+    """A photo that cannot be used."""
+
+    photo: str
+    reason: str
+    """The kind of defect, e.g. `empty file`: what the summary counts by."""
+    detail: str = ""
+
+
+@dataclass(kw_only=True)
+class Done:
+    """What one job did: one file of a store, one shard."""
+
+    photos: int = 0
+    """Photos that are in the file."""
+    kept: bool = False
+    """The file was there already, from a run before."""
+    read: int = 0
+    """Bytes of the photos."""
+    written: int = 0
+    """Bytes of the file."""
+    left_out: list[LeftOut] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """What must be mended first: the file is not written."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Whatever else the tool counts."""
+    result: Any = None
+
+
+@dataclass(kw_only=True)
+class Report:
+    """The sum of all jobs of a run."""
+
+    tool: str
+    out: Path
+    part: Part
+    workers: int
+    options: dict[str, Any]
+    """How the files were made."""
+    photos: int = 0
+    files: int = 0
+    kept: int = 0
+    read: int = 0
+    written: int = 0
+    """Bytes of all files, kept ones too."""
+    left_out: list[LeftOut] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    counts: Counter = field(default_factory=Counter)
+    started: float = field(default_factory=time.perf_counter)
+    seconds: float = 0.0
+    worked_on: int = 0
+    """Photos of files that were not kept."""
+
+    def run(
+        self,
+        function: Callable[..., Done],
+        jobs: Sequence[tuple],
+        sizes: Sequence[int],
+        bytes_each: Sequence[float],
+    ) -> list[Any]:
+        """Run all jobs and add up; returns their `result`s, in order of completion.
+
+        sizes: photos of each job. bytes_each: about how many bytes its file will have.
+
+        Raises:
+            UserError: the disk is full (it says how much is still needed), or some job has problems.
+        """
+        self._warn_of_space(sum(bytes_each))
+        results = []
+        try:
+            for done in process(function, jobs, sizes, self.workers, self.tool):
+                self.add(done)
+                results.append(done.result)
+        except DiskFull as error:
+            share = 1 - (self.photos + len(self.left_out)) / max(1, sum(sizes))
+            raise UserError(
+                f"{error} ({self.files} of {len(jobs)} files are finished; the rest needs about "
+                f"{_bytes(SPARE * share * sum(bytes_each))}, {_bytes(_free(self.out))} are free)"
+            ) from error
+        finally:
+            self.seconds = time.perf_counter() - self.started
+        self.left_out.sort()
+        if self.problems:
+            raise UserError(_listed(f"{len(self.problems)} photos stop this:", sorted(self.problems)))
+        return results
+
+    def add(self, done: Done) -> None:
+        """Count a job that ended."""
+        self.photos += done.photos
+        self.read += 0 if done.kept else done.read
+        self.written += done.written
+        self.files += not done.problems
+        self.kept += done.kept
+        self.worked_on += 0 if done.kept else done.photos + len(done.left_out)
+        self.left_out += done.left_out
+        self.problems += done.problems
+        self.counts.update(done.counts)
+
+    def _warn_of_space(self, needed: float) -> None:
+        free = _free(self.out)
+        there = sum(path.stat().st_size for path in self.out.glob("*")) if self.out.is_dir() else 0
+        if needed * SPARE - there > free:
+            print(
+                f"warning: {self.out} needs about {_bytes(needed * SPARE - there)}, {_bytes(free)} are free; "
+                "if the disk fills up, finished files stay good",
+                file=sys.stderr,
+            )
+
+    @property
+    def path(self) -> Path:
+        """The JSON: beside the output, so that the output's bytes do not depend on how long it took."""
+        suffix = f"-{self.part.index}-of-{self.part.count}" if self.part.count > 1 else ""
+        return self.out.with_name(f"{self.out.name}-report{suffix}.json")
+
+    def to_json(self) -> dict[str, Any]:
+        """What the JSON holds."""
+        seconds = max(self.seconds, 1e-9)
+        return {
+            "tool": self.tool,
+            "part": str(self.part),
+            "workers": self.workers,
+            "options": self.options,
+            "photos": self.photos,
+            **self.counts,
+            "left_out": len(self.left_out),
+            "left_out_by_reason": dict(Counter(item.reason for item in self.left_out)),
+            "left_out_photos": [item._asdict() for item in self.left_out],
+            "files": self.files,
+            "files_kept_from_before": self.kept,
+            "bytes_written": self.written,
+            "bytes_of_photos_read": self.read,
+            "seconds": round(self.seconds, 2),
+            "photos_worked_on": self.worked_on,
+            "photos_per_s": round(self.worked_on / seconds, 2),
+            "mb_per_s": round(self.read / seconds / 1e6, 2),
+        }
+
+    def finish(self) -> None:
+        """Write the JSON and print the summary."""
+        values = self.to_json()
+        write_text(self.path, json.dumps(values, indent=1) + "\n")
+        extra = "".join(f", {count} {name.replace('_', ' ')}" for name, count in self.counts.items())
+        part = f" (part {self.part})" if self.part.count > 1 else ""
+        print(
+            f"{self.out}{part}: {self.photos} photos in {self.files} files, {_bytes(self.written)}{extra}, "
+            f"{len(self.left_out)} left out"
+        )
+        if self.left_out:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in values["left_out_by_reason"].items())
+            shown = [f"{item.photo}: {item.reason}" for item in self.left_out]
+            print(_listed(f"left out: {reasons}", shown))
+        kept = f" ({self.kept} files kept from before)" if self.kept else ""
+        print(
+            f"{values['seconds']:.1f} s, {values['photos_per_s']} photos/s, {values['mb_per_s']} MB/s of "
+            "photos, "
+            f"{self.workers} workers{kept}; report: {self.path}"
+        )
+
+
+def _listed(title: str, lines: Sequence[str]) -> str:
+    more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    return "\n  ".join([title, *lines[:SHOWN], *more])
+
+
+def _free(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.absolute().parent
+    return shutil.disk_usage(folder).free
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,213 @@
+"""Which photo goes into which shard, under which label: decided before any photo is opened.
+
+A plan is a few arrays and the photos' paths: 1.28 million photos take seconds and some hundred megabytes.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from dali_bgaug import shards, stores
+from dali_bgaug.errors import UserError
+
+BLOCK = 512  # of a tar
+MEMBERS = len(shards.EXTENSIONS)
+SHOWN = 5  # names in an error
+
+
+class Row(NamedTuple):
+    """One photo of a shard."""
+
+    key: str
+    file: int
+    """Of the stores, which file,"""
+    row: int
+    """and which of its rows."""
+    label: int
+    flags: int
+    width: int
+    height: int
+
+
+@dataclass(kw_only=True)
+class Plan:
+    """N photos in the stores' order, of which M are packed. `order` and `ends` say how."""
+
+    keys: list[str]
+    file: np.ndarray
+    row: np.ndarray
+    label: np.ndarray
+    flags: np.ndarray
+    size: np.ndarray
+    bytes: np.ndarray
+    """Of the whole sample in its tar, about, int64 [N]."""
+    classes: list[str]
+    order: np.ndarray
+    """int64 [M]: the shuffled photos."""
+    ends: np.ndarray
+    """int64: shard i holds order[ends[i - 1] : ends[i]]."""
+
+    def rows(self, shard: int) -> list[Row]:
+        """The photos of a shard, in its order."""
+        start = self.ends[shard - 1] if shard else 0
+        chosen = self.order[start : self.ends[shard]]
+        columns = (self.file, self.row, self.label, self.flags, self.size[:, 0], self.size[:, 1])
+        numbers = zip(*(column[chosen].tolist() for column in columns), strict=True)
+        return [Row(self.keys[i], *row) for i, row in zip(chosen, numbers, strict=True)]
+
+    def shard_bytes(self, shard: int) -> int:
+        """About how large a shard becomes."""
+        start = self.ends[shard - 1] if shard else 0
+        return int(self.bytes[self.order[start : self.ends[shard]]].sum())
+
+
+def make_plan(
+    entries: Sequence[stores.Entries],
+    tile_bytes: Sequence[np.ndarray],
+    *,
+    target_bytes: int,
+    per_shard: int,
+    seed: int,
+    classes: Path | None = None,
+    subset: Path | None = None,
+) -> Plan:
+    """Shuffle by `seed` and cut into shards of at most `target_bytes` and `per_shard` photos (one at least).
+
+    entries, tile_bytes: of every file of the stores. classes, subset: files, see `read_classes`,
+    `read_subset`.
+    """
+    keys = [key for part in entries for key in part.keys]
+    counts = [len(part.keys) for part in entries]
+    flags = np.concatenate([part.flags for part in entries])
+    tiles = np.where(flags == 0, np.concatenate(tile_bytes), 0)  # a flagged photo's tile is not packed
+    mask = entries[0].options["mask_size"] ** 2 // 8
+    parts = (np.concatenate([part.bytes for part in entries]), np.full(len(keys), mask), tiles)
+    padded = [(part + BLOCK - 1) // BLOCK * BLOCK for part in parts]
+    sample_bytes = np.sum(padded, axis=0) + BLOCK * (MEMBERS + 1)
+    label, names = read_classes(classes, keys)
+    chosen = np.arange(len(keys)) if subset is None else read_subset(subset, keys)
+    order = np.random.default_rng(seed).permutation(chosen)
+    return Plan(
+        keys=keys,
+        file=np.repeat(np.arange(len(counts)), counts),
+        row=np.concatenate([np.arange(count) for count in counts]),
+        label=label,
+        flags=flags,
+        size=np.concatenate([part.size for part in entries]),
+        bytes=sample_bytes,
+        classes=names,
+        order=order,
+        ends=cut(sample_bytes[order], target_bytes, per_shard),
+    )
+
+
+def cut(sizes: np.ndarray, target_bytes: int, per_shard: int) -> np.ndarray:
+    """Ends of consecutive runs, each as long as it can be within both limits; int64."""
+    total = np.cumsum(sizes)
+    ends, start, used = [], 0, 0
+    while start < len(sizes):
+        fitting = int(np.searchsorted(total, used + target_bytes, side="right"))
+        end = min(max(fitting, start + 1), start + per_shard)
+        ends.append(end)
+        start, used = end, int(total[end - 1])
+    return np.array(ends, np.int64)
+
+
+def read_classes(path: Path | None, keys: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """The label of every photo, int64 [N], and the names of the classes in the order of labels.
+
+    Without a file a photo's class is the first folder of its path, and names are sorted. Lines of one word
+    are the names of the folders in the order of labels (for a set that lacks some classes, or has an order
+    of its own). Lines of two are a photo (its path, or its file's name) and its class; if all classes are
+    numbers, these are the labels.
+    """
+    if path is None:
+        return _number([key.split("/", 1)[0] if "/" in key else "" for key in keys])
+    lines = [line.rsplit(maxsplit=1) for line in _lines(path, "--classes")]
+    if all(len(line) == 1 for line in lines):
+        names = [line[0] for line in lines]
+        return _number([key.split("/", 1)[0] if "/" in key else "" for key in keys], names, path)
+    if not all(len(line) == 2 for line in lines):
+        raise UserError(
+            f"--classes={path}: some lines have one word and some two; give either 'CLASS' or 'PHOTO CLASS' "
+            "lines"
+        )
+    of_photo = dict(lines)
+    found = [of_photo.get(key) or of_photo.get(key.rsplit("/", 1)[-1]) for key in keys]
+    if missing := [key for key, name in zip(keys, found, strict=True) if name is None]:
+        raise UserError(f"--classes={path}: says nothing of {_some(missing)}; add a line for every photo")
+    if all(name.isdecimal() for name in of_photo.values()):
+        count = max(map(int, of_photo.values())) + 1
+        return _number([str(int(name)) for name in found], [str(number) for number in range(count)], path)
+    return _number(found, sorted(set(of_photo.values())), path)
+
+
+def _number(
+    found: list[str], names: list[str] | None = None, path: Path | None = None
+) -> tuple[np.ndarray, list[str]]:
+    names = sorted(set(found)) if names is None else names
+    if len(names) > 10**shards.LABEL_DIGITS:
+        raise UserError(f"{len(names)} classes; a label has room for {shards.LABEL_DIGITS} digits")
+    number = {name: label for label, name in enumerate(names)}
+    if len(number) < len(names):
+        raise UserError(f"--classes={path}: a class comes twice; name each once")
+    if unknown := sorted(set(found) - set(number)):
+        raise UserError(f"--classes={path}: has no class {_some(unknown)}, which photos have; add it")
+    return np.fromiter((number[name] for name in found), np.int64, len(found)), names
+
+
+def read_subset(path: Path, keys: Sequence[str]) -> np.ndarray:
+    """The photos a list names (paths, or names of files; one a line), as sorted indices, int64 [M]."""
+    wanted = set(_lines(path, "--subset"))
+    chosen = [i for i, key in enumerate(keys) if key in wanted or key.rsplit("/", 1)[-1] in wanted]
+    named: dict[str, str] = {}
+    for key in (keys[i] for i in chosen):
+        name = key if key in wanted else key.rsplit("/", 1)[-1]
+        if name in named:
+            raise UserError(
+                f"--subset={path}: {name} may be {named[name]} or {key}; give paths in place of names"
+            )
+        named[name] = key
+    if missing := wanted - set(named):
+        raise UserError(
+            f"--subset={path}: {len(missing)} of its {len(wanted)} photos have no mask: "
+            f"{_some(sorted(missing))}; "
+            "photos that were left out are in the masks' report"
+        )
+    return np.array(chosen, np.int64)
+
+
+def _lines(path: Path, option: str) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{option}={path}: cannot be read ({error}); give a text file") from error
+    lines = [line for line in lines if line]
+    if not lines:
+        raise UserError(f"{option}={path}: is empty; give one line a class or photo")
+    return lines
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def match_stores(mask_store: Path, tile_store: Path) -> Iterator[tuple[Path, Path]]:
+    """The files of two stores that were made from one another, in pairs."""
+    mask_files, tile_files = (
+        stores.list_files(mask_store, "--masks"),
+        stores.list_files(tile_store, "--tiles"),
+    )
+    mend = "make the tiles anew from this mask store (make tiles)"
+    if len(mask_files) != len(tile_files):
+        raise UserError(
+            f"--tiles={tile_store}: {len(tile_files)} files, the mask store has {len(mask_files)}; {mend}"
+        )
+    for masks, tiles in zip(mask_files, tile_files, strict=True):
+        source, options = stores.read_source(tiles)
+        if source != stores.digest(stores.read_source(masks)[0], options):
+            raise UserError(f"{tiles}: was not made from {masks}; {mend}")
+        yield masks, tiles
