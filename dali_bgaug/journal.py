@@ -64,4 +64,5 @@ def _damaged(sources: list[bytes]) -> list[str]:
                         file.seek(int(offset))
                         names.append(f"{path}: {key}: {extension} is not a JPEG that can be decoded")
                         images.append(file.read(int(size)))
-    return [name for name, size in zip(names, Decoder().sizes(images), strict=True) if size is None]
+    decoder = Decoder()
+    return [name for name, image in zip(names, images, strict=True) if decoder.size(image) is None]

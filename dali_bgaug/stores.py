@@ -23,7 +23,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def reject_foreign_files(folder: Path, count: int) -> None:
 
 def write_masks(path: Path, saliency: np.ndarray, entries: Entries) -> None:
     """Write one mask file atomically. saliency: uint8 [N, S, S]."""
-    with atomic(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
+    with _written(path) as file:
         file["saliency"] = saliency
         file["box"], file["size"] = entries.box.astype(np.int32), entries.size.astype(np.int32)
         file["bytes"] = entries.bytes.astype(np.int64)
@@ -131,10 +132,24 @@ def write_tiles(
     source: str,
 ) -> None:
     """Write one tile file atomically: as many JPEGs as keys."""
-    with atomic(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
+    with _written(path) as file:
         file["jpeg"] = np.frombuffer(b"".join(jpegs), np.uint8)
         file["offset"] = np.cumsum([0, *map(len, jpegs)], dtype=np.int64)
         _write_common(file, keys, flags, options, source)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[h5py.File]:
+    """Yield an HDF5 file in memory, and write it atomically once the block ends.
+
+    HDF5 itself, on a full disk, fails with errors of many kinds, some after it said that all was well.
+    """
+    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
+        yield file
+        file.flush()
+        image = file.id.get_file_image()
+    with atomic(path) as temporary:
+        temporary.write_bytes(image)
 
 
 def _write_common(
@@ -175,6 +190,13 @@ def count_rows(path: Path) -> int:
     with _open(path) as file:
         _require(path, file, "key")
         return len(file["key"])
+
+
+def read_keys(path: Path) -> list[str]:
+    """The photos of a file, of either store."""
+    with _open(path) as file:
+        _require(path, file, "key")
+        return list(file["key"].asstr()[:])
 
 
 def tile_bytes(path: Path) -> np.ndarray:

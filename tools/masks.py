@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from dali_bgaug import stores
 from dali_bgaug.errors import UserError
 from tools import photos
 from tools._cli import ALL, Part, add_scale_arguments, parse_part, run
 from tools.detectors import DETECTORS, Detector, DetectorOptions, Photo, read_options
+from tools.detectors.base import scale
 from tools.report import Done, LeftOut, Report
 from tools.tiles import background_strip
 
@@ -203,7 +203,8 @@ def mask_row(saliency: np.ndarray, options: dict[str, Any]) -> tuple[np.ndarray,
     flags = stores.EMPTY if box[2] == 0 else 0
     if not flags and background_strip(box, (width, height)) is None:
         flags = stores.FULL_FRAME
-    return shrink(saliency, options["mask_size"]), box, (width, height), flags
+    square = (options["mask_size"], options["mask_size"])
+    return scale(saliency, square), box, (width, height), flags
 
 
 def foreground_box(
@@ -215,16 +216,6 @@ def foreground_box(
     if not len(columns) or foreground.mean() < min_area:
         return 0, 0, 0, 0
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-def shrink(saliency: np.ndarray, size: int) -> np.ndarray:
-    """Stretch a map to uint8 [size, size]; a two-valued mask stays two-valued, its edge where it was."""
-    square = np.asarray(Image.fromarray(saliency).resize((size, size), Image.Resampling.BILINEAR))
-    low, high = saliency.min(), saliency.max()
-    if low < high and np.isin(saliency, (low, high)).all():
-        # Averaging would make the edge grey, and a threshold of .9 would then eat into the object.
-        square = np.where(square >= (int(low) + int(high) + 1) // 2, high, low).astype(np.uint8)
-    return square
 
 
 def choose_detector(
@@ -261,7 +252,7 @@ def main() -> None:
     parser.add_argument(
         "--threshold",
         type=float,
-        help="foreground is saliency >= this (the detector's: .9, .5 for rbd and ncut)",
+        help="foreground is saliency >= this (the detector's: .9; rbd .4, ncut .5)",
     )
     parser.add_argument(
         "--min-area",

@@ -30,7 +30,7 @@ class BadPhoto(UserError):
     """
 
     def __init__(self, path: Path, reason: str, detail: str = "") -> None:
-        self.reason = reason
+        self.reason, self.detail = reason, detail
         super().__init__(f"{path}: {reason}{f' ({detail})' if detail else ''}")
 
 

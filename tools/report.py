@@ -95,7 +95,7 @@ class Report:
             share = 1 - (self.photos + len(self.left_out)) / max(1, sum(sizes))
             raise UserError(
                 f"{error} ({self.files} of {len(jobs)} files are finished; the rest needs about "
-                f"{_bytes(SPARE * share * sum(bytes_each))}, {_bytes(_free(self.out))} are free)"
+                f"{format_bytes(SPARE * share * sum(bytes_each))}, {format_bytes(_free(self.out))} are free)"
             ) from error
         finally:
             self.seconds = time.perf_counter() - self.started
@@ -121,7 +121,8 @@ class Report:
         there = sum(path.stat().st_size for path in self.out.glob("*")) if self.out.is_dir() else 0
         if needed * SPARE - there > free:
             print(
-                f"warning: {self.out} needs about {_bytes(needed * SPARE - there)}, {_bytes(free)} are free; "
+                f"warning: {self.out} needs about {format_bytes(needed * SPARE - there)}, "
+                f"{format_bytes(free)} are free; "
                 "if the disk fills up, finished files stay good",
                 file=sys.stderr,
             )
@@ -162,7 +163,8 @@ class Report:
         extra = "".join(f", {count} {name.replace('_', ' ')}" for name, count in self.counts.items())
         part = f" (part {self.part})" if self.part.count > 1 else ""
         print(
-            f"{self.out}{part}: {self.photos} photos in {self.files} files, {_bytes(self.written)}{extra}, "
+            f"{self.out}{part}: {self.photos} photos in {self.files} files, "
+            f"{format_bytes(self.written)}{extra}, "
             f"{len(self.left_out)} left out"
         )
         if self.left_out:
@@ -188,7 +190,8 @@ def _free(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _bytes(count: float) -> str:
+def format_bytes(count: float) -> str:
+    """`1234567` -> `1.2 MB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"

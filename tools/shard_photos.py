@@ -8,10 +8,8 @@ from typing import NamedTuple
 from PIL import Image
 
 from dali_bgaug.decoding import Decoder
-from dali_bgaug.errors import UserError
 from tools import photos
 from tools.photos import BadPhoto, check_size
-from tools.shard_plan import Row
 
 QUALITY = 95  # of photos that are encoded anew
 
@@ -30,44 +28,29 @@ class Packed(NamedTuple):
     """A photo's bytes in the shard."""
 
     data: bytes
+    before: int
+    """Bytes of its file."""
     reencoded: bool = False
     shrunk: bool = False
 
 
-def pack_photos(
-    folder: Path, rows: list[Row], decoder: Decoder, options: PhotoOptions
-) -> list[Packed | UserError]:
-    """Read and check a few photos. For each its bytes, or a BadPhoto (leave it out) or UserError (mend it).
+def pack_photo(path: Path, expected: tuple[int, int], decoder: Decoder, options: PhotoOptions) -> Packed:
+    """Read a photo, check it, and return what to pack of it.
 
-    What is packed was decoded by `decoder`, upright and at the size its mask was made for (or at `max_side`).
+    expected: width and height that its mask was made for. What is packed was decoded by `decoder`, upright
+    and at this size (or at `max_side`).
+
+    Raises:
+        BadPhoto: leave it out.
+        UserError: it cannot be read, or changed since its mask was made.
     """
-    found: list[Packed | UserError] = []
-    read = [_attempt(photos.read_photo, folder / row.key) for row in rows]
-    sizes = iter(decoder.sizes([data for data in read if isinstance(data, bytes)]))
-    for row, data in zip(rows, read, strict=True):
-        if isinstance(data, bytes):
-            data = _attempt(_pack, folder / row.key, row, data, next(sizes), decoder, options)
-        found.append(data)
-    return found
-
-
-def _attempt(function, *arguments):
-    try:
-        return function(*arguments)
-    except UserError as error:
-        return error
-
-
-def _pack(
-    path: Path, row: Row, data: bytes, size: tuple[int, int] | None, decoder: Decoder, options: PhotoOptions
-) -> Packed:
-    expected = (row.width, row.height)
-    complaint = _complaint(path, data, size, expected)
+    data = photos.read_photo(path)
+    complaint = _complaint(path, data, decoder.size(data), expected)
     if complaint is None and options.reencode and _is_cmyk(data):
         complaint = BadPhoto(path, "CMYK")
     large = options.max_side is not None and max(expected) > options.max_side
     if complaint is None and not large:
-        return Packed(data)
+        return Packed(data, len(data))
     if complaint is not None and not options.reencode:
         raise complaint
     picture = photos.decode_photo(data, path)
@@ -75,9 +58,9 @@ def _pack(
     if large:
         picture.thumbnail((options.max_side, options.max_side), Image.Resampling.LANCZOS)
     picture.save(buffer := io.BytesIO(), "JPEG", quality=QUALITY)
-    if decoder.sizes([buffer.getvalue()]) != [picture.size]:
+    if decoder.size(buffer.getvalue()) != picture.size:
         raise BadPhoto(path, "refused by the training decoder", "also when encoded anew")
-    return Packed(buffer.getvalue(), reencoded=complaint is not None, shrunk=large)
+    return Packed(buffer.getvalue(), len(data), reencoded=complaint is not None, shrunk=large)
 
 
 def _complaint(

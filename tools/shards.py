@@ -25,7 +25,7 @@ from dali_bgaug.files import write_text
 from tools import photos
 from tools._cli import ALL, Part, add_scale_arguments, parse_part, run
 from tools.report import Done, LeftOut, Report
-from tools.shard_photos import PhotoOptions, pack_photos
+from tools.shard_photos import PhotoOptions, pack_photo
 from tools.shard_plan import Plan, Row, make_plan, match_stores
 
 PROGRESS = ".progress"  # what is finished, until the manifest says so
@@ -226,26 +226,28 @@ def _samples(
 ) -> Iterator[shards.Sample]:
     """The samples of a shard; `record` counts them, and what must be mended goes to `problems`."""
     decoder, masks, tiles = _tools(job.device_id, job.mask_files, job.tile_files)
-    for start in range(0, len(rows), Decoder.BATCH):
-        batch = rows[start : start + Decoder.BATCH]
-        for row, packed in zip(batch, pack_photos(job.photos, batch, decoder, job.options), strict=True):
-            if isinstance(packed, photos.BadPhoto):
-                detail = str(packed).partition(f"{packed.reason} (")[2].removesuffix(")")
-                record["left_out"].append(LeftOut(row.key, packed.reason, detail)._asdict())
-            elif isinstance(packed, UserError):
-                problems.append(str(packed))
-            elif not problems:
-                mask = masks.saliency(row.file, row.row) >= job.threshold * 255
-                if row.flags & stores.EMPTY:
-                    mask = np.zeros_like(mask)  # also of the specks that were too small to count
-                tile = b"" if row.flags else tiles.tile(row.file, row.row)  # what is not there is no donor
-                before = (job.photos / row.key).stat().st_size if packed.shrunk else len(packed.data)
-                record["read"] += before
-                record["donors"] += row.flags == 0
-                record["counts"]["reencoded"] += packed.reencoded
-                record["counts"]["shrunk"] += packed.shrunk
-                record["counts"]["bytes_saved"] += before - len(packed.data)
-                yield shards.Sample(shards.member_key(row.key), packed.data, mask, tile, row.label)
+    for row in rows:
+        path = job.photos / row.key
+        try:
+            packed = pack_photo(path, (row.width, row.height), decoder, job.options)
+        except photos.BadPhoto as error:
+            record["left_out"].append(LeftOut(row.key, error.reason, error.detail)._asdict())
+            continue
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        if problems:
+            continue  # nothing will come of this shard; only what else is wrong
+        mask = masks.saliency(row.file, row.row) >= job.threshold * 255
+        if row.flags & stores.EMPTY:
+            mask = np.zeros_like(mask)  # also of the specks that were too small to count
+        tile = b"" if row.flags else tiles.tile(row.file, row.row)  # what is not there is no donor
+        record["read"] += packed.before
+        record["donors"] += row.flags == 0
+        record["counts"]["reencoded"] += packed.reencoded
+        record["counts"]["shrunk"] += packed.shrunk
+        record["counts"]["bytes_saved"] += (packed.before - len(packed.data)) * packed.shrunk
+        yield shards.Sample(shards.member_key(row.key), packed.data, mask, tile, row.label)
     if problems:
         raise _Problems
 

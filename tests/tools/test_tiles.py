@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tools.masks import foreground_box, shrink
+from tools.detectors.base import scale
+from tools.masks import foreground_box
 from tools.tiles import background_strip, dilate, tiled_background
 
 
@@ -18,7 +19,7 @@ def test_threshold_is_on_saliency() -> None:
 def test_a_binary_mask_keeps_its_edge_when_shrunk() -> None:
     mask = np.zeros((500, 500), np.uint8)
     mask[101:399, 101:399] = 255
-    small = shrink(mask, 256)
+    small = scale(mask, (256, 256))
     assert set(np.unique(small)) == {0, 255}
     assert (small >= 0.9 * 255).mean() == pytest.approx((298 / 500) ** 2, rel=0.01)
 
@@ -71,3 +72,91 @@ def test_a_strip_repeats_on_a_grid_from_the_corner() -> None:
     assert tile[0, :22, 0].tolist() == list(range(22))
     assert tile[0, 22:44, 0].tolist() == list(range(22))
     assert tile[5, 44:60, 0].tolist() == list(range(16))
+
+
+def _by_the_rule(photo: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray | None:
+    """The rule of ImageNet-9's Only-BG-T, pixel by pixel, as it is written down; None without a usable strip.
+
+    box: of the foreground, as dilated.
+    """
+    height, width = photo.shape[:2]
+    x0, y0, x1, y1 = box
+    left, right, top, bottom = x0, width - x1, y0, height - y1
+    candidates = []
+    if max(left, right) >= max(8, 0.05 * width):
+        candidates.append((max(left, right) * height, "side"))
+    if max(top, bottom) >= max(8, 0.05 * height):
+        candidates.append((max(top, bottom) * width, "flat"))
+    if not candidates:
+        return None
+    _, kind = max(candidates, key=lambda candidate: candidate[0])
+    if len(candidates) == 2 and candidates[0][0] == candidates[1][0]:
+        kind = "flat"
+    if kind == "side":
+        strip = photo[:, :left] if left > right else photo[:, x1:]
+    else:
+        strip = photo[:top] if top > bottom else photo[y1:]
+    result = photo.copy()
+    for y in range(y0, y1):
+        for x in range(x0, x1):
+            result[y, x] = strip[y % strip.shape[0], x % strip.shape[1]]
+    return result
+
+
+def _boxes(width: int, height: int, rng: np.random.Generator) -> list[tuple[int, int, int, int]]:
+    """Random boxes, boxes on every border, with margins of one pixel, of one pixel, of all."""
+    x, y = width // 3, height // 3
+    boxes = [
+        (0, y, 2 * x, 2 * y),
+        (x, 0, 2 * x, 2 * y),
+        (x, y, width, 2 * y),
+        (x, y, 2 * x, height),
+        (0, 0, width, y),
+        (0, 0, x, height),
+        (1, 1, width - 1, height - 1),
+        (1, 0, width, height),
+        (0, 0, width, height - 1),
+        (0, 0, width, height),
+        (x, y, x + 1, y + 1),
+        (0, 0, 1, 1),
+        (width - 1, height - 1, width, height),
+    ]
+    for _ in range(12):
+        x0, y0 = int(rng.integers(0, width)), int(rng.integers(0, height))
+        boxes.append((x0, y0, int(rng.integers(x0 + 1, width + 1)), int(rng.integers(y0 + 1, height + 1))))
+    return boxes
+
+
+@pytest.mark.parametrize("size", [(60, 40), (40, 60), (50, 50), (9, 70)])
+def test_tiles_follow_the_rule_to_the_pixel(size: tuple[int, int]) -> None:
+    width, height = size
+    rng = np.random.default_rng(width)
+    photo = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    before = photo.copy()
+    for box in _boxes(width, height, rng):
+        expected = _by_the_rule(photo, dilate(box, size))
+        assert (background_strip(box, size) is None) == (expected is None)
+        tile = tiled_background(photo, box, 0)
+        if expected is not None:
+            assert np.array_equal(tile, expected), box
+        else:
+            inside = np.zeros((height, width), bool)
+            x0, y0, x1, y1 = dilate(box, size)
+            inside[y0:y1, x0:x1] = True
+            assert np.array_equal(tile[~inside], photo[~inside])
+    assert np.array_equal(photo, before)  # nothing is written into the photo itself
+
+
+def test_in_painting_shows_nothing_of_the_foreground() -> None:
+    """No strip is left, but a rim of seven pixels: a white object before blue becomes blue."""
+    photo = np.full((90, 90, 3), (20, 40, 200), np.uint8)
+    photo[10:80, 10:80] = 255
+    tile = tiled_background(photo, (10, 10, 80, 80), 2)
+    assert np.abs(tile.astype(int) - [20, 40, 200]).max() <= 8  # the blur works in whole levels
+    whole = tiled_background(np.full((30, 30, 3), (1, 2, 3), np.uint8), (0, 0, 30, 30), 2)
+    assert (whole == [1, 2, 3]).all()
+
+
+def test_an_empty_mask_leaves_the_photo() -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    assert np.array_equal(tiled_background(photo, (0, 0, 0, 0), 1), photo)

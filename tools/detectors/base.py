@@ -72,3 +72,14 @@ def stretch(values: np.ndarray) -> np.ndarray:
     """Min-max to [0, 1]; a constant map has no foreground: zeros."""
     low, high = float(values.min()), float(values.max())
     return (values - low) / (high - low) if high > low else np.zeros_like(values)
+
+
+def scale(saliency: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Stretch a map, uint8 [H, W], to (width, height); a two-valued mask stays two-valued, its edge where it
+    was."""
+    scaled = np.asarray(Image.fromarray(saliency).resize(size, Image.Resampling.BILINEAR))
+    low, high = saliency.min(), saliency.max()
+    if low < high and np.isin(saliency, (low, high)).all():
+        # Averaging would make the edge grey, and a threshold of .9 would then eat into the object.
+        scaled = np.where(scaled >= (int(low) + int(high) + 1) // 2, high, low).astype(np.uint8)
+    return scaled

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dali_bgaug.errors import UserError
-from tools.detectors.base import Detector, DetectorOptions, Photo
+from tools.detectors.base import Detector, DetectorOptions, Photo, scale
 from tools.photos import quarter_turn
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".JPEG", ".PNG", ".JPG")
@@ -96,7 +96,7 @@ def open_saliency(path: Path, photo: Photo) -> np.ndarray:
             f"{path}: {mask.width}x{mask.height} pixels, but {photo.path} is {width}x{height}; "
             "write the mask at the photo's own size"
         )
-    return np.asarray(mask if mask.size == size else mask.resize(size, Image.Resampling.BILINEAR))
+    return np.asarray(mask) if mask.size == size else scale(np.asarray(mask), size)
 
 
 def _same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:

@@ -35,7 +35,7 @@ SMOOTHNESS_FLOOR = 0.1
 class RBDOptions(DetectorOptions):
     """Options of robust background detection."""
 
-    THRESHOLD: ClassVar[float] = 0.5
+    THRESHOLD: ClassVar[float] = 0.4
 
     name: Literal["rbd"] = "rbd"
     side: int = Field(default=300, ge=64)

@@ -1,0 +1,427 @@
+"""Shards: what is packed and what not, classes and subsets, sizes, parts, a full disk, a million photos."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dali_bgaug import shards
+from dali_bgaug.decoding import Decoder
+from dali_bgaug.errors import UserError
+from tests.conftest import save
+from tools._cli import Part, parse_part
+from tools.detectors.imported import ImportOptions
+from tools.masks import write_mask_store
+from tools.photos import open_photo
+from tools.report import LeftOut, Report
+from tools.shard_photos import PhotoOptions
+from tools.shard_plan import cut, read_classes, read_subset
+from tools.shards import write_shards
+from tools.subsets import choose
+from tools.tiles import write_tile_store
+
+ROOT = Path(__file__).parents[2]
+SIZE = (96, 64)
+
+
+def _scene() -> tuple[np.ndarray, np.ndarray]:
+    """A photo that is red on the left, blue on the right, green on top: any turn shows; and a mask."""
+    width, height = SIZE
+    photo = np.zeros((height, width, 3), np.uint8)
+    photo[:, : width // 2, 0], photo[:, width // 2 :, 2] = 200, 200
+    photo[: height // 4, :, 1] = 200
+    mask = np.zeros((height, width), bool)
+    mask[20:50, 10:40] = True
+    return photo, mask
+
+
+def _encode(photo: np.ndarray, kind: str = "JPEG", mode: str = "RGB", **options: object) -> bytes:
+    Image.fromarray(photo).convert(mode).save(buffer := io.BytesIO(), kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Photos of all kinds a data set of a million has, and a good one of each of two classes."""
+    photo, mask = _scene()
+    good = _encode(photo)
+    kinds = {
+        "a/good": good,
+        "b/good2": _encode(photo, quality=80),
+        "b/grey": _encode(photo, mode="L"),
+        "b/progressive": _encode(photo, progressive=True),
+        "b/cmyk": _encode(photo, mode="CMYK"),
+        "b/png": _encode(photo, "PNG"),
+        "b/webp": _encode(photo, "WEBP"),
+        "b/empty": b"",
+        "b/garbage": b"no picture at all" * 50,
+        "b/half": good[: len(good) // 2],
+        "b/nearly": good[:-20],
+    }
+    for name, data in kinds.items():
+        save(tmp_path, name, photo, mask)
+        (tmp_path / "photos" / f"{name}.jpg").write_bytes(data)
+    return tmp_path
+
+
+def _stores(folder: Path, **options: object) -> Report:
+    masks = ImportOptions(folder=folder / "masks")
+    report = write_mask_store(folder / "photos", masks, folder / "ms", per_file=4, **options)
+    write_tile_store(folder / "photos", folder / "ms", folder / "ts", **options)
+    return report
+
+
+def _pack(folder: Path, out: str = "shards", **options: object) -> Report:
+    return write_shards(folder / "photos", folder / "ms", folder / "ts", folder / out, **options)
+
+
+def _samples(folder: Path, out: str = "shards") -> dict[str, shards.Sample]:
+    manifest = shards.open_shards(folder / out)
+    found = [s for shard in manifest.shards for s in shards.read_samples(folder / out, shard)]
+    assert len(found) == manifest.samples
+    return {sample.key: sample for sample in found}
+
+
+# --- bad photos
+
+
+def test_what_cannot_be_trained_on_is_left_out_and_listed(folder: Path) -> None:
+    report = _stores(folder)
+    assert report.left_out == [
+        LeftOut("b/empty.jpg", "empty file"),
+        LeftOut("b/garbage.jpg", "not a picture"),
+        LeftOut("b/half.jpg", "truncated or damaged"),
+        LeftOut("b/nearly.jpg", "truncated or damaged"),
+    ]
+    report = _pack(folder)
+    assert report.left_out == [
+        LeftOut("b/png.jpg", "not a JPEG", "it is a PNG"),
+        LeftOut("b/webp.jpg", "not a JPEG", "it is a WEBP"),
+    ]
+    samples = _samples(folder)
+    assert sorted(samples) == ["a/good", "b/cmyk", "b/good2", "b/grey", "b/progressive"]
+    for key, sample in samples.items():
+        assert sample.photo == (folder / "photos" / f"{key}.jpg").read_bytes()
+    manifest = shards.read_manifest(folder / "shards")
+    assert manifest.left_out == [("b/png.jpg", "not a JPEG"), ("b/webp.jpg", "not a JPEG")]
+    assert _pack(folder).left_out == [LeftOut("b/png.jpg", "not a JPEG"), LeftOut("b/webp.jpg", "not a JPEG")]
+
+
+def test_they_are_encoded_anew_if_asked_for(folder: Path) -> None:
+    _stores(folder)
+    report = _pack(folder, photo_options=PhotoOptions(reencode=True))
+    assert (report.left_out, report.counts["reencoded"]) == ([], 3)  # PNG, WebP, CMYK
+    samples = _samples(folder)
+    assert len(samples) == 7
+    photo = _scene()[0].astype(int)
+    for key in ("b/png", "b/webp", "b/cmyk"):
+        with Image.open(io.BytesIO(samples[key].photo)) as image:
+            assert (image.format, image.mode, image.size) == ("JPEG", "RGB", SIZE)
+            assert np.abs(np.asarray(image).astype(int) - photo).mean() < 12
+    assert samples["a/good"].photo == (folder / "photos" / "a" / "good.jpg").read_bytes()
+
+
+def test_what_only_the_training_decoder_refuses(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that one decoder reads and another does not: the one of training decides."""
+    _stores(folder)
+    victim = (folder / "photos" / "a" / "good.jpg").read_bytes()
+    size = Decoder.size
+    monkeypatch.setattr(Decoder, "size", lambda self, image: None if image == victim else size(self, image))
+    report = _pack(folder)
+    assert LeftOut("a/good.jpg", "refused by the training decoder") in report.left_out
+    report = _pack(folder, "again", photo_options=PhotoOptions(reencode=True))
+    assert report.left_out == []
+    assert _samples(folder, "again")["a/good"].photo != victim
+
+
+def test_a_photo_that_changed_or_cannot_be_read_stops_the_shard(folder: Path) -> None:
+    _stores(folder)
+    path = folder / "photos" / "a" / "good.jpg"
+    path.write_bytes(_encode(np.zeros((10, 10, 3), np.uint8)))
+    with pytest.raises(UserError, match=r"good.jpg: 10x10 pixels, but its mask was made for 96x64"):
+        _pack(folder)
+    path.unlink()
+    with pytest.raises(UserError, match=r"good.jpg: no such photo"):
+        _pack(folder)
+    assert not list((folder / "shards").glob("*.t*"))  # one shard: nothing, not half of it
+
+
+def test_nothing_but_bad_photos_is_an_error(tmp_path: Path) -> None:
+    photo, mask = _scene()
+    save(tmp_path, "a", photo, mask)
+    (tmp_path / "photos" / "a.jpg").write_bytes(_encode(photo, "PNG"))
+    _stores(tmp_path)
+    with pytest.raises(UserError, match="every photo was left out"):
+        _pack(tmp_path)
+    assert not list((tmp_path / "shards").glob("*.tar"))
+
+
+def test_the_decoder_says_which(folder: Path) -> None:
+    decoder = Decoder()
+    for _ in range(3):
+        found = {path.stem: decoder.size(path.read_bytes()) for path in (folder / "photos" / "b").iterdir()}
+        assert {name for name, size in found.items() if size is None} == {
+            "empty",
+            "garbage",
+            "half",
+            "nearly",
+        }
+        assert found["png"] == SIZE
+
+
+# --- orientation
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photo_mask_and_tile_stand_the_same_way_up(tmp_path: Path, orientation: int) -> None:
+    photo, mask = _scene()
+    photo[mask] = 255  # the object is white
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(photo).save(tmp_path / "photos" / "p.jpg", quality=95, exif=exif)
+    upright = np.asarray(open_photo(tmp_path / "photos" / "p.jpg"))
+    white = (upright > 200).all(axis=2)
+    Image.fromarray(white).save(tmp_path / "masks" / "p.png")
+    _stores(tmp_path)
+    _pack(tmp_path)
+    (sample,) = _samples(tmp_path).values()
+    for picture in (sample.photo, sample.tile):
+        assert Decoder().size(picture) == white.shape[::-1]
+    tile = np.asarray(Image.open(io.BytesIO(sample.tile))).astype(int)
+    outside = ~np.asarray(Image.fromarray(white).resize(white.shape[::-1]))
+    rows, columns = np.flatnonzero(white.any(1)), np.flatnonzero(white.any(0))
+    outside[max(rows[0] - 8, 0) : rows[-1] + 9, max(columns[0] - 8, 0) : columns[-1] + 9] = False
+    assert np.abs(tile - upright)[outside].mean() < 6  # the background is where it is in the photo
+    assert not (tile > 240).all(axis=2).any()
+    square = np.asarray(Image.fromarray(white).resize((256, 256), Image.Resampling.NEAREST))
+    assert (sample.mask & square).sum() / (sample.mask | square).sum() > 0.95
+
+
+# --- smaller photos
+
+
+def test_large_photos_are_made_smaller_if_asked_for(tmp_path: Path) -> None:
+    mask = np.zeros((300, 400), bool)
+    mask[100:200, 100:200] = True
+    rng = np.random.default_rng(0)
+    save(tmp_path, "large", rng.integers(0, 256, (300, 400, 3), dtype=np.uint8), mask)
+    save(tmp_path, "small", rng.integers(0, 256, (30, 40, 3), dtype=np.uint8), mask[::10, ::10])
+    _stores(tmp_path)
+    report = _pack(tmp_path, photo_options=PhotoOptions(max_side=200))
+    samples = _samples(tmp_path)
+    assert [Decoder().size(samples[key].photo) for key in ("large", "small")] == [(200, 150), (40, 30)]
+    before = (tmp_path / "photos" / "large.jpg").stat().st_size
+    assert report.counts == {"shrunk": 1, "bytes_saved": before - len(samples["large"].photo)}
+    assert samples["small"].photo == (tmp_path / "photos" / "small.jpg").read_bytes()
+    with pytest.raises(UserError, match="--max-side=8: must be at least 32"):
+        _pack(tmp_path, "other", photo_options=PhotoOptions(max_side=8))
+
+
+# --- sizes, classes, subsets
+
+
+def test_shards_end_at_either_limit() -> None:
+    assert cut(np.array([4, 4, 4, 4, 4]), 9, 10).tolist() == [2, 4, 5]
+    assert cut(np.array([4, 4, 4, 4, 4]), 100, 3).tolist() == [3, 5]
+    assert cut(np.array([50, 1, 1, 50]), 10, 10).tolist() == [1, 3, 4]  # one that is too large has its own
+    assert cut(np.array([], np.int64), 10, 10).tolist() == []
+
+
+def test_shards_are_as_large_as_asked_for(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        photo = rng.integers(0, 256, (80, 80 + number, 3), dtype=np.uint8)
+        mask = np.zeros(photo.shape[:2], bool)
+        mask[30:50, 30:50] = True
+        save(tmp_path, f"{number:02d}", photo, mask)
+    _stores(tmp_path)
+    _pack(tmp_path, shard_mb=0.2)
+    sizes = [shard.bytes for shard in shards.read_manifest(tmp_path / "shards").shards]
+    assert len(sizes) > 3
+    assert all(150_000 < size <= 211_000 for size in sizes[:-1])  # the tar's own end is up to 10 kB
+
+
+def test_classes_from_folders_names_and_lists(tmp_path: Path) -> None:
+    keys = ["cat/1.jpg", "cat/2.jpg", "dog/3.jpg"]
+    path = tmp_path / "classes.txt"
+
+    def read(text: str) -> tuple[list[int], list[str]]:
+        path.write_text(text)
+        label, names = read_classes(path, keys)
+        return label.tolist(), names
+
+    label, names = read_classes(None, keys)
+    assert (label.tolist(), names) == ([0, 0, 1], ["cat", "dog"])
+    assert read("dog\nbird\ncat\n") == ([2, 2, 0], ["dog", "bird", "cat"])
+    assert read("1.jpg b\n2.jpg a\n\ndog/3.jpg b\n") == ([1, 0, 1], ["a", "b"])
+    assert read("1.jpg 7\n2.jpg 0\n3.jpg 2\n") == ([7, 0, 2], list("01234567"))
+    for text, message in (
+        ("dog\n", "has no class cat"),
+        ("dog\ndog\ncat\n", "a class comes twice"),
+        ("1.jpg a\n2.jpg b\n", "says nothing of dog/3.jpg"),
+        ("1.jpg a\ncat\n", "some lines have one word and some two"),
+        ("\n", "is empty"),
+    ):
+        with pytest.raises(UserError, match=rf"--classes=.*classes.txt: {message}"):
+            read(text)
+    with pytest.raises(UserError, match=r"--classes=.*none.txt: cannot be read"):
+        read_classes(tmp_path / "none.txt", keys)
+
+
+def test_subsets_are_balanced_nested_and_can_be_packed(tmp_path: Path) -> None:
+    keys = [f"{name}/{number:03d}.jpg" for name in "abc" for number in range(200)]
+    label = np.repeat([0, 1, 2], 200)
+    small, large = (choose(keys, label, percent, 0) for percent in (1, 10))
+    assert [sum(key.startswith(name) for key in small) for name in "abc"] == [2, 2, 2]
+    assert [sum(key.startswith(name) for key in large) for name in "abc"] == [20, 20, 20]
+    assert set(small) < set(large)
+    assert small != choose(keys, label, 1, 1)
+    assert len(choose(keys, label, 0.001, 0)) == 3
+    path = tmp_path / "1percent.txt"
+    path.write_text("\n".join(small))
+    assert [keys[index] for index in read_subset(path, keys)] == small
+    path.write_text("a/000.jpg\n100.jpg")
+    with pytest.raises(UserError, match=r"100.jpg may be a/100.jpg or b/100.jpg; give paths"):
+        read_subset(path, keys)
+    path.write_text("a/000.jpg\nx.jpg")
+    with pytest.raises(UserError, match=r"1 of its 2 photos have no mask: x.jpg"):
+        read_subset(path, keys)
+
+
+def test_only_the_subset_is_packed(folder: Path) -> None:
+    _stores(folder)
+    (folder / "list.txt").write_text("good.jpg\ngrey.jpg\n")
+    _pack(folder, subset=folder / "list.txt")
+    samples = _samples(folder)
+    assert sorted(samples) == ["a/good", "b/grey"]
+    assert [samples[key].label for key in ("a/good", "b/grey")] == [0, 1]
+
+
+# --- parts, a full disk, many photos
+
+
+def _tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_parts_together_make_what_one_machine_makes(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    _stores(folder)
+    _pack(folder, per_shard=2)
+    expected = {name: _tree(folder / name) for name in ("ms", "ts", "shards")}
+    for name in expected:
+        (folder / name).rename(folder / f"old_{name}")
+    masks = ImportOptions(folder=folder / "masks")
+    for index in (2, 1):  # each goes through masks and tiles without waiting for the other
+        part = Part(index, 2)
+        write_mask_store(folder / "photos", masks, folder / "ms", per_file=4, part=part)
+        write_tile_store(folder / "photos", folder / "ms", folder / "ts", part=part)
+    for index in (2, 3, 1):
+        report = _pack(folder, per_shard=2, part=Part(index, 3))
+        report.finish()
+        assert (folder / "shards" / "manifest.json").exists() == (index == 1)
+        assert (folder / f"shards-report-{index}-of-3.json").exists()
+    assert "shards are still to come from other parts" in capsys.readouterr().out
+    assert {name: _tree(folder / name) for name in expected} == expected
+
+
+def test_shards_wait_for_all_masks(folder: Path) -> None:
+    masks = ImportOptions(folder=folder / "masks")
+    write_mask_store(folder / "photos", masks, folder / "ms", per_file=4, part=Part(1, 2))
+    write_tile_store(folder / "photos", folder / "ms", folder / "ts", part=Part(1, 2))
+    with pytest.raises(UserError, match="00001-of-00003.h5 is missing"):
+        _pack(folder)
+
+
+def test_parts_are_read() -> None:
+    assert parse_part("2/8") == (2, 8)
+    assert list(range(10))[parse_part("2/4").slice] == [1, 5, 9]
+    for text in ("0/4", "5/4", "1", "a/b", "1/0", "-1/2"):
+        with pytest.raises(UserError, match=rf"--part={text}: must be i/n"):
+            parse_part(text)
+
+
+@pytest.mark.parametrize("tool", ["masks", "tiles", "shards"])
+def test_a_full_disk_keeps_what_is_finished_and_says_what_is_needed(tmp_path: Path, tool: str) -> None:
+    """On a small file system of its own; where none can be mounted, the test skips."""
+    rng = np.random.default_rng(0)
+    mask = np.zeros((100, 100), bool)
+    mask[30:50, 30:50] = True
+    for number in range(60):
+        save(tmp_path, f"{number:02d}", rng.integers(0, 256, (100, 100, 3), dtype=np.uint8), mask)
+    _stores(tmp_path)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=700k", "none", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    photos, masks = tmp_path / "photos", ImportOptions(folder=tmp_path / "masks")
+    write = {
+        "masks": lambda out: write_mask_store(photos, masks, out, per_file=4),
+        "tiles": lambda out: write_tile_store(photos, tmp_path / "ms", out),
+        "shards": lambda out: write_shards(photos, tmp_path / "ms", tmp_path / "ts", out, per_shard=6),
+    }[tool]
+    try:
+        with pytest.raises(
+            UserError, match=r"No space left.*files are finished; the rest needs about .* [kM]B"
+        ) as error:
+            write(disk / "out")
+        assert not list(disk.rglob("*.tmp"))
+        finished = [path for path in disk.rglob("*.[ht]*") if path.is_file()]
+        kept = {path: path.stat().st_mtime_ns for path in finished}
+        assert len(kept) >= 1, error.value
+        subprocess.run(["mount", "-o", "remount,size=30m", str(disk)], check=True)
+        write(disk / "out")
+        assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
+        write(tmp_path / "whole")
+        assert _tree(disk / "out") == _tree(tmp_path / "whole")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+PLAN_A_MILLION = """
+import json, resource, sys, time
+import numpy as np
+from dali_bgaug import stores
+from tools.masks import *
+from tools.photos import reject_equal_names
+from tools.shards import *
+from tools.shard_plan import make_plan
+before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+options = {"mask_size": 256}
+entries = []
+for file in range(2500):
+    keys = [f"n{(512 * file + i) // 1300:08d}/n_{512 * file + i:08d}.JPEG" for i in range(512)]
+    entries.append(stores.Entries(
+        keys=keys, box=np.zeros((512, 4), np.int32), size=np.full((512, 2), 500, np.int32),
+        flags=np.zeros(512, np.uint8), bytes=np.full(512, 110_000), left_out=[], options=options, source=""))
+tiles = [np.full(512, 25_000)] * 2500
+reject_equal_names([key for part in entries for key in part.keys])
+plan = make_plan(entries, tiles, target_bytes=200_000_000, per_shard=10_000, seed=0)
+rows = [plan.rows(number) for number in range(5)]
+print(json.dumps({"photos": len(plan.order), "classes": len(plan.classes), "shards": len(plan.ends),
+    "first": len(rows[0]), "seconds": time.perf_counter() - start,
+    "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000}))
+"""
+
+
+def test_a_million_photos_are_planned_in_seconds_and_little_memory() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PLAN_A_MILLION],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    found = json.loads(done.stdout)
+    assert (found["photos"], found["classes"], found["shards"]) == (1_280_000, 985, 935)
+    assert found["first"] == 1370
+    assert found["mb"] < 1000
+    assert found["seconds"] < 30

@@ -1,0 +1,87 @@
+"""The contact sheet of a store or of shards."""
+
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageOps
+
+from dali_bgaug.files import atomic
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+from matplotlib.patches import Rectangle
+
+COLUMNS = 6
+LABEL = 24  # characters of a photo's name
+
+
+class Tile(NamedTuple):
+    """One place of the sheet."""
+
+    name: str
+    picture: np.ndarray | bytes
+    """A saliency map, uint8 [S, S], or a JPEG."""
+    box: np.ndarray | None = None
+    """The foreground's box as shares of the sides, float [4]."""
+    mask: np.ndarray | None = None
+    """bool [S, S], drawn as an outline over the photo."""
+    tile: bytes | None = None
+    """The photo's tiled background (a JPEG), drawn beside it; empty if it must not be used."""
+
+
+def draw_sheet(folder: Path, tiles: list[Tile], shares: list[float] | None = None) -> Path:
+    """Write FOLDER-inspect.png: the tiles, and below them how much of the photos is foreground."""
+    out = folder.with_name(f"{folder.name}-inspect.png")
+    rows = -(-len(tiles) // COLUMNS)
+    height = [1.0] * rows + ([1.0] if shares else [])
+    figure = plt.figure(figsize=(2.2 * COLUMNS, 1.9 * len(height)), layout="constrained")
+    grid = figure.add_gridspec(len(height), COLUMNS, height_ratios=height)
+    for number, tile in enumerate(tiles):
+        _draw(figure.add_subplot(grid[divmod(number, COLUMNS)]), tile)
+    if shares:
+        axis = figure.add_subplot(grid[rows, :])
+        axis.hist(shares, bins=50, range=(0, 1))
+        axis.set(xlabel="foreground's share of the photo", ylabel="photos", xlim=(0, 1))
+    figure.suptitle(str(folder))
+    with atomic(out) as temporary:
+        figure.savefig(temporary, format="png", dpi=90)
+    plt.close(figure)
+    return out
+
+
+def _draw(axis: plt.Axes, tile: Tile) -> None:
+    axis.set_axis_off()
+    axis.set_title(tile.name[-LABEL:], fontsize=6, pad=2)
+    if isinstance(tile.picture, np.ndarray):
+        axis.imshow(tile.picture, cmap="gray", vmin=0, vmax=255)
+        side = len(tile.picture)
+        x0, y0, x1, y1 = tile.box * side
+        axis.add_patch(
+            Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, color="tab:orange", linewidth=1)
+        )
+        return
+    photo = _decode(tile.picture)
+    if tile.mask is not None and tile.mask.any() and not tile.mask.all():
+        height, width = photo.shape[:2]
+        centres = (np.arange(len(tile.mask)) + 0.5) / len(tile.mask)
+        axis.contour(
+            centres * width, centres * height, tile.mask, levels=[0.5], colors="tab:orange", linewidths=1
+        )
+    if tile.tile is not None:
+        photo = np.concatenate([photo, _beside(photo, tile.tile)], axis=1)
+    axis.imshow(photo)
+
+
+def _beside(photo: np.ndarray, tile: bytes) -> np.ndarray:
+    """The tiled background at the photo's size, or grey where there is none."""
+    if not tile:
+        return np.full_like(photo, 160)
+    return np.asarray(Image.fromarray(_decode(tile)).resize(photo.shape[1::-1]))
+
+
+def _decode(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
