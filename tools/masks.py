@@ -252,7 +252,7 @@ def main() -> None:
     parser.add_argument(
         "--threshold",
         type=float,
-        help="foreground is saliency >= this (the detector's: .9; rbd .4, ncut .5)",
+        help="foreground is saliency >= this (the detector's: .9; rbd .4)",
     )
     parser.add_argument(
         "--min-area",

@@ -35,12 +35,14 @@ SHARPNESS = 10.0
 class NCutOptions(DetectorOptions):
     """Options of the normalised cut."""
 
-    THRESHOLD: ClassVar[float] = 0.5
+    THRESHOLD: ClassVar[float] = 0.9
 
     name: Literal["ncut"] = "ncut"
     weights: Path
     """A run's backbone.pt (a ResNet), with its card backbone.json beside it."""
-    side: int = Field(default=512, ge=64)
+    stage: Literal[3, 4] = 3
+    """The stage of the network that is cut; small or little-trained ones know more in the third."""
+    side: int = Field(default=384, ge=64)
     """The photo goes into the network with its longest side this long, in pixels."""
     tie: float = Field(default=0.2, ge=-1, le=1)
     """Cells are alike from this cosine of their centred features on."""
@@ -84,22 +86,25 @@ class NCut(Detector):
         pixels = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR), np.float32) / 255
         pixels = torch.from_numpy((pixels - self.mean) / self.std).permute(2, 0, 1)[None]
         with torch.inference_mode():
-            fine, coarse = features(self.network, pixels)
+            fine, coarse = features(self.network, pixels, self.options.stage)
         foreground = cut(coarse.numpy(), self.options.tie)
         if foreground is None:
             return np.zeros(fine.shape[1:])
         return refine(fine.numpy(), foreground, self.options.rounds)
 
 
-def features(network: nn.Module, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """[1, 3, H, W] -> centred unit features [C, H/16, W/16] of the last two stages, [C', H/32, W/32] of the
-    last."""
+def features(network: nn.Module, pixels: torch.Tensor, stage: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """[1, 3, H, W] -> centred features of unit length, [C, h, w]: of a stage and the one before, and of the
+    stage.
+
+    The first have the size of the stage before. Stage 3 has a cell for 16 x 16 pixels, stage 4 for 32 x 32.
+    """
     x = network.maxpool(network.relu(network.bn1(network.conv1(pixels))))
-    third = network.layer3(network.layer2(network.layer1(x)))
-    fourth = network.layer4(third)
-    larger = F.interpolate(fourth, third.shape[2:], mode="bilinear", align_corners=False)
-    both = torch.cat([F.normalize(_centre(third), dim=1), F.normalize(_centre(larger), dim=1)], 1)
-    return F.normalize(both, dim=1)[0], F.normalize(_centre(fourth), dim=1)[0]
+    maps = [x := getattr(network, f"layer{number}")(x) for number in range(1, stage + 1)]
+    before, last = (F.normalize(_centre(map_), dim=1) for map_ in maps[-2:])
+    larger = F.interpolate(_centre(maps[-1]), before.shape[2:], mode="bilinear", align_corners=False)
+    both = torch.cat([before, F.normalize(larger, dim=1)], 1)
+    return F.normalize(both, dim=1)[0], last[0]
 
 
 def _centre(maps: torch.Tensor) -> torch.Tensor:
