@@ -21,6 +21,7 @@ from, by which a second run knows a finished file from a stale one.
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -57,6 +58,14 @@ class Entries:
     options: dict[str, Any]
     source: str
     """Hash of what the file was made from (see `is_finished`)."""
+
+
+def level(threshold: float) -> int:
+    """The least saliency, of 0..255, that counts as foreground at a threshold in (0, 1].
+
+    An integer: comparing bytes with a float makes floats of them first.
+    """
+    return math.ceil(threshold * 255)
 
 
 def digest(*values: Any) -> str:

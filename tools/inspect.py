@@ -70,9 +70,9 @@ def mask_store(folder: Path, verify: bool, count: int) -> Iterator[str]:
     yield _reasons(reason for part in entries for _, reason in part.left_out)
     places = [(file, row) for file, part in enumerate(entries) for row in range(len(part.keys))]
     reader = stores.StoreReader(files)
-    threshold = entries[0].options["threshold"] * 255
+    level = stores.level(entries[0].options["threshold"])
     shares = [
-        float((reader.saliency(*place) >= threshold).mean())
+        float((reader.saliency(*place) >= level).mean())
         for place in tqdm(places if verify else _sample(places, SAMPLE), desc="masks", unit="photo")
     ]
     yield from _histogram(shares)

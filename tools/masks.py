@@ -211,7 +211,7 @@ def foreground_box(
     saliency: np.ndarray, threshold: float, min_area: float = 0.0
 ) -> tuple[int, int, int, int]:
     """xmin, ymin, xmax, ymax (half-open) of saliency >= threshold; four zeros if that is too small."""
-    foreground = saliency >= threshold * 255
+    foreground = saliency >= stores.level(threshold)
     columns, rows = np.flatnonzero(foreground.any(axis=0)), np.flatnonzero(foreground.any(axis=1))
     if not len(columns) or foreground.mean() < min_area:
         return 0, 0, 0, 0

@@ -39,7 +39,8 @@ class _Job:
     photos: Path
     mask_files: tuple[Path, ...]
     tile_files: tuple[Path, ...]
-    threshold: float
+    level: int
+    """Saliency from which on a pixel is foreground."""
     out: Path
     source: str
     options: PhotoOptions
@@ -105,7 +106,7 @@ def write_shards(
         photos=photo_folder,
         mask_files=mask_files,
         tile_files=tile_files,
-        threshold=entries[0].options["threshold"],
+        level=stores.level(entries[0].options["threshold"]),
         out=out,
         source=source,
         options=photo_options,
@@ -238,7 +239,7 @@ def _samples(
             continue
         if problems:
             continue  # nothing will come of this shard; only what else is wrong
-        mask = masks.saliency(row.file, row.row) >= job.threshold * 255
+        mask = masks.saliency(row.file, row.row) >= job.level
         if row.flags & stores.EMPTY:
             mask = np.zeros_like(mask)  # also of the specks that were too small to count
         tile = b"" if row.flags else tiles.tile(row.file, row.row)  # what is not there is no donor

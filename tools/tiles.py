@@ -8,6 +8,7 @@ ImageNet-9's Only-BG-T does (Xiao et al., "Noise or Signal", 2020), at the photo
 
 import argparse
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -67,13 +68,22 @@ def tiled_background(photo: np.ndarray, box: Box, flags: int) -> np.ndarray:
     if strip is None:
         result[y0:y1, x0:x1] = _blur_inwards(photo, (x0, y0, x1, y1))[y0:y1, x0:x1]
         return result
-    sx0, sy0, sx1, sy1 = strip
-    # A grid anchored at the photo's corner, unscaled and unmirrored. A strip is full height or full width, so
-    # one of the two is the identity.
-    rows = sy0 + np.arange(y0, y1) % (sy1 - sy0)
-    columns = sx0 + np.arange(x0, x1) % (sx1 - sx0)
-    result[y0:y1, x0:x1] = photo[y0:y1, columns] if sy1 - sy0 == height else photo[rows, x0:x1]
+    # A grid anchored at the photo's corner, unscaled and unmirrored. A strip is full height or full width,
+    # so one of the two directions is the identity.
+    for left, right, source_x in _repeats(x0, x1, strip[0], strip[2]):
+        for top, bottom, source_y in _repeats(y0, y1, strip[1], strip[3]):
+            source = photo[source_y : source_y + bottom - top, source_x : source_x + right - left]
+            result[top:bottom, left:right] = source
     return result
+
+
+def _repeats(start: int, end: int, low: int, high: int) -> Iterator[tuple[int, int, int]]:
+    """Pixels start … end - 1 cut where [low, high), repeated from 0 on, begins anew: (start, end, source)."""
+    while start < end:
+        within = start % (high - low)
+        stop = min(end, start - within + high - low)
+        yield start, stop, low + within
+        start = stop
 
 
 def _blur_inwards(photo: np.ndarray, box: Box) -> np.ndarray:
@@ -156,7 +166,8 @@ def _encode(image: np.ndarray, options: dict) -> bytes:
     picture = Image.fromarray(image)
     scale = options["short_side"] / min(picture.size)
     if scale < 1:
-        picture = picture.resize([max(1, round(side * scale)) for side in picture.size], Image.Resampling.BOX)
+        size = [max(1, round(side * scale)) for side in picture.size]
+        picture = picture.resize(size, Image.Resampling.BOX, reducing_gap=2.0)
     picture.save(buffer := io.BytesIO(), "JPEG", quality=options["quality"])
     return buffer.getvalue()
 

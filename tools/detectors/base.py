@@ -77,9 +77,11 @@ def stretch(values: np.ndarray) -> np.ndarray:
 def scale(saliency: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Stretch a map, uint8 [H, W], to (width, height); a two-valued mask stays two-valued, its edge where it
     was."""
-    scaled = np.asarray(Image.fromarray(saliency).resize(size, Image.Resampling.BILINEAR))
-    low, high = saliency.min(), saliency.max()
-    if low < high and np.isin(saliency, (low, high)).all():
+    picture = Image.fromarray(saliency)
+    scaled = np.asarray(picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
+    levels = np.flatnonzero(picture.histogram())
+    if len(levels) == 2:
         # Averaging would make the edge grey, and a threshold of .9 would then eat into the object.
-        scaled = np.where(scaled >= (int(low) + int(high) + 1) // 2, high, low).astype(np.uint8)
+        low, high = levels
+        scaled = np.where(scaled >= (low + high + 1) // 2, np.uint8(high), np.uint8(low))
     return scaled
