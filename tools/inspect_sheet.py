@@ -83,5 +83,9 @@ def _beside(photo: np.ndarray, tile: bytes) -> np.ndarray:
 
 
 def _decode(data: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    """Pixels; a damaged picture is a white square: to find damage is what --verify is for."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except Exception:  # PIL raises nearly anything on a damaged file
+        return np.full((64, 64, 3), 255, np.uint8)
