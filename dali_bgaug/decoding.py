@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali import backend, fn, pipeline_def, types
 from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import Pipeline
+
+from dali_bgaug.errors import UserError
 
 
 class Decoder:
@@ -18,7 +20,13 @@ class Decoder:
     """
 
     def __init__(self, device_id: int | None = None) -> None:
-        """device_id: of a GPU; None is the CPU."""
+        """device_id: of a GPU; None is the CPU.
+
+        Raises:
+            UserError: there is no such GPU.
+        """
+        if device_id is not None and device_id >= backend.GetCUDADeviceCount():
+            raise UserError(f"GPU {device_id} is not on this machine; decode on the CPU (--device cpu)")
         self._device_id = device_id
         self._pipeline: Pipeline | None = None
 
@@ -28,6 +36,7 @@ class Decoder:
             self._pipeline = _define(
                 batch_size=1, num_threads=1, device_id=self._device_id, prefetch_queue_depth=1
             )
+            self._pipeline.build()  # here: what keeps it from being built is no bad image
         try:
             with _quiet():
                 self._pipeline.feed_input("encoded", [np.frombuffer(image, np.uint8)])

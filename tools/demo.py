@@ -39,7 +39,7 @@ PER_FILE = 250
 """Photos a file: small, so that all workers are busy."""
 PICTURE = 160
 """Side of the views on the contact sheet."""
-STORES = ("masks", "tiles", "shards")
+STORES = ("masks", "tiles", "shards", *(f"{name}-report.json" for name in ("masks", "tiles", "shards")))
 RUN = (
     *("checkpoints", "log.jsonl", "config.json", "tensorboard", "backbone.pt", "backbone.json"),
     *("summary.json", "curves.png", "views.png"),

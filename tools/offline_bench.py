@@ -33,7 +33,7 @@ from dali_bgaug.files import write_text
 from tools import photos
 from tools._cli import run
 from tools.bench import machine
-from tools.detectors import DetectorOptions, Photo, read_options
+from tools.detectors import DetectorOptions, read_options
 from tools.detectors.u2net import U2Net, prepare
 from tools.masks import write_mask_store
 from tools.shards import write_shards
@@ -148,7 +148,7 @@ def measure(folder: Path, masks: Path, weights: Path | None, rounds: int) -> lis
 def _network_alone(detector: U2Net, folder: Path) -> Callable[[], None]:
     """ONNX Runtime on inputs that are ready, with the detector's own settings."""
     images = [np.asarray(photos.open_photo(folder / key)) for key in photos.list_photos(folder)]
-    inputs = [prepare(Photo("", folder, image).image)[None] for image in images]
+    inputs = [prepare(image)[None] for image in images]
 
     def alone() -> None:
         for pixels in inputs:

@@ -159,7 +159,8 @@ class Report:
     def finish(self) -> None:
         """Write the JSON and print the summary."""
         values = self.to_json()
-        write_text(self.path, json.dumps(values, indent=1) + "\n")
+        if self.worked_on or not self.path.exists():  # else the report of the run that did it says more
+            write_text(self.path, json.dumps(values, indent=1) + "\n")
         extra = "".join(f", {count} {name.replace('_', ' ')}" for name, count in self.counts.items())
         part = f" (part {self.part})" if self.part.count > 1 else ""
         print(

@@ -3,7 +3,7 @@
 A plan is a few arrays and the photos' paths: 1.28 million photos take seconds and some hundred megabytes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -88,7 +88,8 @@ def make_plan(
     padded = [(part + BLOCK - 1) // BLOCK * BLOCK for part in parts]
     sample_bytes = np.sum(padded, axis=0) + BLOCK * (MEMBERS + 1)
     label, names = read_classes(classes, keys)
-    chosen = np.arange(len(keys)) if subset is None else read_subset(subset, keys)
+    left_out = {key for part in entries for key, _ in part.left_out}
+    chosen = np.arange(len(keys)) if subset is None else read_subset(subset, keys, left_out)
     order = np.random.default_rng(seed).permutation(chosen)
     return Plan(
         keys=keys,
@@ -159,8 +160,11 @@ def _number(
     return np.fromiter((number[name] for name in found), np.int64, len(found)), names
 
 
-def read_subset(path: Path, keys: Sequence[str]) -> np.ndarray:
-    """The photos a list names (paths, or names of files; one a line), as sorted indices, int64 [M]."""
+def read_subset(path: Path, keys: Sequence[str], left_out: Collection[str] = ()) -> np.ndarray:
+    """The photos a list names (paths, or names of files; one a line), as sorted indices, int64 [M].
+
+    left_out: photos that were found to be bad; a list of others may name them.
+    """
     wanted = set(_lines(path, "--subset"))
     chosen = [i for i, key in enumerate(keys) if key in wanted or key.rsplit("/", 1)[-1] in wanted]
     named: dict[str, str] = {}
@@ -171,11 +175,11 @@ def read_subset(path: Path, keys: Sequence[str]) -> np.ndarray:
                 f"--subset={path}: {name} may be {named[name]} or {key}; give paths in place of names"
             )
         named[name] = key
-    if missing := wanted - set(named):
+    known_bad = {name for key in left_out for name in (key, key.rsplit("/", 1)[-1])}
+    if missing := wanted - set(named) - known_bad:
         raise UserError(
-            f"--subset={path}: {len(missing)} of its {len(wanted)} photos have no mask: "
-            f"{_some(sorted(missing))}; "
-            "photos that were left out are in the masks' report"
+            f"--subset={path}: {len(missing)} of its {len(wanted)} photos are not in the stores: "
+            f"{_some(sorted(missing))}; take them off the list, or make masks and tiles of them"
         )
     return np.array(chosen, np.int64)
 

@@ -102,6 +102,9 @@ def write_shards(
         report.left_out = [LeftOut(*item) for item in finished.left_out]
         return report
 
+    _reject_foreign(out, source)
+    device_id = None if device == "cpu" else 0
+    Decoder(device_id)  # no GPU? now, not in every worker
     job = _Job(
         photos=photo_folder,
         mask_files=mask_files,
@@ -110,7 +113,7 @@ def write_shards(
         out=out,
         source=source,
         options=photo_options,
-        device_id=None if device == "cpu" else 0,
+        device_id=device_id,
     )
     numbers = range(len(plan.ends))[part.slice]
     jobs = [(job, _name(number), plan.rows(number)) for number in numbers]
@@ -146,6 +149,16 @@ def _finished(out: Path, source: str) -> shards.Manifest | None:
             "choose another --out, or delete that folder to pack anew"
         )
     return manifest
+
+
+def _reject_foreign(out: Path, source: str) -> None:
+    """Unfinished shards of something else would be mixed up with the new ones."""
+    for place in (out / PROGRESS).glob("*.json"):
+        if _read_record(place, source) is None:
+            raise UserError(
+                f"{place}: a shard of other photos, masks or options than those given now; "
+                "choose another --out, or delete that folder to pack anew"
+            )
 
 
 def _write_manifest(out: Path, plan: Plan, source: str, options: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ def _photo(image: np.ndarray, path: Path = Path("photo.jpg")) -> Photo:
     return Photo(path.name, path, image)
 
 
-def _scene(height: int = 120, width: int = 160) -> tuple[np.ndarray, np.ndarray]:
+def scene(height: int = 120, width: int = 160) -> tuple[np.ndarray, np.ndarray]:
     """A red disc before a noisy green meadow, and its mask."""
     y, x = np.mgrid[:height, :width]
     mask = np.hypot(x - 90, y - 55) < 30
@@ -45,7 +45,7 @@ def test_stretch() -> None:
 
 
 def test_rbd_finds_a_disc() -> None:
-    image, mask = _scene()
+    image, mask = scene()
     options = read_options("rbd", {}, [])
     (saliency,) = options.build()([_photo(image)])
     assert saliency.dtype == np.uint8
@@ -65,7 +65,7 @@ def test_rbd_copes_with_flat_and_thin_photos(shape: tuple[int, int]) -> None:
 
 
 def test_rbd_ignores_how_large_a_photo_is() -> None:
-    image, mask = _scene(600, 800)
+    image, mask = scene(600, 800)
     y, x = np.mgrid[:600, :800]
     mask = np.hypot(x - 400, y - 300) < 150
     image[mask] = [200, 30, 30]
@@ -76,7 +76,7 @@ def test_rbd_ignores_how_large_a_photo_is() -> None:
 # --- u2net
 
 
-def _network(path: Path, batch: int | str = 1, channels: int = 3, side: int = 320) -> Path:
+def network(path: Path, batch: int | str = 1, channels: int = 3, side: int = 320) -> Path:
     """An ONNX network whose first output is the photo's red channel as U²-Net gets it, doubled, plus one."""
     info = onnx.helper.make_tensor_value_info
     weight = np.zeros((1, channels, 1, 1), np.float32)
@@ -108,7 +108,7 @@ def test_u2net_prepares_and_stretches_as_the_official_program(
     image = np.zeros((640, 320, 3), np.uint8)
     image[:320, :, 0], image[320:, :, 0] = 50, 100
     image[..., 2] = 200  # the largest value
-    detector = read_options("u2net", {"weights": str(_network(tmp_path / "n.onnx", batch))}, []).build()
+    detector = read_options("u2net", {"weights": str(network(tmp_path / "n.onnx", batch))}, []).build()
     for saliency in detector([_photo(image)] * photos):
         assert saliency.shape == (640, 320)
         assert (saliency[:315] == 0).all()
@@ -120,14 +120,14 @@ def test_u2net_prepares_and_stretches_as_the_official_program(
 
 
 def test_u2net_of_a_flat_map_is_empty(tmp_path: Path) -> None:
-    detector = read_options("u2net", {"weights": str(_network(tmp_path / "n.onnx"))}, []).build()
+    detector = read_options("u2net", {"weights": str(network(tmp_path / "n.onnx"))}, []).build()
     for level in (0, 90):
         assert not detector([_photo(np.full((50, 60, 3), level, np.uint8))])[0].any()
 
 
 def test_u2net_refuses_what_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"no network")
-    whole = _network(tmp_path / "n.onnx").read_bytes()
+    whole = network(tmp_path / "n.onnx").read_bytes()
     (tmp_path / "cut.onnx").write_bytes(whole[: len(whole) // 2])
     for name in ("bad", "cut"):
         with pytest.raises(UserError, match=rf"weights=.*{name}.onnx: ONNX Runtime cannot load it"):
@@ -135,7 +135,7 @@ def test_u2net_refuses_what_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(UserError, match=r"weights=.*none.onnx: no such file"):
         read_options("u2net", {"weights": str(tmp_path / "none.onnx")}, []).check([])
     for other in ({"channels": 1}, {"side": 224}):
-        path = _network(tmp_path / "other.onnx", **other)
+        path = network(tmp_path / "other.onnx", **other)
         with pytest.raises(UserError, match=r"its input is .*U²-Net's is \[1, 3, 320, 320\]"):
             read_options("u2net", {"weights": str(path)}, []).check([])
     with pytest.raises(UserError, match=r"provider=cuda: this ONNX Runtime has only .*CPUExecutionProvider"):
@@ -313,7 +313,7 @@ def test_what_a_store_says_of_its_detector(tmp_path: Path) -> None:
         "compactness": 40.0,
         "sigma": 1.0,
     }
-    record = read_options("u2net", {"weights": str(_network(tmp_path / "n.onnx"))}, []).record()
+    record = read_options("u2net", {"weights": str(network(tmp_path / "n.onnx"))}, []).record()
     assert len(record.pop("weights_sha256")) == 64
     assert record == {"provider": "cpu", "stretch": True}
     assert read_options("import", {"folder": str(tmp_path)}, []).record() == {}

@@ -1,6 +1,7 @@
 """Summaries of the offline tools: counts, rates, JSON, and what parallel runs do."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -95,15 +96,11 @@ def test_workers_compute_in_one_thread_each(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     report = Report(tool="t", out=tmp_path, part=ALL, workers=2, options={})
     assert report.run(_threads, [(), ()], [1, 1], [0, 0]) == ["1", "1"]
-    import os
-
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "MKL_NUM_THREADS" not in os.environ or os.environ["MKL_NUM_THREADS"] != "1"
 
 
 def _threads() -> Done:
-    import os
-
     return Done(result=os.environ["OMP_NUM_THREADS"])
 
 

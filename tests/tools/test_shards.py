@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nvidia.dali import backend
 from PIL import Image
 
 from dali_bgaug import shards
@@ -291,8 +292,32 @@ def test_subsets_are_balanced_nested_and_can_be_packed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"100.jpg may be a/100.jpg or b/100.jpg; give paths"):
         read_subset(path, keys)
     path.write_text("a/000.jpg\nx.jpg")
-    with pytest.raises(UserError, match=r"1 of its 2 photos have no mask: x.jpg"):
+    with pytest.raises(UserError, match=r"1 of its 2 photos are not in the stores: x.jpg"):
         read_subset(path, keys)
+
+
+def test_the_list_may_name_photos_that_were_left_out(folder: Path) -> None:
+    _stores(folder)
+    (folder / "list.txt").write_text("good.jpg\nempty.jpg\nb/half.jpg\n")
+    _pack(folder, subset=folder / "list.txt")
+    assert list(_samples(folder)) == ["a/good"]
+
+
+def test_unfinished_shards_of_other_options_are_not_mixed_up(folder: Path) -> None:
+    _stores(folder)
+    _pack(folder, per_shard=2, part=Part(1, 2))
+    with pytest.raises(UserError, match=r"shard-0000\d.json: a shard of other photos, masks or options"):
+        _pack(folder, per_shard=2, seed=1)
+    _pack(folder, per_shard=2)
+    assert len(_samples(folder)) == 5
+
+
+def test_a_gpu_that_is_not_there(folder: Path) -> None:
+    _stores(folder)
+    if backend.GetCUDADeviceCount():
+        pytest.skip("there is one")
+    with pytest.raises(UserError, match="GPU 0 is not on this machine"):
+        _pack(folder, device="gpu")
 
 
 def test_only_the_subset_is_packed(folder: Path) -> None:
