@@ -5,10 +5,11 @@ import ctypes
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
@@ -81,27 +82,32 @@ def _die_with_parent() -> None:
 
 
 def process(
-    function: Callable[..., Any], jobs: Sequence[tuple], sizes: Sequence[int], workers: int, title: str
+    function: Callable[..., Any], jobs: Iterable[tuple], sizes: Sequence[int], workers: int, title: str
 ) -> Iterator[Any]:
     """Yield `function(*job)` for every job as it finishes, from `workers` processes, behind a progress bar.
 
-    `sizes[i]` is how many photos job i stands for (the bar counts photos). The first failure cancels the
-    jobs that have not started and is raised here; jobs under way end first, so their files are whole.
+    `sizes[i]` is how many photos job i stands for (the bar counts photos). Jobs are taken from `jobs` as
+    they are needed, a few ahead. The first failure ends it and is raised here; jobs under way end first, so
+    their files are whole.
     """
+    todo = zip(jobs, sizes, strict=True)
     with tqdm(total=sum(sizes), desc=title, unit="photo", dynamic_ncols=True) as bar:
-        if workers <= 1 or len(jobs) <= 1:
-            for job, size in zip(jobs, sizes, strict=True):
+        if workers <= 1 or len(sizes) <= 1:
+            for job, size in todo:
                 yield function(*job)
                 bar.update(size)
             return
         context = multiprocessing.get_context("spawn")  # h5py and DALI must not be forked
-        pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _die_with_parent)
+        pool = ProcessPoolExecutor(min(workers, len(sizes)), context, _die_with_parent)
         with _one_thread_each(), pool:
-            futures = {pool.submit(function, *job): size for job, size in zip(jobs, sizes, strict=True)}
+            under_way = {pool.submit(function, *job): size for job, size in islice(todo, 2 * workers)}
             try:
-                for future in as_completed(futures):
-                    yield future.result()
-                    bar.update(futures[future])
+                while under_way:
+                    for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                        yield future.result()
+                        bar.update(under_way.pop(future))
+                        for job, size in islice(todo, 1):
+                            under_way[pool.submit(function, *job)] = size
             except BrokenProcessPool:
                 raise UserError(
                     f"a worker process of '{title}' was killed (out of memory?); finished shards are kept: "

@@ -5,7 +5,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,7 +74,7 @@ class Report:
     def run(
         self,
         function: Callable[..., Done],
-        jobs: Sequence[tuple],
+        jobs: Iterable[tuple],
         sizes: Sequence[int],
         bytes_each: Sequence[float],
     ) -> list[Any]:
@@ -94,7 +94,7 @@ class Report:
         except DiskFull as error:
             share = 1 - (self.photos + len(self.left_out)) / max(1, sum(sizes))
             raise UserError(
-                f"{error} ({self.files} of {len(jobs)} files are finished; the rest needs about "
+                f"{error} ({self.files} of {len(sizes)} files are finished; the rest needs about "
                 f"{format_bytes(SPARE * share * sum(bytes_each))}, {format_bytes(_free(self.out))} are free)"
             ) from error
         finally:

@@ -50,18 +50,23 @@ class Plan:
     ends: np.ndarray
     """int64: shard i holds order[ends[i - 1] : ends[i]]."""
 
+    def _photos(self, shard: int) -> np.ndarray:
+        return self.order[self.ends[shard - 1] if shard else 0 : self.ends[shard]]
+
     def rows(self, shard: int) -> list[Row]:
         """The photos of a shard, in its order."""
-        start = self.ends[shard - 1] if shard else 0
-        chosen = self.order[start : self.ends[shard]]
+        chosen = self._photos(shard)
         columns = (self.file, self.row, self.label, self.flags, self.size[:, 0], self.size[:, 1])
         numbers = zip(*(column[chosen].tolist() for column in columns), strict=True)
         return [Row(self.keys[i], *row) for i, row in zip(chosen, numbers, strict=True)]
 
+    def shard_photos(self, shard: int) -> int:
+        """How many photos a shard has."""
+        return len(self._photos(shard))
+
     def shard_bytes(self, shard: int) -> int:
         """About how large a shard becomes."""
-        start = self.ends[shard - 1] if shard else 0
-        return int(self.bytes[self.order[start : self.ends[shard]]].sum())
+        return int(self.bytes[self._photos(shard)].sum())
 
 
 def make_plan(

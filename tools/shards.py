@@ -116,9 +116,11 @@ def write_shards(
         device_id=device_id,
     )
     numbers = range(len(plan.ends))[part.slice]
-    jobs = [(job, _name(number), plan.rows(number)) for number in numbers]
     report.run(
-        _write_shard, jobs, [len(rows) for *_, rows in jobs], [plan.shard_bytes(number) for number in numbers]
+        _write_shard,
+        ((job, _name(number), plan.rows(number)) for number in numbers),
+        [plan.shard_photos(number) for number in numbers],
+        [plan.shard_bytes(number) for number in numbers],
     )
     _write_manifest(out, plan, source, options)
     return report
