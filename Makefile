@@ -9,12 +9,12 @@ DETECTOR ?=
 WEIGHTS ?=
 PART   ?= 1/1
 CONFIG ?= configs/moco_v2_demo.yaml
-WORKERS ?= $(shell nproc)
+WORKERS ?=
 ARGS   ?=
 
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
-SCALE := --workers $(WORKERS) --part $(PART)
+SCALE := $(if $(WORKERS),--workers $(WORKERS)) --part $(PART)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo masks tiles shards inspect train views bench test lint gpu-check clean
@@ -37,7 +37,7 @@ $(READY): setup.cfg pyproject.toml
 	@touch $@
 
 demo: $(READY)  ## photos -> masks -> tiles -> shards -> MoCo-v2 + BG_Swaps -> out/demo (DATA=, MASKS= for photos of yours)
-	@$(RUN) -m tools.demo --out $(OUT)/demo --workers $(WORKERS) $(if $(DATA),--data "$(DATA)") $(if $(MASKS),--masks "$(MASKS)") $(ARGS)
+	@$(RUN) -m tools.demo --out $(OUT)/demo $(if $(WORKERS),--workers $(WORKERS)) $(if $(DATA),--data "$(DATA)") $(if $(MASKS),--masks "$(MASKS)") $(ARGS)
 
 masks: $(READY)  ## DATA= [MASKS=tree | DETECTOR= WEIGHTS=]: masks into a store, OUT/masks
 	$(call need,DATA,the folder of photos)

@@ -1,5 +1,6 @@
 """Asking the decoder that training uses whether it can decode something: what it cannot would end a run."""
 
+import base64
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,13 @@ from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import Pipeline
 
 from dali_bgaug.errors import UserError
+
+_GOOD = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAgGBgcGBQgHBwcJCQgKDBQNDAsLDBkSEw8UHRofHh0aHBwgJC4nICIsIxwcKDcp"
+    "LDAxNDQ0Hyc5PTgyPC4zNDL/wAALCAAIAAgBAREA/8QAFAABAAAAAAAAAAAAAAAAAAAAAP/EABQQAQAAAAAAAAAAAAAAAAAA"
+    "AAD/2gAIAQEAAD8AP//Z"
+)
+"""A grey picture of 8 x 8 pixels that every JPEG decoder knows."""
 
 
 class Decoder:
@@ -30,21 +38,37 @@ class Decoder:
         self._device_id = device_id
         self._pipeline: Pipeline | None = None
 
+    def decode(self, image: bytes) -> np.ndarray | None:
+        """The pixels, upright, uint8 [H, W, 3], or None if it cannot be decoded. Valid until the next call.
+
+        Raises:
+            UserError: the decoder cannot decode anything, so it is not the image's fault.
+        """
+        try:
+            return self._run(image)
+        except RuntimeError as error:
+            self._pipeline = None  # it does not work again after an error
+            try:
+                self._run(_GOOD)
+            except RuntimeError:
+                raise UserError(
+                    f"the training decoder does not work here ({error}); is memory used up?"
+                ) from error
+            return None
+
     def size(self, image: bytes) -> tuple[int, int] | None:
         """Width and height of an image as decoded (upright), or None if it cannot be decoded."""
+        pixels = self.decode(image)
+        return None if pixels is None else (pixels.shape[1], pixels.shape[0])
+
+    def _run(self, image: bytes) -> np.ndarray:
         if self._pipeline is None:
             self._pipeline = _define(
                 batch_size=1, num_threads=1, device_id=self._device_id, prefetch_queue_depth=1
             )
-            self._pipeline.build()  # here: what keeps it from being built is no bad image
-        try:
-            with _quiet():
-                self._pipeline.feed_input("encoded", [np.frombuffer(image, np.uint8)])
-                ((height, width, _),) = self._pipeline.run()[0].shape()
-        except RuntimeError:
-            self._pipeline = None  # it does not work again after an error
-            return None
-        return int(width), int(height)
+        with _quiet():
+            self._pipeline.feed_input("encoded", [np.frombuffer(image, np.uint8)])
+            return np.asarray(self._pipeline.run()[0].as_cpu()[0])
 
 
 @pipeline_def
@@ -57,7 +81,12 @@ def _define() -> DataNode:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The codecs' C code writes to stderr what it dislikes, without saying of which file; we say it."""
-    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        saved = os.dup(2)
+    except OSError:  # closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
         yield

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,11 +33,14 @@ def atomic(path: Path) -> Iterator[Path]:
 
     The data is on the disk before the name is (fsync, rename, fsync of the folder), so a reader never sees
     half a file, not even after a power cut. On an error the temporary file is removed; after kill -9 it
-    stays as `NAME.tmp` and the next writer of the same path replaces it.
+    stays as `NAME.HOST-PID.tmp` and the next writer of the same path on that machine removes it. Two that
+    write the same path at once (a job that was put in the queue again while it still ran) do not touch each
+    other's.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
+    temporary = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path)
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -55,6 +59,16 @@ def atomic(path: Path) -> Iterator[Path]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what writers of `path` left that are no longer alive on this machine."""
+    start = f"{path.name}.{socket.gethostname()}-"
+    for name in os.listdir(path.parent):
+        if name.startswith(start) and name.endswith(".tmp"):
+            pid = name.removeprefix(start).removesuffix(".tmp")
+            if not Path("/proc", pid).exists():
+                (path.parent / name).unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

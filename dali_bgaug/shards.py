@@ -68,8 +68,9 @@ class Manifest(Options):
     """How masks, tiles and shards were made: detector, threshold, sizes, seed."""
     source: str
     """Hash of what the shards were packed from."""
-    left_out: list[tuple[str, str]] = Field(default=[])
-    """Photos that could not be packed, and why; those that have no mask are in the masks' report."""
+    left_out: list[tuple[str, str, str]] = Field(default=[])
+    """Photos that could not be packed: path, reason, detail; those without a mask are in the masks'
+    report."""
     shards: list[Shard]
 
     @property
@@ -175,7 +176,7 @@ def open_shards(folder: Path, verify: bool | None = None, option: str = "shards"
     manifest = read_manifest(folder, option)
     if verify is None:
         verify = manifest.bytes < VERIFY_BELOW_BYTES
-    mend = "restore it from where it was copied, or pack the shards again"
+    mend = "restore it from where it was copied, or delete manifest.json and pack the shards again"
     for shard in manifest.shards:
         tar, index = folder / shard.name, folder / shard.index
         for path in (tar, index):

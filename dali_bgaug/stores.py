@@ -10,13 +10,14 @@ mask file   saliency uint8 [N, S, S]  saliency map in 0..255, the photo stretche
             key      text  [N]        the photo's path relative to the photo folder
             flags    uint8 [N]        EMPTY, FULL_FRAME
             bytes    int64 [N]        size of the photo's file
-            left_out text  [M, 2]     path and reason of photos that cannot be used and have no row
+            left_out text  [M, 3]     path, reason, detail of photos that cannot be used and have no row
 tile file   jpeg     uint8 [bytes]    all JPEGs one after the other
             offset   int64 [N + 1]    photo i's JPEG is jpeg[offset[i]:offset[i + 1]]
             key, flags                as above
 
 Attributes say how a file was made: `options` (JSON), `version`, and `source`, a hash of what it was made
-from, by which a second run knows a finished file from a stale one.
+from, by which a second run knows a finished file from a stale one. `listing` is a hash of all photos that
+were found, the same in all files of a mask store: machines that saw different photos cut them differently.
 """
 
 import hashlib
@@ -28,7 +29,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -53,11 +54,13 @@ class Entries:
     size: np.ndarray
     flags: np.ndarray
     bytes: np.ndarray
-    left_out: list[tuple[str, str]]
-    """Photos that cannot be used, and why."""
+    left_out: list[tuple[str, str, str]]
+    """Photos that cannot be used: path, reason, detail."""
     options: dict[str, Any]
     source: str
     """Hash of what the file was made from (see `is_finished`)."""
+    listing: str
+    """Hash of the paths of all photos of the store."""
 
 
 def level(threshold: float) -> int:
@@ -127,8 +130,9 @@ def write_masks(path: Path, saliency: np.ndarray, entries: Entries) -> None:
         file["saliency"] = saliency
         file["box"], file["size"] = entries.box.astype(np.int32), entries.size.astype(np.int32)
         file["bytes"] = entries.bytes.astype(np.int64)
-        left_out = np.array(entries.left_out, object).reshape(-1, 2)
+        left_out = np.array(entries.left_out, object).reshape(-1, 3)
         file.create_dataset("left_out", data=left_out, dtype=_TEXT)
+        file.attrs["listing"] = entries.listing
         _write_common(file, entries.keys, entries.flags, entries.options, entries.source)
 
 
@@ -174,7 +178,9 @@ def _open(path: Path) -> h5py.File:
         return h5py.File(path, "r", locking=False)
     except OSError as error:
         raise UserError(
-            f"{path}: not a readable HDF5 file ({error}); delete it and run its tool again"
+            f"{path}: not a readable HDF5 file ({error}); if the file itself is damaged, delete it and run "
+            "its tool "
+            "again"
         ) from error
 
 
@@ -188,9 +194,10 @@ def read_entries(path: Path) -> Entries:
             size=file["size"][:],
             flags=file["flags"][:],
             bytes=file["bytes"][:],
-            left_out=[(key, reason) for key, reason in file["left_out"].asstr()[:]],
+            left_out=[tuple(item) for item in file["left_out"].asstr()[:]],
             options=json.loads(file.attrs["options"]),
             source=str(file.attrs["source"]),
+            listing=str(file.attrs["listing"]),
         )
 
 
@@ -215,10 +222,21 @@ def tile_bytes(path: Path) -> np.ndarray:
         return np.diff(file["offset"][:])
 
 
-def read_source(path: Path) -> tuple[str, dict[str, Any]]:
-    """What a file was made from (its `source` hash) and with which options."""
+class Source(NamedTuple):
+    """How a file of either store was made."""
+
+    source: str
+    """Hash of what it was made from."""
+    options: dict[str, Any]
+    listing: str
+    """Hash of the paths of all photos; empty for tiles."""
+
+
+def read_source(path: Path) -> Source:
+    """How a file of either store was made."""
     with _open(path) as file:
-        return str(file.attrs.get("source")), json.loads(file.attrs.get("options", "{}"))
+        options = json.loads(file.attrs.get("options", "{}"))
+        return Source(str(file.attrs.get("source")), options, str(file.attrs.get("listing", "")))
 
 
 def _require(path: Path, file: h5py.File, *names: str) -> None:
@@ -276,6 +294,12 @@ class StoreReader:
         """A JPEG."""
         start, offset = self._locate(file, "jpeg")
         return self._read(file, start + int(offset[row]), int(offset[row + 1] - offset[row]))
+
+    def __enter__(self) -> "StoreReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close every file."""

@@ -54,7 +54,7 @@ def parse_part(text: str) -> Part:
 
 def add_scale_arguments(parser: argparse.ArgumentParser) -> None:
     """--workers and --part."""
-    parser.add_argument("--workers", type=int, default=default_workers(), help="processes (all CPUs)")
+    parser.add_argument("--workers", type=int, help="processes (all CPUs; one, where a GPU is used)")
     parser.add_argument(
         "--part", default="1/1", metavar="i/n", help="the i-th of n machines' share (%(default)s)"
     )
@@ -92,7 +92,7 @@ def process(
     """
     todo = zip(jobs, sizes, strict=True)
     with tqdm(total=sum(sizes), desc=title, unit="photo", dynamic_ncols=True) as bar:
-        if workers <= 1 or len(sizes) <= 1:
+        if workers <= 1:
             for job, size in todo:
                 yield function(*job)
                 bar.update(size)
@@ -117,6 +117,6 @@ def process(
                 pool.shutdown(cancel_futures=True)
 
 
-def default_workers() -> int:
-    """The CPUs this process may use."""
-    return len(os.sched_getaffinity(0))
+def default_workers(on_gpu: bool = False) -> int:
+    """The CPUs this process may use; one if the work is a GPU's."""
+    return 1 if on_gpu else len(os.sched_getaffinity(0))

@@ -36,7 +36,9 @@ def inspect(folder: Path, verify: bool = False, count: int = 24) -> list[str]:
     Raises:
         UserError: nothing known in it, or, with `verify`, something that is not as it should be.
     """
-    require_folder(folder, "DIR")
+    if count < 1:
+        raise UserError(f"--count={count}: must be at least 1")
+    folder = require_folder(folder, "DIR").absolute()
     kind = _kind(folder)
     if kind is not None:
         return [
@@ -54,7 +56,7 @@ def _kind(folder: Path) -> Callable[[Path, bool, int], Iterator[str]] | None:
         return packed_shards
     if not (first := min(folder.glob("*.h5"), default=None)):
         return None
-    return mask_store if "rule" not in stores.read_source(first)[1] else tile_store
+    return mask_store if "rule" not in stores.read_source(first).options else tile_store
 
 
 def mask_store(folder: Path, verify: bool, count: int) -> Iterator[str]:
@@ -67,19 +69,19 @@ def mask_store(folder: Path, verify: bool, count: int) -> Iterator[str]:
     flags = np.concatenate([part.flags for part in entries])
     empty, full = ((flags & flag > 0).sum() for flag in (stores.EMPTY, stores.FULL_FRAME))
     yield f"flags: {empty} empty, {full} full-frame"
-    yield _reasons(reason for part in entries for _, reason in part.left_out)
+    yield _reasons(reason for part in entries for _, reason, _ in part.left_out)
     places = [(file, row) for file, part in enumerate(entries) for row in range(len(part.keys))]
-    reader = stores.StoreReader(files)
     level = stores.level(entries[0].options["threshold"])
-    shares = [
-        float((reader.saliency(*place) >= level).mean())
-        for place in tqdm(places if verify else _sample(places, SAMPLE), desc="masks", unit="photo")
-    ]
+    with stores.StoreReader(files) as reader:
+        shares = [
+            float((reader.saliency(*place) >= level).mean())
+            for place in tqdm(places if verify else _sample(places, SAMPLE), desc="masks", unit="photo")
+        ]
+        tiles = [
+            Tile(entries[file].keys[row], reader.saliency(file, row), box=_relative(entries[file], row))
+            for file, row in _sample(places, count)
+        ]
     yield from _histogram(shares)
-    tiles = [
-        Tile(entries[file].keys[row], reader.saliency(file, row), box=_relative(entries[file], row))
-        for file, row in _sample(places, count)
-    ]
     yield str(draw_sheet(folder, tiles, shares))
 
 
@@ -87,14 +89,14 @@ def tile_store(folder: Path, verify: bool, count: int) -> Iterator[str]:
     """Lines about a tile store."""
     files = _present(folder)
     keys = [stores.read_keys(path) for path in files]
-    yield from _files(folder, files, sum(map(len, keys)), stores.read_source(files[0])[1])
+    yield from _files(folder, files, sum(map(len, keys)), stores.read_source(files[0]).options)
     yield _spread(np.concatenate([stores.tile_bytes(path) for path in files]) / 1000, "kB a tile")
     places = [(file, row) for file, part in enumerate(keys) for row in range(len(part))]
-    reader = stores.StoreReader(files)
-    if verify:
-        named = ((f"{files[file]}: {keys[file][row]}", reader.tile(file, row)) for file, row in places)
-        yield _decode_all(named, len(places), "tiles")
-    tiles = [Tile(keys[file][row], reader.tile(file, row)) for file, row in _sample(places, count)]
+    with stores.StoreReader(files) as reader:
+        if verify:
+            named = ((f"{files[file]}: {keys[file][row]}", reader.tile(file, row)) for file, row in places)
+            yield _decode_all(named, len(places), "tiles")
+        tiles = [Tile(keys[file][row], reader.tile(file, row)) for file, row in _sample(places, count)]
     yield str(draw_sheet(folder, tiles))
 
 
@@ -110,7 +112,7 @@ def packed_shards(folder: Path, verify: bool, count: int) -> Iterator[str]:
     sizes = np.array([shard.bytes for shard in manifest.shards])
     yield f"{_spread(sizes / 1e6, 'MB a shard')}; {manifest.bytes / manifest.samples / 1000:.1f} kB a photo"
     yield f"donors of backgrounds: {manifest.donors}"
-    yield _reasons(reason for _, reason in manifest.left_out)
+    yield _reasons(reason for _, reason, _ in manifest.left_out)
     labels: Counter[int] = Counter()
     shares: list[float] = []
     tiles: list[Tile] = []

@@ -21,7 +21,7 @@ import numpy as np
 from dali_bgaug import stores
 from dali_bgaug.errors import UserError
 from tools import photos
-from tools._cli import ALL, Part, add_scale_arguments, parse_part, run
+from tools._cli import ALL, Part, add_scale_arguments, default_workers, parse_part, run
 from tools.detectors import DETECTORS, Detector, DetectorOptions, Photo, read_options
 from tools.detectors.base import scale
 from tools.report import Done, LeftOut, Report
@@ -65,7 +65,7 @@ def write_mask_store(
     photos.reject_equal_names(keys)
     parts = [keys[i : i + per_file] for i in range(0, len(keys), per_file)]
     mine = parts[part.slice]
-    detector.check([key for keys in mine for key in keys])
+    detector.check()
     options = {
         "detector": detector.name,
         "detector_options": detector.record(),
@@ -75,15 +75,19 @@ def write_mask_store(
     }
     stores.reject_foreign_files(out, len(parts))
     names = [stores.file_name(number, len(parts)) for number in range(len(parts))][part.slice]
-    jobs = [
-        (photo_folder, detector, out / name, keys, options) for name, keys in zip(names, mine, strict=True)
-    ]
+    listing = stores.digest(keys)
+    jobs = (
+        (photo_folder, detector, out / name, keys, options, listing)
+        for name, keys in zip(names, mine, strict=True)
+    )
     report = Report(tool="masks", out=out, part=part, workers=workers, options=options)
     sizes = [len(keys) for keys in mine]
     report.run(_write_file, jobs, sizes, [count * size * size for count in sizes])
-    if not report.photos and sizes:
+    if part.count > 1 or not sizes:  # of a part too few to tell
+        return report
+    if not report.photos:
         raise UserError(f"--photos={photo_folder}: none of its {len(report.left_out)} photos can be decoded")
-    if report.photos and report.counts["empty"] == report.photos:
+    if report.counts["empty"] == report.photos:
         raise UserError(
             f"no mask has a foreground: a pixel of at least {threshold:.0%} saliency; imported masks are "
             "black and "
@@ -93,27 +97,23 @@ def write_mask_store(
 
 
 def _write_file(
-    photo_folder: Path, detector: DetectorOptions, path: Path, keys: list[str], options: dict[str, Any]
+    photo_folder: Path,
+    detector: DetectorOptions,
+    path: Path,
+    keys: list[str],
+    options: dict[str, Any],
+    listing: str,
 ) -> Done:
     """Write one file of the store, unless it is there or something must be mended first."""
-    try:
-        # A file that changed since is not the one the maps were made from.
-        stats = [(photo_folder / key).stat() for key in keys]
-        others = [source.stat() for key in keys for source in detector.sources(key)]
-    except OSError as error:
-        return Done(
-            problems=[f"{error.filename}: cannot be read ({error.strerror}); mend that and run again"]
-        )
-    except UserError as error:
-        return Done(problems=[str(error)])
-    stamps = [(stat.st_size, stat.st_mtime_ns) for stat in [*stats, *others]]
-    source = stores.digest(keys, options, stamps)
+    stamps, problems = _stamps(photo_folder, detector, keys)
+    if problems:
+        return Done(problems=problems)
+    source = stores.digest(keys, options, stamps, listing)
     if stores.is_finished(path, source):
         return _done(path, stores.read_entries(path), kept=True)
-    rows, left_out, problems = [], [], []
-    photo_bytes = dict(zip(keys, (stat.st_size for stat in stats), strict=True))
+    rows, left_out = [], []
     for photo, saliency in _detect(_built(detector), _open(photo_folder, keys, left_out, problems), problems):
-        rows.append((photo.key, photo_bytes[photo.key], *mask_row(saliency, options)))
+        rows.append((photo.key, photo.bytes, *mask_row(saliency, options)))
     if problems:
         return Done(problems=problems)
     entries = stores.Entries(
@@ -125,11 +125,38 @@ def _write_file(
         left_out=left_out,
         options=options,
         source=source,
+        listing=listing,
     )
     side = options["mask_size"]
     saliency = np.array([row[2] for row in rows], np.uint8).reshape(-1, side, side)
     stores.write_masks(path, saliency, entries)
     return _done(path, entries)
+
+
+def _stamps(
+    photo_folder: Path, detector: DetectorOptions, keys: Sequence[str]
+) -> tuple[list[tuple[int, int]], list[str]]:
+    """Size and time of every file the maps are made from, and what is wrong with them.
+
+    A file that changed since is not the one the maps were made from.
+    """
+    stamps, problems = [], []
+    for key in keys:
+        path = photo_folder / key
+        try:
+            stats = [path.stat(), *(source.stat() for source in detector.sources(key))]
+        except OSError as error:
+            problems.append(f"{error.filename}: cannot be read ({error.strerror}); mend that and run again")
+            continue
+        except UserError as error:
+            try:
+                photos.open_photo(path)
+                problems.append(str(error))
+                continue
+            except photos.BadPhoto:  # is left out anyway
+                stats = [path.stat()]
+        stamps += [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+    return stamps, problems
 
 
 def _done(path: Path, entries: stores.Entries, kept: bool = False) -> Done:
@@ -152,15 +179,16 @@ def _built(detector: DetectorOptions) -> Detector:
 
 
 def _open(
-    photo_folder: Path, keys: Sequence[str], left_out: list[tuple[str, str]], problems: list[str]
+    photo_folder: Path, keys: Sequence[str], left_out: list[tuple[str, str, str]], problems: list[str]
 ) -> Iterator[Photo]:
     """The photos that can be decoded; the others go to `left_out`, and to `problems` what cannot be read."""
     for key in keys:
         path = photo_folder / key
         try:
-            yield Photo(key, path, np.asarray(photos.open_photo(path)))
+            data = photos.read_photo(path)
+            yield Photo(key, path, np.asarray(photos.decode_photo(data, path)), len(data))
         except photos.BadPhoto as error:
-            left_out.append((key, error.reason))
+            left_out.append((key, error.reason, error.detail))
         except UserError as error:
             problems.append(str(error))
 
@@ -171,6 +199,8 @@ def _detect(
     """Photos and their maps, a batch at a time; what the detector cannot do goes to `problems`."""
     batch: list[Photo] = []
     for photo in photos_:
+        if problems:
+            return  # nothing will come of this file; mend that first
         batch.append(photo)
         if len(batch) == detector.batch:
             yield from _detect_batch(detector, batch, problems)
@@ -184,7 +214,9 @@ def _detect_batch(
 ) -> Iterator[tuple[Photo, np.ndarray]]:
     try:
         yield from zip(batch, detector(batch), strict=True)
-    except Exception as error:  # a library's own; one odd photo must not lose the work on the others
+    except MemoryError:
+        raise
+    except Exception as error:  # a library's own; say of which photo
         if len(batch) > 1:
             for photo in batch:
                 yield from _detect_batch(detector, [photo], problems)
@@ -192,7 +224,7 @@ def _detect_batch(
             problems.append(str(error))
         else:
             problems.append(
-                f"{batch[0].path}: the detector fails on it ({error!r}); take it out of the folder"
+                f"{batch[0].path}: the detector fails on it ({error!r}); if on this photo alone, take it out"
             )
 
 
@@ -265,15 +297,16 @@ def main() -> None:
     add_scale_arguments(parser)
     parser.add_argument("words", nargs="*", metavar="key=value", help="further options of the detector")
     args = parser.parse_intermixed_args()
+    detector = choose_detector(args.detector, args.masks, args.weights, args.words)
     report = write_mask_store(
         args.photos,
-        choose_detector(args.detector, args.masks, args.weights, args.words),
+        detector,
         args.out,
         threshold=args.threshold,
         min_area=args.min_area,
         size=args.size,
         per_file=args.per_file,
-        workers=args.workers,
+        workers=args.workers or default_workers(detector.on_gpu),
         part=parse_part(args.part),
     )
     report.finish()

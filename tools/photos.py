@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import require_folder
@@ -20,6 +20,11 @@ _QUARTER_TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_TURNS = _QUARTER_TURNS | {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+}
 
 
 class BadPhoto(UserError):
@@ -30,21 +35,39 @@ class BadPhoto(UserError):
     """
 
     def __init__(self, path: Path, reason: str, detail: str = "") -> None:
-        self.reason, self.detail = reason, detail
+        self.path, self.reason, self.detail = path, reason, detail
         super().__init__(f"{path}: {reason}{f' ({detail})' if detail else ''}")
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.path, self.reason, self.detail)
 
 
 def list_photos(folder: Path, option: str = "--photos") -> list[str]:
     """Relative paths of all JPEGs below `folder`, sorted, `/` between folders."""
     require_folder(folder, option)
-    found = []
+    found: list[str] = []
+    seen: set[tuple[int, int]] = set()
     start = len(os.path.join(folder, ""))
-    for parent, folders, names in os.walk(folder, followlinks=True):
+
+    def refuse(error: OSError) -> None:  # a class that is not listed would be lost silently
+        raise UserError(
+            f"{option}: {error.filename} cannot be listed ({error.strerror}); mend that and run again"
+        )
+
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        place = os.stat(parent)
+        if (place.st_dev, place.st_ino) in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add((place.st_dev, place.st_ino))
         folders[:] = [name for name in folders if not name.startswith(".")]
         below = f"{parent[start:]}/" if len(parent) > start else ""
         found += [
             below + name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")
         ]
+    for key in found:
+        if not key.isprintable() and key != key.encode("utf-8", "replace").decode():
+            raise UserError(f"{option}: {os.fsencode(key)!r} is not a name in UTF-8; rename it")
     if not found:
         raise UserError(
             f"{option}={folder}: no photos (*.jpg, *.jpeg) in it or below it; give a folder of JPEGs"
@@ -64,11 +87,11 @@ def reject_equal_names(keys: list[str]) -> None:
             )
 
 
-def read_photo(path: Path) -> bytes:
-    """A photo's bytes.
+def read_photo(path: Path, expected: int | None = None) -> bytes:
+    """A photo's bytes. expected: how many they were when its mask was made.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read, or has another size than expected.
         BadPhoto: it is empty.
     """
     try:
@@ -77,6 +100,12 @@ def read_photo(path: Path) -> bytes:
         raise UserError(f"{path}: no such photo; it was there when the masks were made") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); mend that and run again") from error
+    if expected not in (None, len(data)):
+        raise UserError(
+            f"{path}: {len(data)} bytes, but {expected} when its mask was made; put that file back, or make "
+            "the masks "
+            "anew (make masks)"
+        )
     if not data:
         raise BadPhoto(path, "empty file")
     return data
@@ -91,9 +120,14 @@ def decode_photo(data: bytes, path: Path) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
-            return ImageOps.exif_transpose(image).convert("RGB")
+            turn = _TURNS.get(orientation(image))
+            return (image if turn is None else image.transpose(turn)).convert("RGB")
+    except MemoryError:
+        raise  # of the machine, not of the photo
     except Image.UnidentifiedImageError:
         raise BadPhoto(path, "not a picture") from None
+    except Image.DecompressionBombError as error:
+        raise BadPhoto(path, "too large", str(error)) from None
     except Exception as error:  # PIL raises nearly anything on a damaged file
         raise BadPhoto(path, "truncated or damaged", str(error)) from error
 
@@ -115,4 +149,42 @@ def check_size(path: Path, found: tuple[int, int], expected: tuple[int, int]) ->
 def quarter_turn(path: Path) -> Image.Transpose | None:
     """The turn that swaps a photo's sides to make it upright, by its EXIF orientation, or None."""
     with Image.open(path) as image:
-        return _QUARTER_TURNS.get(image.getexif().get(_ORIENTATION))
+        return _QUARTER_TURNS.get(orientation(image))
+
+
+def orientation(image: Image.Image) -> int | None:
+    """The EXIF orientation, 1 to 8; None without one.
+
+    Of the EXIF block alone: PIL would also follow XMP, which the training decoder does not know.
+    """
+    exif = Image.Exif()
+    try:
+        exif.load(image.info.get("exif", b""))
+        return exif.get(_ORIENTATION)
+    except Exception:  # a broken block, of which there are all kinds
+        return None
+
+
+def read_grey(path: Path) -> Image.Image:
+    """A mask image as grey, mode L; 16-bit ones lose their lower half, floats are in 0..1 or 0..255.
+
+    Raises:
+        UserError: not a readable image.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            if image.mode.startswith("I"):
+                values = np.asarray(image)
+                return Image.fromarray(
+                    (values >> 8 if values.max() > 255 else values).clip(0, 255).astype(np.uint8)
+                )
+            if image.mode == "F":
+                values = np.asarray(image)
+                scale = 255 if values.max() <= 1 else 1
+                return Image.fromarray((values * scale).round().clip(0, 255).astype(np.uint8))
+            return image.convert("L")
+    except MemoryError:
+        raise
+    except Exception as error:  # PIL raises nearly anything on a damaged file
+        raise UserError(f"{path}: not a readable mask image ({error}); write it again as PNG") from error

@@ -1,5 +1,6 @@
 """What an offline tool did: counted while it runs, printed at its end, and written as JSON."""
 
+import contextlib
 import json
 import shutil
 import sys
@@ -44,7 +45,7 @@ class Done:
     """What must be mended first: the file is not written."""
     counts: dict[str, int] = field(default_factory=dict)
     """Whatever else the tool counts."""
-    result: Any = None
+    cpu_seconds: float = 0.0
 
 
 @dataclass(kw_only=True)
@@ -68,6 +69,8 @@ class Report:
     counts: Counter = field(default_factory=Counter)
     started: float = field(default_factory=time.perf_counter)
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    """Of the jobs, in all processes."""
     worked_on: int = 0
     """Photos of files that were not kept."""
 
@@ -77,20 +80,21 @@ class Report:
         jobs: Iterable[tuple],
         sizes: Sequence[int],
         bytes_each: Sequence[float],
-    ) -> list[Any]:
-        """Run all jobs and add up; returns their `result`s, in order of completion.
+    ) -> None:
+        """Run all jobs and add up.
 
         sizes: photos of each job. bytes_each: about how many bytes its file will have.
 
         Raises:
-            UserError: the disk is full (it says how much is still needed), or some job has problems.
+            UserError: the disk is full (it says how much is still needed), or some job has problems. The
+            JSON is
+                written first.
         """
         self._warn_of_space(sum(bytes_each))
-        results = []
+        measured = ((function, *job) for job in jobs)
         try:
-            for done in process(function, jobs, sizes, self.workers, self.tool):
+            for done in process(_measured, measured, sizes, self.workers, self.tool):
                 self.add(done)
-                results.append(done.result)
         except DiskFull as error:
             share = 1 - (self.photos + len(self.left_out)) / max(1, sum(sizes))
             raise UserError(
@@ -99,10 +103,13 @@ class Report:
             ) from error
         finally:
             self.seconds = time.perf_counter() - self.started
-        self.left_out.sort()
+            self.left_out.sort()
+            if self.worked_on or self.problems or not self.path.exists():
+                # else nothing was done, and the report of the run that did it says more
+                with contextlib.suppress(DiskFull):  # which is told anyway
+                    write_text(self.path, json.dumps(self.to_json(), indent=1) + "\n")
         if self.problems:
             raise UserError(_listed(f"{len(self.problems)} photos stop this:", sorted(self.problems)))
-        return results
 
     def add(self, done: Done) -> None:
         """Count a job that ended."""
@@ -115,10 +122,14 @@ class Report:
         self.left_out += done.left_out
         self.problems += done.problems
         self.counts.update(done.counts)
+        self.cpu_seconds += 0 if done.kept else done.cpu_seconds
 
     def _warn_of_space(self, needed: float) -> None:
         free = _free(self.out)
-        there = sum(path.stat().st_size for path in self.out.glob("*")) if self.out.is_dir() else 0
+        there = 0
+        for path in self.out.glob("*") if self.out.is_dir() else ():
+            with contextlib.suppress(FileNotFoundError):  # another part renames its file
+                there += path.stat().st_size
         if needed * SPARE - there > free:
             print(
                 f"warning: {self.out} needs about {format_bytes(needed * SPARE - there)}, "
@@ -131,7 +142,7 @@ class Report:
     def path(self) -> Path:
         """The JSON: beside the output, so that the output's bytes do not depend on how long it took."""
         suffix = f"-{self.part.index}-of-{self.part.count}" if self.part.count > 1 else ""
-        return self.out.with_name(f"{self.out.name}-report{suffix}.json")
+        return self.out.absolute().with_name(f"{self.out.absolute().name}-report{suffix}.json")
 
     def to_json(self) -> dict[str, Any]:
         """What the JSON holds."""
@@ -150,17 +161,17 @@ class Report:
             "files_kept_from_before": self.kept,
             "bytes_written": self.written,
             "bytes_of_photos_read": self.read,
+            "problems": sorted(self.problems),
             "seconds": round(self.seconds, 2),
+            "cpu_seconds": round(self.cpu_seconds, 2),
             "photos_worked_on": self.worked_on,
             "photos_per_s": round(self.worked_on / seconds, 2),
             "mb_per_s": round(self.read / seconds / 1e6, 2),
         }
 
     def finish(self) -> None:
-        """Write the JSON and print the summary."""
+        """Print the summary."""
         values = self.to_json()
-        if self.worked_on or not self.path.exists():  # else the report of the run that did it says more
-            write_text(self.path, json.dumps(values, indent=1) + "\n")
         extra = "".join(f", {count} {name.replace('_', ' ')}" for name, count in self.counts.items())
         part = f" (part {self.part})" if self.part.count > 1 else ""
         print(
@@ -178,6 +189,13 @@ class Report:
             "photos, "
             f"{self.workers} workers{kept}; report: {self.path}"
         )
+
+
+def _measured(function: Callable[..., Done], *job: Any) -> Done:
+    start = time.process_time()
+    done = function(*job)
+    done.cpu_seconds = time.process_time() - start
+    return done
 
 
 def _listed(title: str, lines: Sequence[str]) -> str:

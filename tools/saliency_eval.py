@@ -22,6 +22,7 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic, require_folder, write_text
 from tools._cli import default_workers, process, run
 from tools.detectors.imported import SUFFIXES
+from tools.photos import read_grey
 
 BETA2 = 0.3
 THRESHOLDS = 256
@@ -102,7 +103,7 @@ def evaluate(name: str, predictions: Path, truth: Path, workers: int = 1) -> tup
     require_folder(predictions, "--predictions")
     truths = _find_images(require_folder(truth, "--truth"), "--truth")
     maps = _store_rows(predictions) if any(predictions.glob("*.h5")) else _map_files(predictions)
-    jobs_of = [(key, place, truths.get(str(Path(key).with_suffix("")))) for key, place in maps]
+    jobs_of = [(key, place, truths.get(key)) for key, place in maps]
     if missing := [key for key, _, found in jobs_of if found is None]:
         raise UserError(
             f"--truth={truth}: has no mask for {missing[0]} ({len(missing)} of {len(jobs_of)} maps have "
@@ -131,18 +132,21 @@ def _timing(report: dict[str, Any]) -> dict[str, Any]:
     """What making the masks took, from the report of `tools.masks`."""
     if not report["photos_worked_on"] or report["files_kept_from_before"]:
         return {}
-    each = report["seconds"] * report["workers"] / report["photos_worked_on"]
     return {
         "options": report["options"],
         "photos_per_s": report["photos_per_s"],
         "workers": report["workers"],
-        "cpu_seconds_per_photo": round(each, 4),
+        "cpu_seconds_per_photo": round(report["cpu_seconds"] / report["photos_worked_on"], 4),
     }
 
 
 def _store_rows(folder: Path) -> list[tuple[str, tuple[Path, int]]]:
     files = stores.list_files(folder, "--predictions")
-    return [(key, (path, row)) for path in files for row, key in enumerate(stores.read_entries(path).keys)]
+    return [
+        (str(Path(key).with_suffix("")), (path, row))
+        for path in files
+        for row, key in enumerate(stores.read_keys(path))
+    ]
 
 
 def _map_files(folder: Path) -> list[tuple[str, Path]]:
@@ -168,7 +172,7 @@ def _score_chunk(
 ) -> tuple[list[tuple[str, Scores]], dict[str, np.ndarray]]:
     scores, sums = [], {field: np.zeros(THRESHOLDS) for field in ("precision", "recall", "f")}
     for (key, _, truth_path), saliency in zip(items, _read_maps(items), strict=True):
-        truth = _read_grey(truth_path) >= 128
+        truth = np.asarray(read_grey(truth_path)) >= 128
         height, width = truth.shape
         if saliency.shape != truth.shape:
             picture = Image.fromarray(saliency).resize((width, height), Image.Resampling.BILINEAR)
@@ -184,21 +188,13 @@ def _read_maps(items: list[tuple[str, Path | tuple[Path, int], Path]]) -> Iterat
     readers: dict[Path, stores.StoreReader] = {}
     for _, place, _ in items:
         if isinstance(place, Path):
-            yield _read_grey(place)
+            yield np.asarray(read_grey(place))
         else:
             path, row = place
             reader = readers.setdefault(path, stores.StoreReader([path]))
             yield reader.saliency(0, row)
     for reader in readers.values():
         reader.close()
-
-
-def _read_grey(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("L"))
-    except Exception as error:  # PIL raises nearly anything on a damaged file
-        raise UserError(f"{path}: not a readable image ({error}); write it again as PNG") from error
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -261,11 +257,12 @@ def main() -> None:
             raise UserError(f"--predictions: two are called '{name}'; name them, NAME=FOLDER")
         result, curves[name] = evaluate(name, folder, args.truth, args.workers)
         results.append(result)
-    write_text(args.out.with_suffix(".json"), json.dumps(results, indent=1) + "\n")
-    write_text(args.out.with_suffix(".md"), table(results) + "\n")
-    draw(curves, args.out.with_suffix(".png"))
+    out = {kind: args.out.with_name(f"{args.out.name}.{kind}") for kind in ("json", "md", "png")}
+    write_text(out["json"], json.dumps(results, indent=1) + "\n")
+    write_text(out["md"], table(results) + "\n")
+    draw(curves, out["png"])
     print(table(results))
-    print(f"(in percent, CPU s/photo apart) {args.out}.json {args.out}.md {args.out}.png")
+    print(f"(in percent, CPU s/photo apart) {out['json']} {out['md']} {out['png']}")
 
 
 if __name__ == "__main__":

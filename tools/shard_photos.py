@@ -5,13 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from dali_bgaug.decoding import Decoder
+from dali_bgaug.errors import UserError
 from tools import photos
 from tools.photos import BadPhoto, check_size
+from tools.shard_plan import Row
 
 QUALITY = 95  # of photos that are encoded anew
+METADATA = 1 << 17  # bytes within which a JPEG says how it is to be turned
+SAME = 10  # levels by which two decoders may differ on average
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,18 +39,17 @@ class Packed(NamedTuple):
     shrunk: bool = False
 
 
-def pack_photo(path: Path, expected: tuple[int, int], decoder: Decoder, options: PhotoOptions) -> Packed:
+def pack_photo(path: Path, row: Row, decoder: Decoder, options: PhotoOptions) -> Packed:
     """Read a photo, check it, and return what to pack of it.
 
-    expected: width and height that its mask was made for. What is packed was decoded by `decoder`, upright
-    and at this size (or at `max_side`).
+    What is packed was decoded by `decoder`, upright and at the size its mask was made for (or at `max_side`).
 
     Raises:
         BadPhoto: leave it out.
         UserError: it cannot be read, or changed since its mask was made.
     """
-    data = photos.read_photo(path)
-    complaint = _complaint(path, data, decoder.size(data), expected)
+    data, expected = photos.read_photo(path, row.bytes), (row.width, row.height)
+    complaint = _complaint(path, data, decoder.decode(data), expected)
     if complaint is None and options.reencode and _is_cmyk(data):
         complaint = BadPhoto(path, "CMYK")
     large = options.max_side is not None and max(expected) > options.max_side
@@ -53,8 +57,7 @@ def pack_photo(path: Path, expected: tuple[int, int], decoder: Decoder, options:
         return Packed(data, len(data))
     if complaint is not None and not options.reencode:
         raise complaint
-    picture = photos.decode_photo(data, path)
-    check_size(path, picture.size, expected)
+    picture = _decode_again(path, data, expected)
     if large:
         picture.thumbnail((options.max_side, options.max_side), Image.Resampling.LANCZOS)
     picture.save(buffer := io.BytesIO(), "JPEG", quality=QUALITY)
@@ -64,21 +67,36 @@ def pack_photo(path: Path, expected: tuple[int, int], decoder: Decoder, options:
 
 
 def _complaint(
-    path: Path, data: bytes, size: tuple[int, int] | None, expected: tuple[int, int]
+    path: Path, data: bytes, pixels: np.ndarray | None, expected: tuple[int, int]
 ) -> BadPhoto | None:
-    """Why a photo cannot be packed as it is."""
+    """Why a photo cannot be packed as it is. pixels: what the training decoder makes of it."""
     if not data.startswith(b"\xff\xd8"):
         kind = _format(data)
         return BadPhoto(path, "not a JPEG", f"it is a {kind}" if kind else "")
-    if size is None:
-        photos.decode_photo(data, path)  # truncated and damaged files raise here, which says more
+    if pixels is None:
+        _decode_again(path, data, expected)
         return BadPhoto(path, "refused by the training decoder")
-    if size != expected:
+    turned = BadPhoto(path, "turned differently by the training decoder", "its EXIF orientation is odd")
+    if pixels.shape[1::-1] != expected:
         # The mask was made by another decoder. Unless the photo changed, they disagree how it is to be
         # turned.
-        check_size(path, photos.decode_photo(data, path).size, expected)
-        return BadPhoto(path, "turned differently by the training decoder", "its EXIF orientation is odd")
+        _decode_again(path, data, expected)
+        return turned
+    if b"Exif" in data[:METADATA]:  # half turns and mirrors do not show in the size
+        other = np.asarray(_decode_again(path, data, expected))[::8, ::8].astype(int)
+        if np.abs(other - pixels[::8, ::8]).mean() > SAME:
+            return turned
     return None
+
+
+def _decode_again(path: Path, data: bytes, expected: tuple[int, int]) -> Image.Image:
+    """Decode as the mask tool did; what it could decode then and cannot now has changed."""
+    try:
+        picture = photos.decode_photo(data, path)
+    except BadPhoto as error:
+        raise UserError(f"{error}; it was good when its mask was made: put that file back") from error
+    check_size(path, picture.size, expected)
+    return picture
 
 
 def _format(data: bytes) -> str | None:

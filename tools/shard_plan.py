@@ -3,6 +3,7 @@
 A plan is a few arrays and the photos' paths: 1.28 million photos take seconds and some hundred megabytes.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ class Row(NamedTuple):
     flags: int
     width: int
     height: int
+    bytes: int
+    """Of the photo's file."""
 
 
 @dataclass(kw_only=True)
@@ -42,6 +45,7 @@ class Plan:
     label: np.ndarray
     flags: np.ndarray
     size: np.ndarray
+    photo_bytes: np.ndarray
     bytes: np.ndarray
     """Of the whole sample in its tar, about, int64 [N]."""
     classes: list[str]
@@ -56,7 +60,15 @@ class Plan:
     def rows(self, shard: int) -> list[Row]:
         """The photos of a shard, in its order."""
         chosen = self._photos(shard)
-        columns = (self.file, self.row, self.label, self.flags, self.size[:, 0], self.size[:, 1])
+        columns = (
+            self.file,
+            self.row,
+            self.label,
+            self.flags,
+            self.size[:, 0],
+            self.size[:, 1],
+            self.photo_bytes,
+        )
         numbers = zip(*(column[chosen].tolist() for column in columns), strict=True)
         return [Row(self.keys[i], *row) for i, row in zip(chosen, numbers, strict=True)]
 
@@ -89,11 +101,12 @@ def make_plan(
     flags = np.concatenate([part.flags for part in entries])
     tiles = np.where(flags == 0, np.concatenate(tile_bytes), 0)  # a flagged photo's tile is not packed
     mask = entries[0].options["mask_size"] ** 2 // 8
-    parts = (np.concatenate([part.bytes for part in entries]), np.full(len(keys), mask), tiles)
+    photo_bytes = np.concatenate([part.bytes for part in entries])
+    parts = (photo_bytes, np.full(len(keys), mask), tiles)
     padded = [(part + BLOCK - 1) // BLOCK * BLOCK for part in parts]
     sample_bytes = np.sum(padded, axis=0) + BLOCK * (MEMBERS + 1)
     label, names = read_classes(classes, keys)
-    left_out = {key for part in entries for key, _ in part.left_out}
+    left_out = {key for part in entries for key, *_ in part.left_out}
     chosen = np.arange(len(keys)) if subset is None else read_subset(subset, keys, left_out)
     order = np.random.default_rng(seed).permutation(chosen)
     return Plan(
@@ -103,6 +116,7 @@ def make_plan(
         label=label,
         flags=flags,
         size=np.concatenate([part.size for part in entries]),
+        photo_bytes=photo_bytes,
         bytes=sample_bytes,
         classes=names,
         order=order,
@@ -141,11 +155,24 @@ def read_classes(path: Path | None, keys: Sequence[str]) -> tuple[np.ndarray, li
             f"--classes={path}: some lines have one word and some two; give either 'CLASS' or 'PHOTO CLASS' "
             "lines"
         )
-    of_photo = dict(lines)
-    found = [of_photo.get(key) or of_photo.get(key.rsplit("/", 1)[-1]) for key in keys]
+    of_photo: dict[str, str] = {}
+    for name, class_ in lines:
+        if of_photo.setdefault(name, class_) != class_:
+            raise UserError(
+                f"--classes={path}: {name} is {of_photo[name]} and {class_}; give paths, each once"
+            )
+    by_name = Counter(key.rsplit("/", 1)[-1] for key in keys if key not in of_photo)
+    found = []
+    for key in keys:
+        name = key.rsplit("/", 1)[-1]
+        if key not in of_photo and name in of_photo and by_name[name] > 1:
+            raise UserError(
+                f"--classes={path}: {name} is the name of {by_name[name]} photos; give their paths"
+            )
+        found.append(of_photo.get(key) or of_photo.get(name))
     if missing := [key for key, name in zip(keys, found, strict=True) if name is None]:
         raise UserError(f"--classes={path}: says nothing of {_some(missing)}; add a line for every photo")
-    if all(name.isdecimal() for name in of_photo.values()):
+    if all(name.isdecimal() and int(name) < 10**shards.LABEL_DIGITS for name in of_photo.values()):
         count = max(map(int, of_photo.values())) + 1
         return _number([str(int(name)) for name in found], [str(number) for number in range(count)], path)
     return _number(found, sorted(set(of_photo.values())), path)
@@ -174,12 +201,14 @@ def read_subset(path: Path, keys: Sequence[str], left_out: Collection[str] = ())
     chosen = [i for i, key in enumerate(keys) if key in wanted or key.rsplit("/", 1)[-1] in wanted]
     named: dict[str, str] = {}
     for key in (keys[i] for i in chosen):
-        name = key if key in wanted else key.rsplit("/", 1)[-1]
-        if name in named:
-            raise UserError(
-                f"--subset={path}: {name} may be {named[name]} or {key}; give paths in place of names"
-            )
-        named[name] = key
+        name = key.rsplit("/", 1)[-1]
+        if name in wanted:
+            if key not in wanted and name in named:
+                raise UserError(
+                    f"--subset={path}: {name} may be {named[name]} or {key}; give paths in place of names"
+                )
+            named[name] = key
+        named[key] = key
     known_bad = {name for key in left_out for name in (key, key.rsplit("/", 1)[-1])}
     if missing := wanted - set(named) - known_bad:
         raise UserError(
@@ -205,7 +234,10 @@ def _some(names: Sequence[str]) -> str:
 
 
 def match_stores(mask_store: Path, tile_store: Path) -> Iterator[tuple[Path, Path]]:
-    """The files of two stores that were made from one another, in pairs."""
+    """The files of two stores that were made from one another, in pairs.
+
+    Parts of a store that machines made in different ways, or of different photos, are a UserError.
+    """
     mask_files, tile_files = (
         stores.list_files(mask_store, "--masks"),
         stores.list_files(tile_store, "--tiles"),
@@ -215,8 +247,16 @@ def match_stores(mask_store: Path, tile_store: Path) -> Iterator[tuple[Path, Pat
         raise UserError(
             f"--tiles={tile_store}: {len(tile_files)} files, the mask store has {len(mask_files)}; {mend}"
         )
+    first: dict[str, stores.Source] = {}
     for masks, tiles in zip(mask_files, tile_files, strict=True):
-        source, options = stores.read_source(tiles)
-        if source != stores.digest(stores.read_source(masks)[0], options):
+        made = {kind: stores.read_source(path) for kind, path in (("masks", masks), ("tiles", tiles))}
+        if made["tiles"].source != stores.digest(made["masks"].source, made["tiles"].options):
             raise UserError(f"{tiles}: was not made from {masks}; {mend}")
+        for kind, path, begin in (("masks", masks, mask_files[0]), ("tiles", tiles, tile_files[0])):
+            here, there = made[kind], first.setdefault(kind, made[kind])
+            if (here.options, here.listing) != (there.options, there.listing):
+                keys = [key for key in here.options if here.options[key] != there.options.get(key)]
+                what = f"with {keys[0]}={here.options[keys[0]]}" if keys else "from another list of photos"
+                other = f", {there.options.get(keys[0])} in {begin}" if keys else f" than {begin}"
+                raise UserError(f"{path}: was made {what}{other}; delete one of them and run its tool again")
         yield masks, tiles

@@ -8,6 +8,7 @@ left out and listed in the report, OUT-report.json. A photo's class is the first
 """
 
 import argparse
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from dali_bgaug.decoding import Decoder
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
 from tools import photos
-from tools._cli import ALL, Part, add_scale_arguments, parse_part, run
+from tools._cli import ALL, Part, add_scale_arguments, default_workers, parse_part, run
 from tools.report import Done, LeftOut, Report
 from tools.shard_photos import PhotoOptions, pack_photo
 from tools.shard_plan import Plan, Row, make_plan, match_stores
@@ -87,17 +88,16 @@ def write_shards(
     photos.reject_equal_names(plan.keys)
     options = {
         **entries[0].options,
-        "tile": stores.read_source(tile_files[0])[1],
+        "tile": stores.read_source(tile_files[0]).options,
         "seed": seed,
-        "photos": asdict(photo_options),
+        "photos": {**asdict(photo_options), "device": device},
     }
-    labels = [int(np.sum(plan.label)), stores.digest(plan.label[plan.order].tolist())]
-    source = stores.digest(
-        [each.source for each in entries], options, plan.ends.tolist(), plan.classes, labels
-    )
+    packed = [hashlib.sha256(part.tobytes()).hexdigest() for part in (plan.order, plan.label, plan.ends)]
+    source = stores.digest([each.source for each in entries], options, plan.classes, packed)
     report = Report(tool="shards", out=out, part=part, workers=workers, options=options)
     if (finished := _finished(out, source)) is not None:
-        for shard in finished.shards:
+        shutil.rmtree(out / PROGRESS, ignore_errors=True)  # a kill may have come just before
+        for shard in finished.shards[part.slice]:
             report.add(Done(photos=shard.samples, kept=True, written=shard.bytes))
         report.left_out = [LeftOut(*item) for item in finished.left_out]
         return report
@@ -156,7 +156,8 @@ def _finished(out: Path, source: str) -> shards.Manifest | None:
 def _reject_foreign(out: Path, source: str) -> None:
     """Unfinished shards of something else would be mixed up with the new ones."""
     for place in (out / PROGRESS).glob("*.json"):
-        if _read_record(place, source) is None:
+        foreign = _read_record(place, source) is None and place.exists()  # another part may just have ended
+        if foreign:
             raise UserError(
                 f"{place}: a shard of other photos, masks or options than those given now; "
                 "choose another --out, or delete that folder to pack anew"
@@ -188,11 +189,16 @@ def _write_manifest(out: Path, plan: Plan, source: str, options: dict[str, Any])
             options=options,
             source=source,
             left_out=sorted(
-                (item["photo"], item["reason"]) for record in records for item in record["left_out"]
+                (item["photo"], item["reason"], item["detail"])
+                for record in records
+                for item in record["left_out"]
             ),
             shards=written,
         ),
     )
+    for path in out.glob("shard-*"):  # of an earlier packing whose manifest was deleted
+        if path.name not in {name for shard in written for name in (shard.name, shard.index)}:
+            path.unlink(missing_ok=True)
     shutil.rmtree(out / PROGRESS, ignore_errors=True)
 
 
@@ -245,7 +251,7 @@ def _samples(
     for row in rows:
         path = job.photos / row.key
         try:
-            packed = pack_photo(path, (row.width, row.height), decoder, job.options)
+            packed = pack_photo(path, row, decoder, job.options)
         except photos.BadPhoto as error:
             record["left_out"].append(LeftOut(row.key, error.reason, error.detail)._asdict())
             continue
@@ -312,7 +318,7 @@ def main() -> None:
         subset=args.subset,
         photo_options=PhotoOptions(reencode=args.reencode, max_side=args.max_side),
         device=args.device,
-        workers=args.workers,
+        workers=args.workers or default_workers(args.device == "gpu"),
         part=parse_part(args.part),
     ).finish()
 

@@ -24,9 +24,9 @@ def choose(keys: list[str], label: np.ndarray, percent: float, seed: int) -> lis
     if not 0 < percent <= 100:
         raise UserError(f"--percent={percent}: must be above 0 and at most 100")
     order = np.random.default_rng(seed).permutation(len(keys))
+    by_class = order[np.argsort(label[order], kind="stable")]
     chosen: list[int] = []
-    for number in np.unique(label):
-        members = order[label[order] == number]
+    for members in np.split(by_class, np.flatnonzero(np.diff(label[by_class])) + 1):
         chosen += members[: max(1, round(len(members) * percent / 100))].tolist()
     return sorted(keys[index] for index in chosen)
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageFilter
 from dali_bgaug import stores
 from dali_bgaug.errors import UserError
 from tools import photos
-from tools._cli import ALL, Part, add_scale_arguments, parse_part, run
+from tools._cli import ALL, Part, add_scale_arguments, default_workers, parse_part, run
 from tools.photos import check_size
 from tools.report import Done, Report
 
@@ -146,10 +146,12 @@ def _write_file(photo_folder: Path, masks: Path, path: Path, options: dict) -> D
     kept = stores.is_finished(path, source)
     if not kept:
         jpegs, problems = [], []
-        for key, box, size, flags in zip(entries.keys, entries.box, entries.size, entries.flags, strict=True):
+        rows = zip(entries.keys, entries.bytes, entries.box, entries.size, entries.flags, strict=True)
+        for key, count, box, size, flags in rows:
+            place = photo_folder / key
             try:
-                photo = np.asarray(photos.open_photo(photo_folder / key))
-                check_size(photo_folder / key, photo.shape[1::-1], size)
+                photo = np.asarray(photos.decode_photo(photos.read_photo(place, int(count)), place))
+                check_size(place, photo.shape[1::-1], size)
             except UserError as error:  # a BadPhoto too: it was good when its mask was made
                 problems.append(str(error))
             else:
@@ -189,7 +191,7 @@ def main() -> None:
         args.out,
         short_side=args.short_side,
         quality=args.quality,
-        workers=args.workers,
+        workers=args.workers or default_workers(),
         part=parse_part(args.part),
     ).finish()
 

@@ -14,7 +14,8 @@ def _entries(count: int = 2) -> stores.Entries:
         size=np.array([[30, 40]] * count),
         flags=np.zeros(count, np.uint8),
         bytes=np.array([1000] * count),
-        left_out=[("a/bad.jpg", "empty file")],
+        left_out=[("a/bad.jpg", "empty file", "")],
+        listing="all",
         options={"threshold": 0.9},
         source="one",
     )
@@ -31,7 +32,8 @@ def test_masks_come_back(tmp_path: Path) -> None:
     assert found.options == {"threshold": 0.9}
     assert found.source == "one"
     assert found.bytes.tolist() == [1000, 1000]
-    assert found.left_out == [("a/bad.jpg", "empty file")]
+    assert found.left_out == [("a/bad.jpg", "empty file", "")]
+    assert stores.read_source(path) == ("one", {"threshold": 0.9}, "all")
     assert stores.count_rows(path) == 2
     reader = stores.StoreReader([path])
     assert np.array_equal(reader.saliency(0, 1), saliency[1])

@@ -1,4 +1,4 @@
-"""The whole path, small: a folder of photos and masks in, a trained checkpoint and pictures out."""
+"""The whole path, small: a folder of photos in and nothing else, a trained checkpoint and pictures out."""
 
 import json
 from pathlib import Path
@@ -14,11 +14,10 @@ QUICK = ["epochs=4", "data.device=cpu", "data.threads=2", "data.crop.size=32", "
 
 
 def _demo(textured: Path, out: Path) -> dict:
-    folder = textured.parent
-    return run_demo(folder / "photos", folder / "masks", out, 1, QUICK)
+    return run_demo(textured.parent / "photos", None, out, 1, QUICK)
 
 
-def test_photos_and_masks_become_a_checkpoint_and_pictures(textured: Path, tmp_path: Path) -> None:
+def test_photos_become_a_checkpoint_and_pictures(textured: Path, tmp_path: Path) -> None:
     out = tmp_path / "demo"
     summary = _demo(textured, out)
     assert summary == json.loads((out / "summary.json").read_text())

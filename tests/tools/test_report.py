@@ -21,12 +21,12 @@ def _report(out: Path, part: Part = ALL) -> Report:
 
 def test_a_report_adds_up(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     report = _report(tmp_path / "store")
-    report.add(Done(photos=30, read=3_000_000, written=500, counts={"empty": 2}))
-    report.add(Done(photos=10, read=9_000_000, written=100, kept=True, counts={"empty": 1}))
+    report.add(Done(photos=30, read=3_000_000, written=500, cpu_seconds=2.5, counts={"empty": 2}))
+    report.add(Done(photos=10, read=9_000_000, written=100, kept=True, cpu_seconds=1.0, counts={"empty": 1}))
     report.add(Done(photos=5, read=1_000_000, written=100, left_out=[LeftOut("a.jpg", "empty file")]))
     report.seconds = 4.0
     report.finish()
-    assert json.loads((tmp_path / "store-report.json").read_text()) == {
+    assert report.to_json() == {
         "tool": "masks",
         "part": "1/1",
         "workers": 2,
@@ -40,7 +40,9 @@ def test_a_report_adds_up(tmp_path: Path, capsys: pytest.CaptureFixture) -> None
         "files_kept_from_before": 1,
         "bytes_written": 700,
         "bytes_of_photos_read": 4_000_000,
+        "problems": [],
         "seconds": 4.0,
+        "cpu_seconds": 2.5,
         "photos_worked_on": 36,
         "photos_per_s": 9.0,
         "mb_per_s": 1.0,
@@ -58,8 +60,8 @@ def test_many_bad_photos_are_not_all_printed(tmp_path: Path, capsys: pytest.Capt
     text = capsys.readouterr().out
     assert "(part 2/4)" in text
     assert "19.jpg: bad\n  and 30 more" in text
-    values = json.loads((tmp_path / "store-report-2-of-4.json").read_text())
-    assert len(values["left_out_photos"]) == 50
+    assert report.path == tmp_path / "store-report-2-of-4.json"
+    assert len(report.to_json()["left_out_photos"]) == 50
 
 
 def test_a_disk_that_is_too_small_is_said_at_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -94,14 +96,23 @@ def test_bytes_are_readable() -> None:
 def test_workers_compute_in_one_thread_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what the parent was told about threads stays."""
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     report = Report(tool="t", out=tmp_path, part=ALL, workers=2, options={})
-    assert report.run(_threads, [(), ()], [1, 1], [0, 0]) == ["1", "1"]
+    report.run(_threads, [(), ()], [1, 1], [0, 0])
+    assert report.counts == {"threads": 2}
     assert os.environ["OMP_NUM_THREADS"] == "7"
-    assert "MKL_NUM_THREADS" not in os.environ or os.environ["MKL_NUM_THREADS"] != "1"
+    assert "MKL_NUM_THREADS" not in os.environ
 
 
 def _threads() -> Done:
-    return Done(result=os.environ["OMP_NUM_THREADS"])
+    return Done(counts={"threads": int(os.environ["OMP_NUM_THREADS"])})
+
+
+def test_a_report_is_written_also_of_a_run_with_problems(tmp_path: Path) -> None:
+    report = _report(tmp_path / "store")
+    with pytest.raises(UserError, match="stop this"):
+        report.run(_bad, [(2,)], [1], [0])
+    assert json.loads(report.path.read_text())["problems"] == ["2: bad"]
 
 
 def test_the_mask_tool_reports_what_it_left_out(tmp_path: Path) -> None:

@@ -93,12 +93,13 @@ def _samples(folder: Path, out: str = "shards") -> dict[str, shards.Sample]:
 
 def test_what_cannot_be_trained_on_is_left_out_and_listed(folder: Path) -> None:
     report = _stores(folder)
-    assert report.left_out == [
-        LeftOut("b/empty.jpg", "empty file"),
-        LeftOut("b/garbage.jpg", "not a picture"),
-        LeftOut("b/half.jpg", "truncated or damaged"),
-        LeftOut("b/nearly.jpg", "truncated or damaged"),
+    assert [item[:2] for item in report.left_out] == [
+        ("b/empty.jpg", "empty file"),
+        ("b/garbage.jpg", "not a picture"),
+        ("b/half.jpg", "truncated or damaged"),
+        ("b/nearly.jpg", "truncated or damaged"),
     ]
+    assert "truncated" in report.left_out[3].detail.lower()
     report = _pack(folder)
     assert report.left_out == [
         LeftOut("b/png.jpg", "not a JPEG", "it is a PNG"),
@@ -109,8 +110,8 @@ def test_what_cannot_be_trained_on_is_left_out_and_listed(folder: Path) -> None:
     for key, sample in samples.items():
         assert sample.photo == (folder / "photos" / f"{key}.jpg").read_bytes()
     manifest = shards.read_manifest(folder / "shards")
-    assert manifest.left_out == [("b/png.jpg", "not a JPEG"), ("b/webp.jpg", "not a JPEG")]
-    assert _pack(folder).left_out == [LeftOut("b/png.jpg", "not a JPEG"), LeftOut("b/webp.jpg", "not a JPEG")]
+    assert manifest.left_out == [tuple(item) for item in report.left_out]
+    assert _pack(folder).left_out == report.left_out
 
 
 def test_they_are_encoded_anew_if_asked_for(folder: Path) -> None:
@@ -144,7 +145,9 @@ def test_a_photo_that_changed_or_cannot_be_read_stops_the_shard(folder: Path) ->
     _stores(folder)
     path = folder / "photos" / "a" / "good.jpg"
     path.write_bytes(_encode(np.zeros((10, 10, 3), np.uint8)))
-    with pytest.raises(UserError, match=r"good.jpg: 10x10 pixels, but its mask was made for 96x64"):
+    with pytest.raises(
+        UserError, match=r"good.jpg: 823 bytes, but \d+ when its mask was made; put that file back"
+    ):
         _pack(folder)
     path.unlink()
     with pytest.raises(UserError, match=r"good.jpg: no such photo"):
@@ -425,7 +428,8 @@ for file in range(2500):
     keys = [f"n{(512 * file + i) // 1300:08d}/n_{512 * file + i:08d}.JPEG" for i in range(512)]
     entries.append(stores.Entries(
         keys=keys, box=np.zeros((512, 4), np.int32), size=np.full((512, 2), 500, np.int32),
-        flags=np.zeros(512, np.uint8), bytes=np.full(512, 110_000), left_out=[], options=options, source=""))
+        flags=np.zeros(512, np.uint8), bytes=np.full(512, 110_000), left_out=[], options=options, source="",
+        listing=""))
 tiles = [np.full(512, 25_000)] * 2500
 reject_equal_names([key for part in entries for key in part.keys])
 plan = make_plan(entries, tiles, target_bytes=200_000_000, per_shard=10_000, seed=0)

@@ -19,6 +19,8 @@ class Photo(NamedTuple):
     path: Path
     image: np.ndarray
     """uint8 [H, W, 3], RGB, upright (EXIF orientation applied)."""
+    bytes: int = 0
+    """Of the file."""
 
 
 class Detector(ABC):
@@ -46,7 +48,12 @@ class DetectorOptions(Options):
     THRESHOLD: ClassVar[float] = 0.9
     """Foreground is saliency >= this, unless the user says otherwise."""
 
-    def check(self, keys: Sequence[str]) -> None:
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it computes on a GPU, of which a process needs much memory."""
+        return False
+
+    def check(self) -> None:
         """Raise a UserError for what would fail later: run once, before any photo is opened."""
 
     def sources(self, key: str) -> tuple[Path, ...]:

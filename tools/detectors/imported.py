@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from PIL import Image
 
 from dali_bgaug.errors import UserError
 from tools.detectors.base import Detector, DetectorOptions, Photo, scale
-from tools.photos import quarter_turn
+from tools.photos import quarter_turn, read_grey
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".JPEG", ".PNG", ".JPG")
 ASPECT_TOLERANCE = 1.0
@@ -25,14 +24,12 @@ class ImportOptions(DetectorOptions):
     folder: Path
     """For the photo cat/1.jpg it holds cat/1.png (or another image), any grey level as saliency."""
 
-    def check(self, keys: Sequence[str]) -> None:
-        """The folder holds a mask for every photo."""
+    def check(self) -> None:
+        """The folder is there; a mask that is missing in it is found when its photo's turn comes."""
         if not self.folder.is_dir():
             raise UserError(
                 f"--masks={self.folder}: not a folder; give the folder tree of masks beside the photos"
             )
-        for key in keys:
-            self.find(key)
 
     def sources(self, key: str) -> tuple[Path, ...]:
         """The mask image."""
@@ -77,14 +74,7 @@ def open_saliency(path: Path, photo: Photo) -> np.ndarray:
     ignore EXIF orientation: a mask that has the shape of the photo as stored, but not as upright, is turned
     as the photo is.
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            if image.mode.startswith("I;16"):
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            mask = image.convert("L")
-    except Exception as error:
-        raise UserError(f"{path}: not a readable mask image ({error}); write it again as PNG") from error
+    mask = read_grey(path)
     width, height = size = photo.image.shape[1::-1]
     turn = quarter_turn(photo.path)
     if turn is not None and mask.size != size:

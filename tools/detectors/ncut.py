@@ -49,14 +49,16 @@ class NCutOptions(DetectorOptions):
     rounds: int = Field(default=5, ge=0)
     """Of the refinement with two centroids; 0: the cut itself."""
 
-    def check(self, keys: Sequence[str]) -> None:
+    def check(self) -> None:
         """The weights and their card can be read and belong together."""
         self.build()
 
     def record(self) -> dict[str, Any]:
-        """The options, and the weights' hash."""
+        """The options, and the hashes of the weights and of the card, which says how photos are
+        normalised."""
         options = self.model_dump(mode="json", exclude={"name", "weights"})
-        return options | {"weights_sha256": sha256(self.weights)}
+        hashes = {"weights_sha256": self.weights, "card_sha256": self.weights.with_suffix(".json")}
+        return options | {name: sha256(path) for name, path in hashes.items()}
 
     def build(self) -> "NCut":
         """The detector."""

@@ -33,7 +33,12 @@ class U2NetOptions(DetectorOptions):
     stretch: bool = True
     """Stretch every map to [0, 1]: each photo that is not flat then has some foreground."""
 
-    def check(self, keys: Sequence[str]) -> None:
+    @property
+    def on_gpu(self) -> bool:
+        """With CUDA."""
+        return self.provider == "cuda"
+
+    def check(self) -> None:
         """The weights can be loaded and are a U²-Net's."""
         self.build()
 
