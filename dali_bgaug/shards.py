@@ -111,10 +111,9 @@ def write_shard(folder: Path, name: str, samples: Iterable[Sample]) -> Shard:
             parts = (sample.photo, pack_mask(sample.mask), sample.tile, label)
             words = []
             for extension, data in zip(EXTENSIONS, parts, strict=True):
-                info = tarfile.TarInfo(f"{sample.key}.{extension}")
-                info.size, info.mode, info.mtime = len(data), 0o644, 0
-                header = info.tobuf(tarfile.GNU_FORMAT)
-                words += [extension, str(offset + len(header)), str(len(data)), info.name]
+                member = f"{sample.key}.{extension}"
+                header = _header(member, len(data))
+                words += [extension, str(offset + len(header)), str(len(data)), member]
                 offset += _write(tar, digest, header, data)
             lines.append(" ".join(words))
         _write(
@@ -129,6 +128,30 @@ def write_shard(folder: Path, name: str, samples: Iterable[Sample]) -> Shard:
         index=index_path.name,
         index_sha256=sha256(index_path),
     )
+
+
+def _header(name: str, size: int) -> bytes:
+    """What `tarfile` writes before a member, GNU format: from a template, which takes a fifth of the time."""
+    encoded = name.encode()
+    if len(encoded) >= 100 or not name.isascii() or size >= 8**11:  # fields that need more than filling in
+        info = tarfile.TarInfo(name)
+        info.size, info.mode, info.mtime = size, 0o644, 0
+        return info.tobuf(tarfile.GNU_FORMAT)
+    header = bytearray(_TEMPLATE)
+    header[: len(encoded)] = encoded
+    header[124:135] = b"%011o" % size
+    header[148:154] = b"%06o" % (sum(header) + _SPACES)
+    return bytes(header)
+
+
+def _template() -> bytes:
+    header = bytearray(tarfile.TarInfo("").tobuf(tarfile.GNU_FORMAT))
+    header[148:154] = bytes(6)  # the checksum, which counts as if it were eight blanks
+    return bytes(header)
+
+
+_TEMPLATE = _template()
+_SPACES = 8 * ord(" ") - sum(_TEMPLATE[148:156])
 
 
 def _write(tar: BinaryIO, digest: Any, *pieces: bytes) -> int:

@@ -74,11 +74,13 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     # A killed parent (kill -9, the OOM killer) must not leave workers behind that go on writing.
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.getppid() != parent:  # killed while this process was starting
+        os._exit(1)
 
 
 def process(
@@ -98,7 +100,7 @@ def process(
                 bar.update(size)
             return
         context = multiprocessing.get_context("spawn")  # h5py and DALI must not be forked
-        pool = ProcessPoolExecutor(min(workers, len(sizes)), context, _die_with_parent)
+        pool = ProcessPoolExecutor(min(workers, len(sizes)), context, _die_with_parent, (os.getpid(),))
         with _one_thread_each(), pool:
             under_way = {pool.submit(function, *job): size for job, size in islice(todo, 2 * workers)}
             try:

@@ -65,7 +65,7 @@ def write_mask_store(
     photos.reject_equal_names(keys)
     parts = [keys[i : i + per_file] for i in range(0, len(keys), per_file)]
     mine = parts[part.slice]
-    detector.check()
+    _built(detector)  # what is wrong with it is said now, not by every worker
     options = {
         "detector": detector.name,
         "detector_options": detector.record(),
@@ -173,7 +173,7 @@ def _done(path: Path, entries: stores.Entries, kept: bool = False) -> Done:
     )
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def _built(detector: DetectorOptions) -> Detector:
     return detector.build()  # once a process: weights are large
 

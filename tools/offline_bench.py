@@ -39,6 +39,7 @@ from tools.masks import write_mask_store
 from tools.shards import write_shards
 from tools.tiles import write_tile_store
 
+COPIES = 4  # of every photo: what is done once a shard should weigh as little as in a whole one
 SLOW = 12  # photos of the detectors that compute long
 
 
@@ -46,12 +47,20 @@ class Bench:
     """The photos, and a folder to work in."""
 
     def __init__(self, folder: Path, masks: Path, work: Path) -> None:
-        self.folder, self.masks, self.work = folder, masks, work
-        self.keys = photos.list_photos(folder)
-        self.import_ = read_options("import", {"folder": str(masks)}, [])
+        self.work, self.folder, self.masks = work, work / "photos", work / "masks"
+        originals = read_options("import", {"folder": str(masks)}, [])
+        for key in photos.list_photos(folder):
+            for copy in range(COPIES):
+                _link(folder / key, self.folder / f"{copy}" / key)
+                _link(
+                    originals.find(key),
+                    (self.masks / f"{copy}" / key).with_suffix(originals.find(key).suffix),
+                )
+        self.keys = photos.list_photos(self.folder)
+        self.import_ = read_options("import", {"folder": str(self.masks)}, [])
         self._count = 0
-        write_mask_store(folder, self.import_, work / "ms")
-        write_tile_store(folder, work / "ms", work / "ts")
+        write_mask_store(self.folder, self.import_, work / "ms")
+        write_tile_store(self.folder, work / "ms", work / "ts")
         reader = stores.StoreReader(stores.list_files(work / "ts", "tiles"))
         rows = [stores.count_rows(path) for path in stores.list_files(work / "ts", "tiles")]
         jpegs = [reader.tile(file, row) for file, count in enumerate(rows) for row in range(count)]
@@ -59,7 +68,7 @@ class Bench:
         reader.close()
         self.decoder = Decoder()
         self.members = work / "members"
-        write_shards(folder, work / "ms", work / "ts", work / "shards")
+        write_shards(self.folder, work / "ms", work / "ts", work / "shards")
         for path in (work / "shards").glob("*.tar"):
             with tarfile.open(path) as tar:
                 tar.extractall(self.members, filter="data")
@@ -105,10 +114,13 @@ class Bench:
 def _part_of(folder: Path, keys: list[str], work: Path) -> Path:
     """A folder of links to a few photos, evenly chosen."""
     for index in np.linspace(0, len(keys) - 1, min(SLOW, len(keys))):
-        key = keys[int(index)]
-        (work / key).parent.mkdir(parents=True, exist_ok=True)
-        (work / key).symlink_to((folder / key).resolve())
+        _link(folder / keys[int(index)], work / keys[int(index)])
     return work
+
+
+def _link(file: Path, link: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(file.resolve())
 
 
 def _seconds(function: Callable[[], Any]) -> float:
@@ -123,7 +135,7 @@ def measure(folder: Path, masks: Path, weights: Path | None, rounds: int) -> lis
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         bench = Bench(folder, masks, work)
-        few = _part_of(folder, bench.keys, work / "few")
+        few = _part_of(bench.folder, bench.keys, work / "few")
         pairs: dict[str, tuple[int, Callable[[], Any], Callable[[], Any] | None]] = {
             "masks": (len(bench.keys), bench.masks_tool, bench.masks_least),
             "tiles": (len(bench.keys), bench.tiles_tool, bench.tiles_least),

@@ -123,3 +123,13 @@ def test_folders_without_a_data_set(packed: Path, tmp_path: Path) -> None:
     (packed / "manifest.json").write_text('{"version": 1}')
     with pytest.raises(UserError, match="not a manifest of this version"):
         shards.open_shards(packed)
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "n01440764/n01440764_10026.jpg", "x" * 99, "x" * 100, "y/" * 80 + "z", "café/é.cls"]
+)
+@pytest.mark.parametrize("size", [0, 7, 8192, 110_000, 8**11 - 1, 8**11 + 3])
+def test_headers_are_those_of_tarfile(name: str, size: int) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = size, 0o644, 0
+    assert shards._header(name, size) == info.tobuf(tarfile.GNU_FORMAT)

@@ -131,18 +131,18 @@ def test_u2net_refuses_what_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "cut.onnx").write_bytes(whole[: len(whole) // 2])
     for name in ("bad", "cut"):
         with pytest.raises(UserError, match=rf"weights=.*{name}.onnx: ONNX Runtime cannot load it"):
-            read_options("u2net", {"weights": str(tmp_path / f"{name}.onnx")}, []).check()
+            read_options("u2net", {"weights": str(tmp_path / f"{name}.onnx")}, []).build()
     with pytest.raises(UserError, match=r"weights=.*none.onnx: no such file"):
-        read_options("u2net", {"weights": str(tmp_path / "none.onnx")}, []).check()
+        read_options("u2net", {"weights": str(tmp_path / "none.onnx")}, []).build()
     for other in ({"channels": 1}, {"side": 224}):
         path = network(tmp_path / "other.onnx", **other)
         with pytest.raises(UserError, match=r"its input is .*U²-Net's is \[1, 3, 320, 320\]"):
-            read_options("u2net", {"weights": str(path)}, []).check()
+            read_options("u2net", {"weights": str(path)}, []).build()
     with pytest.raises(UserError, match=r"provider=cuda: this ONNX Runtime has only .*CPUExecutionProvider"):
-        read_options("u2net", {"weights": str(tmp_path / "n.onnx")}, ["provider=cuda"]).check()
+        read_options("u2net", {"weights": str(tmp_path / "n.onnx")}, ["provider=cuda"]).build()
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"needs ONNX Runtime: pip install '.\[saliency\]'"):
-        read_options("u2net", {"weights": str(tmp_path / "n.onnx")}, []).check()
+        read_options("u2net", {"weights": str(tmp_path / "n.onnx")}, []).build()
 
 
 def test_u2net_equals_masks_made_by_others(real_photos: object) -> None:
@@ -199,7 +199,7 @@ def test_refinement_follows_the_finer_map() -> None:
 
 def test_ncut_makes_a_map_of_a_photo_of_any_shape(tmp_path: Path) -> None:
     options = read_options("ncut", {"weights": str(_backbone(tmp_path))}, ["side=128"])
-    options.check()
+    options.build()
     for shape in ((60, 200), (300, 90), (1, 50)):
         image = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
         (saliency,) = options.build()([_photo(image)])
@@ -211,21 +211,21 @@ def test_ncut_refuses_what_is_no_backbone(tmp_path: Path) -> None:
     weights = _backbone(tmp_path)
     options = read_options("ncut", {"weights": str(weights)}, [])
     with pytest.raises(UserError, match=r"weights=.*none.pt: no such file"):
-        read_options("ncut", {"weights": str(tmp_path / "none.pt")}, []).check()
+        read_options("ncut", {"weights": str(tmp_path / "none.pt")}, []).build()
     card = weights.with_suffix(".json").read_text()
     weights.with_suffix(".json").write_text(card.replace("resnet18", "resnet50"))
     with pytest.raises(UserError, match=r"backbone.pt: not the weights of a resnet50"):
-        options.check()
+        options.build()
     weights.with_suffix(".json").write_text(card.replace("resnet18", "alexnet"))
     with pytest.raises(UserError, match="a alexnet; ncut needs a ResNet"):
-        options.check()
+        options.build()
     weights.with_suffix(".json").unlink()
     with pytest.raises(UserError, match=r"its card .*backbone.json cannot be read"):
-        options.check()
+        options.build()
     weights.with_suffix(".json").write_text(card)
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"backbone.pt: not the weights of a resnet18"):
-        options.check()
+        options.build()
 
 
 # --- import
@@ -242,7 +242,7 @@ def _imported(
     (folder / "m").mkdir(exist_ok=True)
     mask.save(folder / "m" / f"p{suffix}")
     options = read_options("import", {"folder": str(folder / "m")}, [])
-    options.check()
+    options.build()
     image = np.asarray(open_photo(folder / "p.jpg"))
     return options.build()([Photo("p.jpg", folder / "p.jpg", image)])[0]
 

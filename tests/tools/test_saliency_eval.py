@@ -95,5 +95,5 @@ def test_what_cannot_be_compared_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no mask for c/p1 \(1 of 1 maps"):
         evaluate("x", tmp_path / "masks", tmp_path / "truth")
     (tmp_path / "truth" / "c" / "p1.png").write_bytes(b"")
-    with pytest.raises(UserError, match=r"p1.png: not a readable image"):
+    with pytest.raises(UserError, match=r"p1.png: not a readable mask image"):
         evaluate("x", tmp_path / "masks", tmp_path / "truth")

@@ -53,9 +53,6 @@ class DetectorOptions(Options):
         """Whether it computes on a GPU, of which a process needs much memory."""
         return False
 
-    def check(self) -> None:
-        """Raise a UserError for what would fail later: run once, before any photo is opened."""
-
     def sources(self, key: str) -> tuple[Path, ...]:
         """Files beside the photo that its map is made from: a map is stale once one of them changes."""
         return ()
@@ -65,7 +62,11 @@ class DetectorOptions(Options):
         return self.model_dump(mode="json", exclude={"name"})
 
     def build(self) -> Detector:
-        """The detector; what it needs to import is imported here."""
+        """The detector; what it needs to import is imported here.
+
+        Raises:
+            UserError: weights that are none, a folder that is not there, a missing library.
+        """
         raise NotImplementedError
 
 

@@ -24,13 +24,6 @@ class ImportOptions(DetectorOptions):
     folder: Path
     """For the photo cat/1.jpg it holds cat/1.png (or another image), any grey level as saliency."""
 
-    def check(self) -> None:
-        """The folder is there; a mask that is missing in it is found when its photo's turn comes."""
-        if not self.folder.is_dir():
-            raise UserError(
-                f"--masks={self.folder}: not a folder; give the folder tree of masks beside the photos"
-            )
-
     def sources(self, key: str) -> tuple[Path, ...]:
         """The mask image."""
         return (self.find(key),)
@@ -60,6 +53,10 @@ class Import(Detector):
     """See the module."""
 
     def __init__(self, options: ImportOptions) -> None:
+        if not options.folder.is_dir():
+            raise UserError(
+                f"--masks={options.folder}: not a folder; give the folder tree of masks beside the photos"
+            )
         self.options = options
 
     def __call__(self, photos: Sequence[Photo]) -> list[np.ndarray]:

@@ -49,10 +49,6 @@ class NCutOptions(DetectorOptions):
     rounds: int = Field(default=5, ge=0)
     """Of the refinement with two centroids; 0: the cut itself."""
 
-    def check(self) -> None:
-        """The weights and their card can be read and belong together."""
-        self.build()
-
     def record(self) -> dict[str, Any]:
         """The options, and the hashes of the weights and of the card, which says how photos are
         normalised."""

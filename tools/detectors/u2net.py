@@ -38,10 +38,6 @@ class U2NetOptions(DetectorOptions):
         """With CUDA."""
         return self.provider == "cuda"
 
-    def check(self) -> None:
-        """The weights can be loaded and are a U²-Net's."""
-        self.build()
-
     def record(self) -> dict[str, Any]:
         """The options, and the weights' hash."""
         options = self.model_dump(mode="json", exclude={"name", "weights"})
