@@ -37,6 +37,8 @@ STEPS = 300
 """Training steps of a set that is smaller than the demo's; larger ones take the recipe's epochs."""
 PER_FILE = 250
 """Photos a file: small, so that all workers are busy."""
+LOADER_SECONDS = 3.0
+"""For which the loader is timed alone."""
 PICTURE = 160
 """Side of the views on the contact sheet."""
 STORES = ("masks", "tiles", "shards", *(f"{name}-report.json" for name in ("masks", "tiles", "shards")))
@@ -131,13 +133,13 @@ def _enlarged(config: LoaderConfig) -> LoaderConfig:
     return config.model_copy(update={"views": views})
 
 
-def _loader_rate(config: LoaderConfig, seconds: float = 3.0) -> tuple[float, str]:
+def _loader_rate(config: LoaderConfig) -> tuple[float, str]:
     """Images per second of the loader alone, and the name of its device."""
     with build_loader(config) as loader, tqdm(desc="loader", unit="photo") as bar:
         first = next(iter(loader))
         device_id = first["query"].device.index
         count, start = 0, time.perf_counter()
-        while time.perf_counter() - start < seconds:
+        while time.perf_counter() - start < LOADER_SECONDS:
             for _ in loader:
                 count += loader.batch_size
                 bar.update(loader.batch_size)

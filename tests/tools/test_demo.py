@@ -1,12 +1,14 @@
 """The whole path, small: a folder of photos in and nothing else, a trained checkpoint and pictures out."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from dali_bgaug.errors import UserError
+from tools import demo
 from tools.demo import run_demo
 from tools.plot import read_curves
 
@@ -14,10 +16,13 @@ QUICK = ["epochs=4", "data.device=cpu", "data.threads=2", "data.crop.size=32", "
 
 
 def _demo(textured: Path, out: Path) -> dict:
-    return run_demo(textured.parent / "photos", None, out, 1, QUICK)
+    return run_demo(textured.parent / "photos", None, out, 2, QUICK)
 
 
-def test_photos_become_a_checkpoint_and_pictures(textured: Path, tmp_path: Path) -> None:
+def test_photos_become_a_checkpoint_and_pictures(
+    textured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "LOADER_SECONDS", 0.2)
     out = tmp_path / "demo"
     summary = _demo(textured, out)
     assert summary == json.loads((out / "summary.json").read_text())
@@ -35,10 +40,19 @@ def test_photos_become_a_checkpoint_and_pictures(textured: Path, tmp_path: Path)
             assert picture.format == "PNG"
             assert picture.width > 100 * columns
 
-    # A second run starts over; a run cut short goes on.
+    # A run that was cut short goes on from what is there.
+    commands: list[list[str]] = []
+
+    def record(command: list[str], **_: object) -> subprocess.CompletedProcess:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(demo.subprocess, "run", record)
+    monkeypatch.setattr(demo, "draw_views", lambda *_: None)
     shards = {path: path.stat().st_mtime_ns for path in (out / "shards").iterdir()}
     (out / "summary.json").unlink()
     again = _demo(textured, out)
+    assert [command[-1] for command in commands] == ["--resume"]
     assert again["last_loss"] == summary["last_loss"]
     assert {path: path.stat().st_mtime_ns for path in (out / "shards").iterdir()} == shards
 
