@@ -59,9 +59,17 @@ def test_rbd_copes_with_flat_and_thin_photos(shape: tuple[int, int]) -> None:
     """Nothing to tell apart: no foreground, no error."""
     (saliency,) = read_options("rbd", {}, []).build()([_photo(np.full((*shape, 3), 128, np.uint8))])
     assert saliency.shape == shape
+    assert not saliency.any()
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
     (saliency,) = read_options("rbd", {}, []).build()([_photo(noise)])
     assert saliency.shape == shape
+
+
+def test_rbd_does_not_take_the_noise_of_a_flat_photo_for_something(tmp_path: Path) -> None:
+    Image.new("RGB", (100, 100), (0, 128, 0)).save(tmp_path / "p.jpg")
+    image = np.asarray(open_photo(tmp_path / "p.jpg")).copy()
+    image[::3, ::5] += 1
+    assert not read_options("rbd", {}, []).build()([_photo(image)])[0].any()
 
 
 def test_rbd_ignores_how_large_a_photo_is() -> None:

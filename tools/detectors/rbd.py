@@ -21,6 +21,9 @@ from skimage.segmentation import slic
 
 from tools.detectors.base import Detector, DetectorOptions, Photo, stretch, to_saliency
 
+VISIBLE = 2.0
+"""Distance in Lab that an eye just sees: a photo without any has no foreground, and its noise must not
+become one."""
 BOUNDARY_SIGMA = 1.0
 """Of boundary connectivity (equation 4)."""
 SURELY_BACKGROUND = 3.0
@@ -92,6 +95,8 @@ def superpixel_saliency(labels: np.ndarray, lab: np.ndarray) -> np.ndarray:
     y, x = np.mgrid[:height, :width]
     position = np.stack([mean(y / height), mean(x / width)], 1)
     colour_distance = _distances(colour)
+    if colour_distance.max() < VISIBLE:
+        return np.zeros(count)
     space_distance = _distances(position)
 
     near = _neighbours(labels, count)
