@@ -94,7 +94,7 @@ def process(
     """
     todo = zip(jobs, sizes, strict=True)
     with tqdm(total=sum(sizes), desc=title, unit="photo", dynamic_ncols=True) as bar:
-        if workers <= 1:
+        if workers <= 1 or not sizes:
             for job, size in todo:
                 yield function(*job)
                 bar.update(size)

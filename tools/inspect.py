@@ -111,6 +111,8 @@ def packed_shards(folder: Path, verify: bool, count: int) -> Iterator[str]:
     yield f"options: {json.dumps(manifest.options)}"
     sizes = np.array([shard.bytes for shard in manifest.shards])
     yield f"{_spread(sizes / 1e6, 'MB a shard')}; {manifest.bytes / manifest.samples / 1000:.1f} kB a photo"
+    if verify:
+        yield "verified: every shard has the checksum that manifest.json says"
     yield f"donors of backgrounds: {manifest.donors}"
     yield _reasons(reason for _, reason, _ in manifest.left_out)
     labels: Counter[int] = Counter()

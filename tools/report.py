@@ -107,7 +107,7 @@ class Report:
             if self.worked_on or self.problems or not self.path.exists():
                 # else nothing was done, and the report of the run that did it says more
                 with contextlib.suppress(DiskFull):  # which is told anyway
-                    write_text(self.path, json.dumps(self.to_json(), indent=1) + "\n")
+                    self._save()
         if self.problems:
             raise UserError(_listed(f"{len(self.problems)} photos stop this:", sorted(self.problems)))
 
@@ -169,9 +169,14 @@ class Report:
             "mb_per_s": round(self.read / seconds / 1e6, 2),
         }
 
+    def _save(self) -> None:
+        write_text(self.path, json.dumps(self.to_json(), indent=1) + "\n")
+
     def finish(self) -> None:
-        """Print the summary."""
+        """Print the summary, and write the JSON if no run has."""
         values = self.to_json()
+        if not self.path.exists():
+            self._save()
         extra = "".join(f", {count} {name.replace('_', ' ')}" for name, count in self.counts.items())
         part = f" (part {self.part})" if self.part.count > 1 else ""
         print(

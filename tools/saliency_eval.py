@@ -101,6 +101,8 @@ def evaluate(name: str, predictions: Path, truth: Path, workers: int = 1) -> tup
         UserError: nothing to compare, a map without truth, an unreadable image.
     """
     require_folder(predictions, "--predictions")
+    if not any(predictions.glob("*.h5")) and any((predictions / "masks").glob("*.h5")):
+        raise UserError(f"--predictions={predictions}: is no store; did you mean {predictions / 'masks'}?")
     truths = _find_images(require_folder(truth, "--truth"), "--truth")
     maps = _store_rows(predictions) if any(predictions.glob("*.h5")) else _map_files(predictions)
     jobs_of = [(key, place, truths.get(key)) for key, place in maps]

@@ -54,6 +54,7 @@ def test_everything_in_a_folder_is_described(packed: Path) -> None:
         "  0.0-0.1        1 ###",
         '"rule": "only-bg-t"',
         "13 photos in 3 shards",
+        "verified: every shard has the checksum that manifest.json says",
         "donors of backgrounds: 12",
         "2 classes, in what was read 6 to 7 photos each of 2",
         "verified: the training decoder decodes all 25 pictures",  # 13 photos and 12 tiles

@@ -82,6 +82,16 @@ def _bad(number: int) -> Done:
     return Done(problems=[f"{number}: bad"])
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_part_without_work_is_none_the_less_done(tmp_path: Path, workers: int) -> None:
+    """Of a set with fewer files than parts."""
+    save(tmp_path, "a", np.zeros((64, 64, 3), np.uint8), np.ones((64, 64), bool))
+    masks = ImportOptions(folder=tmp_path / "masks")
+    report = write_mask_store(tmp_path / "photos", masks, tmp_path / "ms", workers=workers, part=Part(2, 2))
+    report.finish()
+    assert json.loads((tmp_path / "ms-report-2-of-2.json").read_text())["photos"] == 0
+
+
 def test_bytes_are_readable() -> None:
     assert [format_bytes(count) for count in (0, 999, 1000, 1_500_000, 2e9, 3e12)] == [
         "0 B",

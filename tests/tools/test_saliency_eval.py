@@ -87,6 +87,11 @@ def test_a_store_of_the_truth_itself_is_nearly_perfect(tmp_path: Path) -> None:
 def test_what_cannot_be_compared_is_named(tmp_path: Path) -> None:
     save(tmp_path, "c/p0", np.zeros((30, 40, 3), np.uint8), np.ones((30, 40), bool))
     (tmp_path / "empty").mkdir()
+    write_mask_store(
+        tmp_path / "photos", ImportOptions(folder=tmp_path / "masks"), tmp_path / "out" / "masks"
+    )
+    with pytest.raises(UserError, match=r"--predictions=.*/out: is no store; did you mean .*/out/masks\?"):
+        evaluate("x", tmp_path / "out", tmp_path / "masks")
     with pytest.raises(UserError, match=r"--truth=.*empty: no mask images"):
         evaluate("x", tmp_path / "masks", tmp_path / "empty")
     (tmp_path / "masks" / "c" / "p1.png").write_bytes(b"")
