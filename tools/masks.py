@@ -65,7 +65,7 @@ def write_mask_store(
     photos.reject_equal_names(keys)
     parts = [keys[i : i + per_file] for i in range(0, len(keys), per_file)]
     mine = parts[part.slice]
-    _built(detector)  # what is wrong with it is said now, not by every worker
+    _built(detector, detector.weights_time())  # what is wrong with it is said now, not by every worker
     options = {
         "detector": detector.name,
         "detector_options": detector.record(),
@@ -112,7 +112,9 @@ def _write_file(
     if stores.is_finished(path, source):
         return _done(path, stores.read_entries(path), kept=True)
     rows, left_out = [], []
-    for photo, saliency in _detect(_built(detector), _open(photo_folder, keys, left_out, problems), problems):
+    for photo, saliency in _detect(
+        _built(detector, detector.weights_time()), _open(photo_folder, keys, left_out, problems), problems
+    ):
         rows.append((photo.key, photo.bytes, *mask_row(saliency, options)))
     if problems:
         return Done(problems=problems)
@@ -174,8 +176,9 @@ def _done(path: Path, entries: stores.Entries, kept: bool = False) -> Done:
 
 
 @lru_cache(maxsize=4)
-def _built(detector: DetectorOptions) -> Detector:
-    return detector.build()  # once a process: weights are large
+def _built(detector: DetectorOptions, weights_time: int) -> Detector:
+    """Once a process, since weights are large; others may come to lie at the same path."""
+    return detector.build()
 
 
 def _open(

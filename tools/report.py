@@ -86,9 +86,8 @@ class Report:
         sizes: photos of each job. bytes_each: about how many bytes its file will have.
 
         Raises:
-            UserError: the disk is full (it says how much is still needed), or some job has problems. The
-            JSON is
-                written first.
+            UserError: the disk is full (it says how much is still needed), or some job has problems; the
+                JSON is written all the same.
         """
         self._warn_of_space(sum(bytes_each))
         measured = ((function, *job) for job in jobs)

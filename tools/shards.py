@@ -196,8 +196,9 @@ def _write_manifest(out: Path, plan: Plan, source: str, options: dict[str, Any])
             shards=written,
         ),
     )
-    for path in out.glob("shard-*"):  # of an earlier packing whose manifest was deleted
-        if path.name not in {name for shard in written for name in (shard.name, shard.index)}:
+    listed = {name for shard in written for name in (shard.name, shard.index)}
+    for path in out.glob("shard-*"):
+        if path.name not in listed:  # of an earlier packing whose manifest was deleted
             path.unlink(missing_ok=True)
     shutil.rmtree(out / PROGRESS, ignore_errors=True)
 
@@ -247,7 +248,7 @@ def _samples(
     job: _Job, rows: list[Row], record: dict[str, Any], problems: list[str]
 ) -> Iterator[shards.Sample]:
     """The samples of a shard; `record` counts them, and what must be mended goes to `problems`."""
-    decoder, masks, tiles = _tools(job.device_id, job.mask_files, job.tile_files)
+    decoder, masks, tiles = _tools(job)
     for row in rows:
         path = job.photos / row.key
         try:
@@ -275,11 +276,9 @@ def _samples(
 
 
 @lru_cache(maxsize=1)
-def _tools(
-    device_id: int | None, mask_files: tuple[Path, ...], tile_files: tuple[Path, ...]
-) -> tuple[Decoder, stores.StoreReader, stores.StoreReader]:
-    """Once a process: building and opening them takes longer than many photos."""
-    return Decoder(device_id), stores.StoreReader(mask_files), stores.StoreReader(tile_files)
+def _tools(job: _Job) -> tuple[Decoder, stores.StoreReader, stores.StoreReader]:
+    """Once a process and run: building and opening them takes longer than many photos."""
+    return Decoder(job.device_id), stores.StoreReader(job.mask_files), stores.StoreReader(job.tile_files)
 
 
 def main() -> None:

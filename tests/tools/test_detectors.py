@@ -10,11 +10,12 @@ import torch
 import torchvision
 from PIL import Image
 
+from dali_bgaug import stores
 from dali_bgaug.errors import UserError
 from tools.detectors import Photo, read_options
 from tools.detectors.base import stretch
 from tools.detectors.ncut import cut, refine
-from tools.masks import choose_detector
+from tools.masks import choose_detector, write_mask_store
 from tools.photos import open_photo
 
 
@@ -167,9 +168,9 @@ def test_u2net_equals_masks_made_by_others(real_photos: object) -> None:
 # --- ncut
 
 
-def _backbone(folder: Path, architecture: str = "resnet18") -> Path:
+def _backbone(folder: Path, architecture: str = "resnet18", seed: int = 0) -> Path:
     """A ResNet of random weights with its card, as a run leaves it."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     network = getattr(torchvision.models, architecture)(weights=None)
     network.fc = torch.nn.Identity()
     torch.save(network.state_dict(), folder / "backbone.pt")
@@ -325,3 +326,19 @@ def test_what_a_store_says_of_its_detector(tmp_path: Path) -> None:
     assert len(record.pop("weights_sha256")) == 64
     assert record == {"provider": "cpu", "stretch": True}
     assert read_options("import", {"folder": str(tmp_path)}, []).record() == {}
+
+
+def test_other_weights_at_the_same_path_are_used(tmp_path: Path) -> None:
+    """As in a notebook that trains a backbone again and makes masks again."""
+    Image.fromarray(scene()[0]).save(tmp_path / "p.jpg")
+    found = []
+    for seed in (0, 1):
+        weights = tmp_path / "w" / "backbone.pt"
+        weights.parent.mkdir(exist_ok=True)
+        _backbone(weights.parent, seed=seed)
+        options = read_options("ncut", {"weights": str(weights)}, [])
+        out = tmp_path / f"out{seed}"
+        write_mask_store(tmp_path, options, out, min_area=0, threshold=0.01)
+        with stores.StoreReader(stores.list_files(out, "out")) as reader:
+            found.append(reader.saliency(0, 0))
+    assert not np.array_equal(*found)

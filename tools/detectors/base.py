@@ -57,6 +57,11 @@ class DetectorOptions(Options):
         """Files beside the photo that its map is made from: a map is stale once one of them changes."""
         return ()
 
+    def weights_time(self) -> int:
+        """When the file `weights`, if the detector has any, was changed, in ns; 0 without."""
+        weights = getattr(self, "weights", None)
+        return weights.stat().st_mtime_ns if weights and weights.is_file() else 0
+
     def record(self) -> dict[str, Any]:
         """What the store says of how its maps were made: no paths, but the hash of what they point to."""
         return self.model_dump(mode="json", exclude={"name"})
