@@ -119,6 +119,7 @@ def build_pipeline(
         rank=share.rank,
         batch_size=share.batch_size,
         origin=origin,
+        compiled=config.compiled and device_id is None,
         hw_decoder_load=config.hw_decoder_load,
         preallocate=config.preallocate,
         strength=partial(_strength, config.background.warmup_epochs, share.padded_batches, origin),

@@ -52,6 +52,9 @@ class LoaderConfig(Options):
     """Checksums of the shards at start; by default (null) if they are below 1 GiB."""
     half: bool = False
     """float16 views instead of float32."""
+    compiled: bool = True
+    """On the CPU: views by compiled kernels; false: by the operators that a GPU runs, which makes the
+    same views but for rounding, and takes several times as long."""
 
     views: dict[str, ViewOptions]
     """The views of a photo, by name."""

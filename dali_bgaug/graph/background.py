@@ -76,10 +76,15 @@ class BackgroundOptions(Options):
 @do_not_convert
 def grey_level(context: Context, name: str, levels: tuple[float, float]) -> DataNode:
     """BG_RM: one grey level per photo, float32 [1, 1, 1] of 0 to 255."""
-    size = (context.batch_size, 1, 1, 1)
-    low, high = (255 * level for level in levels)
-    [level] = context.draw(name, lambda rng, _: [rng.uniform(low, high, size).astype(np.float32)])
+    shape = (context.batch_size, 1, 1, 1)
+    [level] = context.draw(name, lambda rng, _: [draw_grey(levels, shape[0], rng).reshape(shape)])
     return context.to_device(fn.reshape(level, layout="HWC"))
+
+
+def draw_grey(levels: tuple[float, float], count: int, rng: np.random.Generator) -> np.ndarray:
+    """BG_RM's grey level of each photo, float32 [count] of 0 to 255."""
+    low, high = (255 * level for level in levels)
+    return rng.uniform(low, high, count).astype(np.float32)
 
 
 def treat_tiles(

@@ -32,6 +32,8 @@ class Context:
     """The epoch that iteration 0 belongs to: another one, another stream."""
     hw_decoder_load: float = 0.65
     """Share of photos for the hardware decoder of a GPU."""
+    compiled: bool = False
+    """On the CPU: views by compiled kernels, where a GPU has operators."""
     preallocate: tuple[int, int] = (0, 0)
     """Width and height of photos a GPU decoder's memory is made for at start."""
     strength: Callable[[int], float] = lambda iteration: 1.0

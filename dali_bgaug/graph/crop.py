@@ -55,9 +55,9 @@ def split_windows(node: DataNode, count: int) -> list[Window]:
 def crop(image: DataNode, window: Window, size: int, dtype: types.DALIDataType = types.FLOAT) -> DataNode:
     """Cut `window` out of uint8 [H, W, C] and resize it to [size, size, C]: antialiased, bilinear.
 
-    One window serves a photo and its square mask. Pixels outside the window do not enter, as when cropping
-    first. Views are float32, 0 to 255: what follows costs less on floats than on bytes, whose rounding DALI
-    does one by one on the CPU (`benchmarks/notes.md`).
+    One window serves a photo and its square mask. Unlike after cropping first, the filter reaches beyond the
+    window for the view's outermost pixels. Views are float32, 0 to 255: what follows costs less on floats
+    than on bytes, whose rounding DALI does one by one on the CPU (`benchmarks/notes.md`).
     """
     return fn.resize(
         image,

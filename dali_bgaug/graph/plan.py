@@ -1,6 +1,7 @@
 """What happens to each photo of a batch, in numbers: windows, backgrounds, donors.
 
-All that depends on the photos comes from one call of NumPy a batch; `views.py` carries it out.
+All that depends on the photos comes from one call of NumPy a batch; `operators.py` and `compiled.py` carry it
+out.
 """
 
 from collections.abc import Callable
@@ -52,6 +53,24 @@ def views_with_mask(views: dict[str, ViewOptions], background: BackgroundOptions
 
 
 @dataclass(frozen=True)
+class Decisions:
+    """A batch's numbers: arrays whose first axis is the batch, then by view (negative, look)."""
+
+    windows: np.ndarray
+    """float32 [N, views + looks, 4]: of the photo; then, if donors' tiles are treated, of the tile."""
+    replace: np.ndarray
+    """bool [N, views]."""
+    matched: np.ndarray
+    """bool [N, negatives]."""
+    used: np.ndarray
+    """bool [N, looks]: whether this photo's tile is used with a look."""
+    donor: np.ndarray
+    """int32 [N, views]: the donor's place in the batch, one's own where there is none."""
+    distortion: np.ndarray
+    """float32 [N, views, 2, 3]: see `masks.draw_distortions`; one zero a view if there is none."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """A batch's numbers as nodes on the CPU, in lists by the number of a view, a negative or a look."""
 
@@ -88,19 +107,26 @@ def make_plan(source: Source, views: dict[str, ViewOptions], background: Backgro
         views: by name.
         background: which backgrounds they get.
     """
-    sample = source.sample
-    looks, look = _looks(views, background)
+    looks, look = donor_looks(views, background)
     tiles = len(looks) if background.uses_tiles and background.stage == "after" else 0
-    inputs = [sample[name] for name in ("jpg", "mask", "tile.jpg") if name in sample]
-    inputs[0] = fn.peek_image_shape(inputs[0])  # as decoded: EXIF orientation applied
     count, negatives = len(views), background.negatives if background.kind == "swaps" else 0
-    decide = _decider(source, views, background, looks, look)
+    decide, inputs = decider(source, views, background)
     if background.kind == "none":
-        [windows] = source.context.of_batch(decide, *inputs, outputs=1)
+        [windows] = source.context.of_batch(lambda *batch: (decide(*batch).windows,), *inputs, outputs=1)
         replaced = constant(np.zeros(count), bool, "cpu")
         window = split_windows(windows, count)
         return Plan(windows, window, replaced, [], [], [], [], [], looks, look, [], [])
-    boxes, flags, donor, distortion = source.context.of_batch(decide, *inputs, outputs=4)
+    match = list(views).index(background.matches) if background.kind == "swaps" else None
+
+    def numbers(iteration: int, *columns: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+        decided = decide(iteration, *columns)
+        with_mask = decided.replace.copy()
+        if match is not None:
+            with_mask[:, match] |= decided.matched.any(axis=1)
+        flags = np.concatenate([decided.replace, with_mask, decided.matched, decided.used], axis=1)
+        return decided.windows, flags, decided.donor, decided.distortion
+
+    boxes, flags, donor, distortion = source.context.of_batch(numbers, *inputs, outputs=4)
     flag = [flags[number] for number in range(2 * count + negatives + tiles)]
     window = split_windows(boxes, count + tiles)
     return Plan(
@@ -119,7 +145,8 @@ def make_plan(source: Source, views: dict[str, ViewOptions], background: Backgro
     )
 
 
-def _looks(
+@do_not_convert
+def donor_looks(
     views: dict[str, ViewOptions], background: BackgroundOptions
 ) -> tuple[list[ViewOptions], list[int]]:
     """The different looks that donors' tiles get, and which of them each view takes (0 if it takes none)."""
@@ -136,36 +163,34 @@ def _looks(
     return looks, look
 
 
-def _decider(
-    source: Source,
-    views: dict[str, ViewOptions],
-    background: BackgroundOptions,
-    looks: list[ViewOptions],
-    look: list[int],
-) -> Callable[..., tuple[np.ndarray, ...]]:
-    """The function of a batch: iteration, shapes, masks and tiles -> windows, flags, donors, distortions."""
-    context, names = source.context, list(views)
+def decider(
+    source: Source, views: dict[str, ViewOptions], background: BackgroundOptions
+) -> tuple[Callable[..., Decisions], list[DataNode]]:
+    """The function that decides, (iteration, columns of the batch) -> Decisions, and its inputs' nodes."""
+    context, sample, names = source.context, source.sample, list(views)
+    inputs = [sample[name] for name in ("jpg", "mask", "tile.jpg") if name in sample]
+    inputs[0] = fn.peek_image_shape(inputs[0])  # as decoded: EXIF orientation applied
     crops = [options.crop for options in views.values()]
     may_replace = np.array([options.background for options in views.values()])
     needs_mask = [name in views_with_mask(views, background) for name in names]
-    masked = "mask" in source.sample
+    masked = "mask" in sample
+    looks, look = donor_looks(views, background)
 
-    def decide(iteration: int, shapes: list[np.ndarray], *rest: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+    def decide(iteration: int, shapes: list[np.ndarray], *rest: list[np.ndarray]) -> Decisions:
         height, width = np.stack(shapes)[:, :2].T
         count = len(shapes)
         uniforms = context.generator("windows", iteration).random((count, len(crops), UNIFORMS), np.float32)
         packed = np.stack(rest[0]) if masked else None
         cells = coverage(packed, source.mask_size) if masked else None
         windows = choose_windows(uniforms, height, width, crops, cells)
+        no, one = np.zeros((count, 0), bool), np.arange(count, dtype=np.int32)[:, None]
         if background.kind == "none":
-            return (windows,)
+            return Decisions(windows, no, no, no, one, no)
 
         strength, rng = context.strength(iteration), context.generator("backgrounds", iteration)
         visible = has_foreground(windows, cells)
         replace = (rng.random(visible.shape) < background.p_pos * strength) & visible & may_replace
-        donor = np.full(replace.shape, np.arange(count)[:, None], np.int32)
-        used = np.zeros((count, 0), bool)
-        boxes = windows
+        donor, used, boxes = np.repeat(one, len(crops), axis=1), no, windows
         if background.uses_tiles:
             usable = np.array([len(tile) > 0 for tile in rest[-1]])
             share = background.views_per_donor if background.stage == "after" else 1
@@ -179,7 +204,7 @@ def _decider(
                 boxes = np.concatenate(
                     [windows, _tile_windows(rng, height, width, looks, background)], axis=1
                 )
-        with_mask, matched = replace.copy(), np.zeros((count, 0), bool)
+        matched = no
         if background.kind == "swaps":
             match = names.index(background.matches)
             if background.coupled:
@@ -187,9 +212,7 @@ def _decider(
             else:
                 coins = rng.random((count, background.negatives)) < background.p_neg * strength
             matched = coins & visible[:, [match]]
-            with_mask[:, match] |= matched.any(axis=1)
-        flags = np.concatenate([replace, with_mask, matched, used], axis=1)
-        return boxes, flags, donor, _distortions(iteration, windows, packed)
+        return Decisions(boxes, replace, matched, used, donor, _distortions(iteration, windows, packed))
 
     def _distortions(iteration: int, windows: np.ndarray, packed: np.ndarray) -> np.ndarray:
         options = background.distortion
@@ -201,7 +224,7 @@ def _decider(
             drawn[:, view] = draw_distortions(options, windows[:, view], boxes, crops[view].size, rng)
         return drawn
 
-    return decide
+    return decide, inputs
 
 
 def _tile_windows(

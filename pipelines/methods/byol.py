@@ -21,4 +21,4 @@ DEFAULTS = {
 
 def graph(source: Source, config: LoaderConfig) -> dict[str, DataNode]:
     """view_1, view_2: normalised [size, size, 3]."""
-    return make_views(source, config.views, config.background).finish(config.normalise, config.half)
+    return make_views(source, config.views, config.background, config.normalise, config.half).outputs()

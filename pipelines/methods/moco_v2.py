@@ -12,7 +12,6 @@ from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import do_not_convert
 
-from dali_bgaug.graph.background import put_behind
 from dali_bgaug.graph.read import Source
 from dali_bgaug.graph.views import make_views
 from pipelines.config import LoaderConfig
@@ -39,17 +38,16 @@ def check(config: LoaderConfig) -> None:
 def graph(source: Source, config: LoaderConfig) -> dict[str, DataNode]:
     """query, key, and for swaps negative (negative_0, … if there are several): [size, size, 3]."""
     options = config.background
-    views = make_views(source, config.views, options)
-    if options.kind != "swaps":
-        return views.finish(config.normalise, config.half)
-    outputs = views.finish(config.normalise, half=False)  # DALI composites no float16
+    swaps = options.kind == "swaps"
+    half = config.half and not swaps  # DALI composites no float16
+    views = make_views(source, config.views, options, config.normalise, half)
+    outputs = views.outputs()
+    if not swaps:
+        return outputs
     others, made = _others(source, options.negatives), [*config.views]
     for number in range(options.negatives):
         name = "negative" if options.negatives == 1 else f"negative_{number}"
-        random_image = fn.permute_batch(outputs["key"], indices=others[number])
-        outputs[name] = put_behind(
-            views.matched[number], random_image, outputs[options.matches], views.mask[options.matches]
-        )
+        outputs[name] = views.match(number, outputs["key"], others[number])
         made.append(name)
     if config.half:
         outputs |= {name: fn.cast(outputs[name], dtype=types.FLOAT16) for name in made}

@@ -20,7 +20,7 @@ DEFAULTS = {
 
 def graph(source: Source, config: LoaderConfig) -> dict[str, DataNode]:
     """image: normalised [4, size, size, 3], turned counter-clockwise by 0, 90, 180 and 270 degrees."""
-    outputs = make_views(source, config.views, config.background).finish(config.normalise, half=False)
+    outputs = make_views(source, config.views, config.background, config.normalise).outputs()
     upright = outputs["image"]
     turned = fn.transpose(upright, perm=[1, 0, 2], transpose_layout=False)
     rotations = [

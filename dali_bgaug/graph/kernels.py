@@ -1,0 +1,386 @@
+"""Views on the CPU: one compiled pass over a photo, where DALI's CPU backend would run a chain of operators.
+
+DALI resamples rows without SIMD, and between two of its operators every thread waits; a kernel is handed to a
+thread once a photo and makes the whole view: crop and flip, jitter, grayscale, blur, solarize, normalise,
+background (`benchmarks/notes.md`: what it saves). It computes what the operators of `crop.py`,
+`photometric.py`, `masks.py` and `background.py` compute, from the same numbers; the tests compare the two. A
+GPU runs the operators.
+
+Numba compiles at first use and keeps the machine code beside this file, or in NUMBA_CACHE_DIR.
+"""
+
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import carray, cfunc, njit
+from numba import types as native
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+compiled = njit(nogil=True, fastmath=True, cache=True)
+
+# What a view is made with: places in its row of numbers, float32 [LENGTH].
+WINDOW = 0
+"""y0, x0, y1, x1 as fractions of the photo; x0 > x1 mirrors."""
+COLOURED, MATRIX, OFFSET = 4, 5, 14
+"""Whether colours change, and the two of `photometric.colour_matrix`."""
+BLURRED, SIGMA, SOLARIZED = 23, 24, 25
+SCALE, SHIFT = 26, 29
+"""Normalising is x * SCALE + SHIFT, for each channel."""
+REPLACED, GREY = 32, 33
+"""Whether the background is replaced, and BG_RM's level, 0 to 255."""
+BOX, AFFINE = 34, 35
+"""Distortion of the mask: whether it is a full frame before, and where its pixels come from
+(`masks.draw_distortions`)."""
+LENGTH = 41
+
+_TAPS = 4
+"""Pixels of a row added up at a time: as many as a reduction by two needs."""
+
+
+@compiled
+def make_view(out: np.ndarray, photo: np.ndarray, numbers: np.ndarray) -> None:
+    """Crop and flip, jitter, grayscale, blur, solarize, normalise.
+
+    out: float32 [v, v, 3]; photo: uint8 [H, W, 3].
+    """
+    mean = _resample(out, photo, numbers[WINDOW : WINDOW + 4])
+    if numbers[COLOURED]:
+        _colour(out, numbers[MATRIX:OFFSET], numbers[OFFSET:BLURRED], mean)
+    if numbers[BLURRED]:
+        _blur(out.reshape(len(out), -1), numbers[SIGMA])
+    if numbers[SOLARIZED]:
+        _solarize(out.reshape(-1))
+    _normalise(out.reshape(-1, 3), numbers[SCALE:SHIFT], numbers[SHIFT:REPLACED])
+
+
+@compiled
+def put_grey_behind(out: np.ndarray, numbers: np.ndarray, packed: np.ndarray) -> None:
+    """Replace the background of a finished view by a grey level; packed: see `put_behind`."""
+    mask = _mask(len(out), numbers, packed)
+    level = numbers[GREY] * numbers[SCALE:SHIFT] + numbers[SHIFT:REPLACED]
+    for y in range(len(out)):
+        for x in range(len(out)):
+            if not mask[y, x]:
+                for channel in range(3):
+                    out[y, x, channel] = level[channel]
+
+
+@compiled
+def put_behind(
+    out: np.ndarray, front: np.ndarray, behind: np.ndarray, numbers: np.ndarray, packed: np.ndarray
+) -> None:
+    """One finished image where a view's mask is foreground, another elsewhere.
+
+    out, front, behind: float32 [v, v, 3], out may be one of the two; numbers: of the view whose mask it is;
+    packed: the photo's bit-packed mask, uint8 [S * S / 8].
+    """
+    mask = _mask(len(out), numbers, packed)
+    for y in range(len(out)):
+        for x in range(len(out)):
+            source = front if mask[y, x] else behind
+            for channel in range(3):
+                out[y, x, channel] = source[y, x, channel]
+
+
+@compiled
+def _weights(start: float, end: float, length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Resample pixels start .. end (backwards if start > end) of a line of `length` to `size` pixels.
+
+    A triangle as wide as the pixels it makes, one pixel at least. At the window's ends it reaches beyond, as
+    DALI's does; beyond the line is its outermost pixel again. Pixel i is the sum over k of
+    weight[k, i] * line[first[i] + k].
+    """
+    step = (end - start) / size
+    reach = max(abs(step), 1.0)
+    taps = min(math.ceil(2 * reach), length)
+    first, weight = np.empty(size, np.int32), np.zeros((taps, size), np.float32)
+    for pixel in range(size):
+        centre = start + (pixel + 0.5) * step - 0.5
+        begin = math.floor(centre - reach) + 1
+        place = min(max(begin, 0), length - taps)
+        total = 0.0
+        for number in range(begin, math.ceil(centre + reach)):
+            value = 1 - abs(number - centre) / reach
+            weight[min(max(number, 0), length - 1) - place, pixel] += value
+            total += value
+        first[pixel] = place
+        for tap in range(taps):
+            weight[tap, pixel] /= total
+    return first, weight
+
+
+@compiled
+def _resample(out: np.ndarray, photo: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """Cut a window out and resize it; returns the mean colour, float32 [3]."""
+    size, (height, width, _) = len(out), photo.shape
+    rows, row_weight = _weights(window[0] * height, window[2] * height, height, size)
+    columns, column_weight = _weights(window[1] * width, window[3] * width, width, size)
+    left, taps = columns.min(), len(column_weight)
+    span = 3 * (columns.max() + taps - left)
+    rounds = -(-taps // _TAPS)
+    weights, places = np.zeros((rounds, size, _TAPS), np.float32), np.empty((rounds, size), np.uintp)
+    for number in range(rounds * _TAPS):
+        for x in range(size):
+            places[number // _TAPS, x] = 3 * (columns[x] - left + number // _TAPS * _TAPS)
+            if number < taps:
+                weights[number // _TAPS, x, number % _TAPS] = column_weight[number, x]
+    lines = photo.reshape(height, 3 * width)[:, 3 * left : 3 * left + span]
+    line = np.zeros(span + 3 * _TAPS, np.float32)
+    total, nothing = np.zeros(3 * size, np.float32), np.zeros((size, 3), np.float32)
+    for y in range(size):
+        # Rows first: whole lines at once, which the compiler makes SIMD of.
+        for tap in range(len(row_weight)):
+            weight, source = row_weight[tap, y], lines[rows[y] + tap]
+            if tap == 0:
+                for place in range(span):
+                    line[place] = weight * source[place]
+            elif weight:
+                for place in range(span):
+                    line[place] += weight * source[place]
+        for number in range(rounds):
+            _pick(out[y], out[y] if number else nothing, line, places[number], weights[number])
+        pixels = out[y].reshape(-1)
+        for place in range(3 * size):
+            total[place] += pixels[place]
+    mean = total.reshape(size, 3)
+    return np.array([mean[:, 0].sum(), mean[:, 1].sum(), mean[:, 2].sum()]) / np.float32(size * size)
+
+
+@compiled
+def _pick(
+    pixels: np.ndarray, base: np.ndarray, line: np.ndarray, places: np.ndarray, weights: np.ndarray
+) -> None:
+    """Each of the pixels, [v, 3], is its base and a weighted sum of four in a row of `line`, from its place
+    on."""
+    for x in range(len(pixels)):
+        a, b, c, d = weights[x, 0], weights[x, 1], weights[x, 2], weights[x, 3]
+        at = places[x]
+        for channel in range(np.uintp(3)):
+            pixels[x, channel] = (
+                base[x, channel]
+                + a * line[at + channel]
+                + b * line[at + channel + np.uintp(3)]
+                + c * line[at + channel + np.uintp(6)]
+                + d * line[at + channel + np.uintp(9)]
+            )
+
+
+@compiled
+def _colour(out: np.ndarray, matrix: np.ndarray, offset: np.ndarray, mean: np.ndarray) -> None:
+    """x -> matrix @ x + offset @ mean, clipped to 0 .. 255."""
+    pixels, low, high = out.reshape(-1, 3), np.float32(0), np.float32(255)
+    a, b, c = matrix[0:3], matrix[3:6], matrix[6:9]
+    u, v, w = (offset[0:3] * mean).sum(), (offset[3:6] * mean).sum(), (offset[6:9] * mean).sum()
+    for place in range(len(pixels)):
+        red, green, blue = pixels[place, 0], pixels[place, 1], pixels[place, 2]
+        pixels[place, 0] = min(max(a[0] * red + a[1] * green + a[2] * blue + u, low), high)
+        pixels[place, 1] = min(max(b[0] * red + b[1] * green + b[2] * blue + v, low), high)
+        pixels[place, 2] = min(max(c[0] * red + c[1] * green + c[2] * blue + w, low), high)
+
+
+@compiled
+def _mirror(place: int, size: int) -> int:
+    """A place outside of 0 .. size - 1 mirrored at the outermost pixels, which are not repeated."""
+    while place < 0 or place >= size:
+        place = -place if place < 0 else 2 * (size - 1) - place
+    return place
+
+
+@compiled
+def _blur(lines: np.ndarray, sigma: float) -> None:
+    """A Gaussian cut at 3 sigma, over lines float32 [v, 3 v]."""
+    size, reach = len(lines), math.ceil(3 * sigma)
+    weight = np.empty(reach + 1, np.float32)
+    for step in range(reach + 1):
+        weight[step] = math.exp(-0.5 * (step / sigma) ** 2)
+    weight /= 2 * weight.sum() - weight[0]
+    line = np.empty(3 * (size + 2 * reach), np.float32)
+    for y in range(size):
+        pixels = lines[y]
+        line[3 * reach : 3 * (size + reach)] = pixels
+        for step in range(1, reach + 1):
+            for x in (-step, size - 1 + step):
+                for channel in range(3):
+                    line[3 * (x + reach) + channel] = pixels[3 * _mirror(x, size) + channel]
+        _add_neighbours(pixels, weight, line, reach)
+    # Rows are overwritten as they are made; those that later ones still need are kept.
+    kept = np.empty((reach + 1, 3 * size), np.float32)
+    for y in range(size):
+        pixels = lines[y]
+        kept[y % (reach + 1)] = pixels
+        pixels *= weight[0]
+        for step in range(1, reach + 1):
+            above, below = _mirror(y - step, size), _mirror(y + step, size)
+            first = lines[above] if above > y else kept[above % (reach + 1)]
+            second = lines[below] if below > y else kept[below % (reach + 1)]
+            part = weight[step]
+            for place in range(3 * size):
+                pixels[place] += part * (first[place] + second[place])
+
+
+@compiled
+def _add_neighbours(pixels: np.ndarray, weight: np.ndarray, line: np.ndarray, reach: int) -> None:
+    """A line of pixels blurred along itself; line: the same with `reach` more pixels on both sides."""
+    for place in range(len(pixels)):
+        pixels[place] = weight[0] * line[place + 3 * reach]
+    for step in range(1, reach + 1):
+        part, before, after = weight[step], line[3 * (reach - step) :], line[3 * (reach + step) :]
+        for place in range(len(pixels)):
+            pixels[place] += part * (before[place] + after[place])
+
+
+@compiled
+def _solarize(values: np.ndarray) -> None:
+    """Invert values of 128 and more: the darker of a value and its inverse."""
+    for place in range(len(values)):
+        values[place] = min(values[place], np.float32(255) - values[place])
+
+
+@compiled
+def _normalise(pixels: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> None:
+    for place in range(len(pixels)):
+        for channel in range(3):
+            pixels[place, channel] = pixels[place, channel] * scale[channel] + shift[channel]
+
+
+@compiled
+def _mask(size: int, numbers: np.ndarray, packed: np.ndarray) -> np.ndarray:
+    """A view's mask, bool [size, size]: cropped, flipped and resized like the view, then distorted."""
+    side = int(math.sqrt(8 * len(packed)) + 0.5)
+    mask = np.ones((size, size), np.bool_)
+    if not numbers[BOX]:
+        window = side * numbers[WINDOW : WINDOW + 4]
+        high, wide = (window[2] - window[0]) / size, (window[3] - window[1]) / size
+        columns = np.empty(size, np.int32)
+        for x in range(size):
+            columns[x] = min(max(math.floor(window[1] + (x + 0.5) * wide), 0), side - 1)
+        for y in range(size):
+            row = min(max(math.floor(window[0] + (y + 0.5) * high), 0), side - 1) * (side // 8)
+            for x in range(size):
+                column = columns[x]
+                mask[y, x] = (packed[row + (column >> 3)] >> (7 - (column & 7))) & 1
+    affine = numbers[AFFINE:LENGTH]
+    if not affine.any():
+        return mask
+    distorted = np.zeros((size, size), np.bool_)
+    for y in range(size):
+        for x in range(size):
+            column = math.floor(affine[0] * (x + 0.5) + affine[1] * (y + 0.5) + affine[2])
+            row = math.floor(affine[3] * (x + 0.5) + affine[4] * (y + 0.5) + affine[5])
+            if 0 <= row < size and 0 <= column < size:
+                distorted[y, x] = mask[row, column]
+    return distorted
+
+
+# What DALI calls, for each sample of a batch. It stands in one file with what it calls: Numba looks at this
+# file's date alone to see whether machine code it has kept is out of date.
+# An entry gets the outputs' data, shapes, dimensions and number; then the inputs'.
+_data, _shapes = native.CPointer(native.voidptr), native.CPointer(native.CPointer(native.int64))
+_described = (_shapes, native.CPointer(native.int32), native.int32)
+_entry = cfunc(native.void(_data, *_described, _data, *_described), cache=True)
+_entry_of_batch = cfunc(
+    native.void(_data, *_described, native.voidptr, *_described, native.int32), cache=True
+)
+
+
+@cache
+def shape_setter(size: int | None) -> Any:
+    """What is called for a batch, to say how large its outputs will be; the one of no size is a scalar."""
+    if size is None:
+
+        @cfunc(native.void(*_described, *_described, native.int32), cache=True)
+        def leave_shapes(_0: Any, _1: Any, _2: Any, _3: Any, _4: Any, _5: Any, _6: Any) -> None:
+            pass
+
+        return leave_shapes
+
+    @cfunc(native.void(*_described, *_described, native.int32), cache=True)
+    def set_shapes(shapes: Any, _0: Any, _1: Any, _2: Any, _3: Any, _4: Any, count: Any) -> None:
+        for sample in range(count):
+            shapes[sample][0], shapes[sample][1], shapes[sample][2] = size, size, 3
+
+    return set_shapes
+
+
+@compiled
+def _pixels(data: Any, shapes: Any, place: int, dtype: Any) -> np.ndarray:
+    return carray(data[place], (shapes[place][0], shapes[place][1], 3), dtype)
+
+
+@compiled
+def _row(data: Any, place: int) -> np.ndarray:
+    return carray(data[place], LENGTH, np.float32)
+
+
+@intrinsic
+def _as_pointer(_: Any, address: Any) -> Any:
+    def generate(_0: Any, builder: Any, _1: Any, values: Any) -> Any:
+        return builder.inttoptr(values[0], cgutils.voidptr_t)
+
+    return native.voidptr(address), generate
+
+
+@compiled
+def _other(data: Any, place: int, shape: tuple[int, int, int]) -> np.ndarray:
+    """What an address points to."""
+    return carray(_as_pointer(carray(data[place], 1, np.int64)[0]), shape, np.float32)
+
+
+@compiled
+def _bytes(data: Any, shapes: Any, place: int) -> np.ndarray:
+    return carray(data[place], shapes[place][0], np.uint8)
+
+
+@_entry
+def make_view_entry(outs: Any, sizes: Any, _0: Any, _1: Any, ins: Any, shapes: Any, _2: Any, _3: Any) -> None:
+    """`make_view`; inputs: photo, row."""
+    out = _pixels(outs, sizes, 0, np.float32)
+    make_view(out, _pixels(ins, shapes, 0, np.uint8), _row(ins, 1))
+
+
+@_entry
+def make_view_over_grey_entry(
+    outs: Any, sizes: Any, _0: Any, _1: Any, ins: Any, shapes: Any, _2: Any, _3: Any
+) -> None:
+    """`make_view` and `put_grey_behind`; inputs: photo, row, packed mask."""
+    out, row = _pixels(outs, sizes, 0, np.float32), _row(ins, 1)
+    make_view(out, _pixels(ins, shapes, 0, np.uint8), row)
+    if row[REPLACED]:
+        put_grey_behind(out, row, _bytes(ins, shapes, 2))
+
+
+@_entry
+def make_view_over_image_entry(
+    outs: Any, sizes: Any, _0: Any, _1: Any, ins: Any, shapes: Any, _2: Any, _3: Any
+) -> None:
+    """`make_view` and `put_behind`; inputs: photo, row, packed mask, address of the image behind."""
+    out, row = _pixels(outs, sizes, 0, np.float32), _row(ins, 1)
+    make_view(out, _pixels(ins, shapes, 0, np.uint8), row)
+    if row[REPLACED]:
+        put_behind(out, out, _other(ins, 3, out.shape), row, _bytes(ins, shapes, 2))
+
+
+@_entry
+def copy_over_entry(outs: Any, sizes: Any, _0: Any, _1: Any, ins: Any, shapes: Any, _2: Any, _3: Any) -> None:
+    """Copy an image, or `put_behind` of it and a view; inputs: address of the image, (the images), view, row,
+    packed mask, whether it is wanted."""
+    out = _pixels(outs, sizes, 0, np.float32)
+    image = _other(ins, 0, out.shape)
+    if carray(ins[5], 1, np.bool_)[0]:
+        view = _pixels(ins, shapes, 2, np.float32)
+        put_behind(out, image, view, _row(ins, 3), _bytes(ins, shapes, 4))
+    else:
+        out[:] = image
+
+
+@_entry_of_batch
+def find_entry(outs: Any, _0: Any, _1: Any, _2: Any, ins: Any, _3: Any, _4: Any, _5: Any, count: Any) -> None:
+    """Addresses of other samples of a batch; inputs: images, places in the batch."""
+    # Of a batch `ins` has the inputs one after another, each with all its samples.
+    addresses = carray(ins, 2 * count, np.intp)
+    for sample in range(count):
+        place = carray(_as_pointer(addresses[count + sample]), 1, np.int32)[0]
+        carray(outs[sample], 1, np.int64)[0] = addresses[place]
