@@ -241,7 +241,7 @@ class Run:
         permanent = config.keep_every_epochs * self.steps_per_epoch
         for _ in range(self.steps_per_epoch - self.loader.batch // config.accumulate):
             self.stop.ask()
-            values = self._train_step(batches)
+            values = self.train_step(batches)
             last, asked = self.step == self.steps, self.stop.answer()
             logging = last or self.step % config.log_every == 0
             saving = asked or last or self.step % config.checkpoint_every == 0
@@ -263,7 +263,7 @@ class Run:
             pass
         return True
 
-    def _train_step(self, batches: Iterator[Batch]) -> Metrics:
+    def train_step(self, batches: Iterator[Batch]) -> Metrics:
         """One update of the weights; returns the loss and the metrics, means over the passes."""
         config = self.config
         progress = Progress(self.step, self.steps, self.loader.epoch)

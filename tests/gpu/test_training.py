@@ -38,7 +38,7 @@ def test_networks_and_views_lie_on_the_gpu(method: str, textured: Path, tmp_path
     config = read_recipe(write_recipe(tmp_path, textured, method), *WORDS)
     with Run(config, tmp_path / "out", False, torch.device("cuda", 0)) as run:
         assert run.half
-        values = run._train_step(iter(run.loader))
+        values = run.train_step(iter(run.loader))
         assert values["loss"].device.type == "cuda"
         assert values["loss"].dtype == torch.float32
         convolution = next(p for p in run.method.backbone.parameters() if p.dim() == 4)

@@ -1,4 +1,4 @@
-"""The benchmark's result: every stage measured, ratios of the same run, memory, and the table of them."""
+"""The benchmark's result: every stage measured, ratios of the same run, the modes, the page."""
 
 import json
 import multiprocessing
@@ -6,73 +6,270 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from dali_bgaug.errors import UserError
+from dali_bgaug.shards import open_shards
 from pipelines import LoaderConfig
-from tools import bench
-from tools.bench_stages import TorchvisionStage
+from tools.bench import __main__ as bench
+from tools.bench import measure, page, profile, startup, sweep
+from tools.bench.opponents import WebDatasetStage, dali_pipeline
+from tools.bench.stages import DaliStage, TorchvisionStage
+from tools.bench.timing import Rounds, cpu_seconds, interleave
 
 
 def _values(shards: Path) -> dict[str, Any]:
     return {"shards": str(shards), "batch_size": 8, "device": "cpu", "threads": 2, "crop": {"size": 32}}
 
 
+def _run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", *words])
+    bench.main()
+
+
 def test_every_stage_is_measured_and_ratios_are_of_this_run(textured: Path) -> None:
-    result = bench.measure(_values(textured), rounds=2, batches=3, pipelines=["moco_v2", "supervised"])
+    options = measure.Options(rounds=2, batches=3, pipelines=["moco_v2", "supervised"], cold=False)
+    result = measure.measure(_values(textured), options)
     assert not multiprocessing.active_children()
-    assert set(result) == {"machine", "rounds", "batches", "config", "rows", "ratios"}
     assert json.loads(json.dumps(result)) == result
     rows = {(row["pipeline"], row["stage"]): row for row in result["rows"]}
     moco, supervised = ["plain", "bg_rm", "bg_random", "bg_swaps"], ["plain", "bg_rm", "bg_random"]
     assert list(rows) == [
         *(("-", stage) for stage in ("read", "decode")),
-        *(("moco_v2", stage) for stage in (*moco, "torchvision")),
+        *(("moco_v2", stage) for stage in (*moco, "torchvision", "dali", "webdataset")),
         *(("supervised", stage) for stage in (*supervised, "torchvision")),
     ]
-    for row in rows.values():
-        assert set(row) == {"pipeline", "stage", "images_per_s", "cpu_ms_per_image"}
-        assert 0 < row["images_per_s"]["low"] <= row["images_per_s"]["median"] <= row["images_per_s"]["high"]
+    for (pipeline, stage), row in rows.items():
+        rate = row["images_per_s"]
+        assert 0 < rate["low"] <= rate["median"] <= rate["high"]
         assert row["cpu_ms_per_image"] > 0
+        views = {"moco_v2": 3 if stage in ("bg_swaps", "torchvision") else 2, "supervised": 1, "-": 0}[
+            pipeline
+        ]
+        assert row["views_per_s"] == pytest.approx(views * rate["median"], rel=1e-3)
+        assert row["mb_per_s"] == pytest.approx(row["bytes_per_image"] * rate["median"] / 1e6, rel=0.05)
+        assert row["threads"] == 2
     rate = {key: row["images_per_s"]["median"] for key, row in rows.items()}
     swaps, plain = rate["moco_v2", "bg_swaps"], rate["moco_v2", "plain"]
+    [slow, fast] = [row for row in result["scaling"] if row["pipeline"] == "moco_v2"]
+    assert (slow["threads"], fast["threads"]) == (1, 2)
+    assert fast["images_per_s"]["median"] == swaps
     assert result["ratios"]["moco_v2/bg_swaps"] == {
         "full_over_decode": pytest.approx(swaps / rate["-", "decode"], rel=1e-2),
         "with_over_without": pytest.approx(swaps / plain, rel=1e-2),
         "over_torchvision": pytest.approx(swaps / rate["moco_v2", "torchvision"], rel=1e-2),
+        "threads_2_over_1": pytest.approx(swaps / slow["images_per_s"]["median"], rel=1e-2),
     }
-    assert list(result["ratios"]) == [
-        *(f"moco_v2/{stage}" for stage in moco),
-        *(f"supervised/{stage}" for stage in supervised),
-    ]
+    assert result["ratios"]["moco_v2/plain"] == {
+        "full_over_decode": pytest.approx(plain / rate["-", "decode"], rel=1e-2),
+        "with_over_without": 1.0,
+        "over_dali": pytest.approx(plain / rate["moco_v2", "dali"], rel=1e-2),
+        "over_webdataset": pytest.approx(plain / rate["moco_v2", "webdataset"], rel=1e-2),
+    }
+    for name, ratios in result["ratios"].items():
+        for ratio, value in ratios.items():
+            low, high = result["ratio_intervals"][name][ratio]
+            assert low <= value <= high
     compared = [name for name, ratios in result["ratios"].items() if "over_torchvision" in ratios]
     assert compared == ["moco_v2/bg_swaps", "supervised/bg_random"]
     assert result["config"]["moco_v2"]["background"]["kind"] == "swaps"
     assert result["config"]["supervised"]["views"]["image"]["crop"]["fg_min"] == 0.1
     assert result["machine"]["device"] == "cpu"
-    table = bench.table(result)
-    assert len(table.splitlines()) == 2 + 2 + len(rows)
-    assert all(f"| {pipeline} | {stage} |" in table for pipeline, stage in rows)
+    assert result["data"]["photos"] == 50
+    assert set(result["cannot"]) == {"dali", "webdataset"}
 
 
-def test_the_program_writes_what_it_prints_with_memory(
+def test_medians_ratios_and_intervals_of_given_rounds() -> None:
+    times = Rounds(
+        {"fast": [0.1, 0.2, 0.1, 0.1, 0.1], "slow": [0.4, 0.4, 0.8, 0.4, 0.4]},
+        {"fast": [0.1, 0.3, 0.2, 0.2, 0.2], "slow": [1, 1, 1, 1, 1]},
+    )
+    assert times.rate("fast", 10) == {"median": 100, "low": 50, "high": 100}
+    assert times.ratio("fast", "slow") == {"median": 4, "low": 2, "high": 8}
+    assert times.cpu_median("fast") == 0.2
+
+
+def test_stages_take_turns_and_each_has_all_rounds() -> None:
+    calls: list[tuple[str, int]] = []
+
+    class Counting:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def run(self, batches: int) -> int:
+            calls.append((self.name, batches))
+            return batches + 1
+
+    interleave({name: Counting(name) for name in "abc"}, 4, 5)
+    rounds = [sorted(name for name, _ in calls[start : start + 3]) for start in range(0, 12, 3)]
+    assert rounds == [["a", "b", "c"]] * 4
+    assert {batches for _, batches in calls} == {5}
+
+
+def test_cpu_time_of_workers_counts_while_they_live() -> None:
+    def burn(ready: Any, go: Any) -> None:
+        sum(range(10_000_000))
+        ready.set()
+        go.wait()
+
+    context = multiprocessing.get_context("fork")
+    ready, go = context.Event(), context.Event()
+    before = cpu_seconds()
+    child = context.Process(target=burn, args=(ready, go))
+    child.start()
+    ready.wait(60)
+    taken = cpu_seconds() - before
+    go.set()
+    child.join()
+    assert taken > 0.1
+
+
+def test_the_program_writes_what_it_prints_and_modes_add_to_it(
     textured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "bench.json"
-    options = f"--shards {textured} --json {path} --rounds 1 --batches 2 --memory 20 --no-torchvision"
-    overrides = "batch_size=8 device=cpu threads=1 crop.size=32"
-    monkeypatch.setattr(sys, "argv", ["bench", *options.split(), "--pipelines=byol", *overrides.split()])
-    bench.main()
+    path = tmp_path / "sub" / "bench.json"
+    common = [f"--shards={textured}", f"--json={path}", "--rounds=1", "--batches=2", "--pipelines=byol"]
+    common += ["batch_size=8", "device=cpu", "threads=1", "crop.size=32"]
+    _run(monkeypatch, *common, "--no-torchvision", "--no-cold")
     result = json.loads(path.read_text())
     assert [row["stage"] for row in result["rows"]] == ["read", "decode", "plain", "bg_rm", "bg_random"]
-    memory = result["memory"]
-    assert set(memory) == {"loader", "batches", "first_mb", "last_mb", "max_mb", "slope_kb_per_batch"}
-    assert (memory["loader"], memory["batches"]) == ("byol/bg_random", 20)  # in epochs of 6
-    assert 50 < memory["first_mb"] <= memory["max_mb"] < 10_000
-    printed = capsys.readouterr().out
-    assert bench.table(result) in printed
-    assert "Memory of byol/bg_random over 20 batches:" in printed
+    assert result["command"] == (
+        "python -m tools.bench --shards=SHARDS --json=bench.json --rounds=1 --batches=2 --pipelines=byol "
+        "batch_size=8 device=cpu threads=1 crop.size=32 --no-torchvision --no-cold"
+    )
+    assert page.table(result) in capsys.readouterr().out
+    assert path.with_suffix(".png").stat().st_size > 10_000
+    _run(monkeypatch, *common, "--memory=20")
+    assert "Memory of byol/bg_random over 20 batches:" in capsys.readouterr().out
+    both = json.loads(path.read_text())
+    assert both["rows"] == result["rows"]
+    assert (both["memory"]["loader"], both["memory"]["batches"]) == ("byol/bg_random", 20)  # in epochs of 6
+    assert 50 < both["memory"]["first_mb"] <= both["memory"]["max_mb"] < 10_000
+    text = path.with_suffix(".md").read_text()
+    assert page.table(both) in text
+    path.with_suffix(".md").unlink()
+    monkeypatch.setattr(sys, "argv", ["page", str(path)])
+    page.main()
+    assert path.with_suffix(".md").read_text() == text
+
+
+def test_a_stage_by_itself_in_a_fresh_process(textured: Path) -> None:
+    config = LoaderConfig(**_values(textured))
+    key = measure.Key("moco_v2", "plain", 2)
+    [found] = measure._cold({key: config}, measure.Options(batches=2)).values()
+    assert 0 < found["first_batch_s"] < 60
+    assert 50 < found["peak_rss_mb"] < 10_000
+    assert found["gpu_mb"] is None
+
+
+def test_a_result_of_another_machine_is_not_added_to(
+    textured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps({"machine": {"device": "cpu", "processor": "another", "cpus": 2}, "rows": []}))
+    _run(monkeypatch, f"--shards={textured}", f"--json={path}", "--memory=20", "batch_size=8", "crop.size=32")
+    assert set(json.loads(path.read_text())) == {"machine", "memory", "command"}
+
+
+def test_the_profile_adds_up_to_the_loader(textured: Path) -> None:
+    result = profile.measure(_values(textured), "moco_v2", rounds=2, batches=2)
+    assert [row["step"] for row in result["rows"]] == [
+        "read",
+        "decode",
+        "crop and normalise",
+        "jitter",
+        "grayscale",
+        "blur",
+        "foreground-aware windows",
+        "masks and a grey behind (rm)",
+        "tiles instead of grey (random)",
+        "the tiles' jitter and blur",
+        "matched negatives (swaps)",
+    ]
+    last = result["rows"][-1]["images_per_s"]["median"]
+    assert sum(row["adds_ms"] for row in result["rows"]) == pytest.approx(1000 / last, rel=1e-2)
+    assert sum(row["share"] for row in result["rows"]) == pytest.approx(1, abs=1e-2)
+
+
+def test_a_profile_has_only_the_steps_its_method_has(textured: Path) -> None:
+    rotnet = profile.steps(_values(textured), "rotnet")
+    assert list(rotnet) == [
+        "crop and normalise",
+        "foreground-aware windows",
+        "masks and a grey behind (rm)",
+        "tiles instead of grey (random)",
+    ]
+    assert "solarize" in profile.steps(_values(textured), "byol")
+    swaps = profile.steps(_values(textured), "moco_v2")["matched negatives (swaps)"]
+    assert swaps == measure.stage_configs(_values(textured), "moco_v2")["bg_swaps"]
+
+
+def test_a_sweep_keeps_the_best_value_and_prints_config_lines(
+    textured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = []
+
+    def rates(values: dict[str, Any], _: str, name: str, candidates: list[Any], *__: Any) -> dict[Any, Any]:
+        seen.append({**values, name: candidates})
+        return {
+            value: {"median": median, "low": median, "high": median}
+            for value, median in zip(candidates, (100.0, 120.0, 122.0))
+        }
+
+    monkeypatch.setattr(sweep, "_rates", rates)
+    path = tmp_path / "sweep.json"
+    words = ["--sweep", "threads=1,2,4", "hw_decoder_load=0,.5", "batch=8,16", "prefetch=2", "device=cpu"]
+    _run(monkeypatch, f"--shards={textured}", f"--json={path}", *words)
+    found = json.loads(path.read_text())["sweep"]
+    assert found["config"] == ["data.threads=2", "data.batch_size=16"]  # 4 is less than 2 % faster than 2
+    assert found["skipped"] == ["hw_decoder_load"]
+    assert [values["threads"] for values in seen] == [[1, 2, 4], 2]
+    assert {values["prefetch"] for values in seen} == {2}  # one value alone is the config's
+    assert "    data.threads=2" in capsys.readouterr().out
+
+
+def test_a_real_sweep(textured: Path) -> None:
+    result = sweep.measure(_values(textured), "supervised", ["prefetch=1,2"], rounds=1, batches=2)
+    assert [(row["setting"], row["value"]) for row in result["rows"]] == [("prefetch", 1), ("prefetch", 2)]
+    assert [row["best"] for row in result["rows"]].count(True) == 1
+
+
+def test_a_large_set_repeats_the_samples_of_the_real_one(textured: Path) -> None:
+    with startup.large_set(textured, 2500) as folder:
+        manifest = open_shards(folder, False, "--shards")
+        assert (manifest.samples, len(manifest.shards)) == (2500, 3)
+        config = LoaderConfig.model_validate(_values(textured) | {"shards": folder, "verify": False})
+        with measure.contextlib.ExitStack() as stack:
+            key = measure.Key("moco_v2", "plain", 2)
+            assert measure.open_stage(key, config, None, None, stack).run(3) == 3
+
+
+def test_starting_a_large_set_is_timed(textured: Path) -> None:
+    found = startup.measure(_values(textured), "moco_v2", 5000)
+    assert (found["loader"], found["samples"]) == ("moco_v2/bg_swaps", 5000)
+    assert 0 < found["build_s"] <= found["first_batch_s"] < 30
+    assert found["peak_rss_mb"] > 50
+
+
+def test_training_is_compared_with_a_held_batch(
+    textured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "train.json"
+    words = ["--train", "configs/supervised_demo.yaml", "--rounds=1", "batch_size=16", "device=cpu"]
+    _run(monkeypatch, f"--shards={textured}", f"--json={path}", *words, "crop.size=32")
+    found = json.loads(path.read_text())["train"]
+    assert (found["config"], found["method"], found["batch_size"]) == (
+        "supervised_demo.yaml",
+        "supervised",
+        16,
+    )
+    assert set(found["steps_per_s"]) == {"loader", "held"}
+    assert found["loader_over_held"] == pytest.approx(
+        found["steps_per_s"]["loader"] / found["steps_per_s"]["held"], rel=1e-2
+    )
+    assert 0 <= found["waiting"] < 1
 
 
 def test_the_yardstick_makes_the_batches_of_its_round_and_no_more(textured: Path) -> None:
@@ -89,11 +286,63 @@ def test_the_yardstick_makes_the_batches_of_its_round_and_no_more(textured: Path
     assert not multiprocessing.active_children()
 
 
+def test_webdataset_makes_two_normalised_views(textured: Path) -> None:
+    config = LoaderConfig(**_values(textured))
+    with WebDatasetStage(config, 2) as stage:
+        assert [stage.run(1), stage.run(9)] == [8, 10]
+        stage._gate.open(1)
+        batch = next(stage._batches)
+        next(stage._batches)
+        for view in (batch["query"], batch["key"]):
+            assert view.shape == (8, 3, 32, 32)
+            assert -3 < view.min() < 0 < view.max() < 3
+        assert not torch.equal(batch["query"], batch["key"])
+    assert not multiprocessing.active_children()
+
+
+def test_dali_alone_makes_two_normalised_views(textured: Path) -> None:
+    config = LoaderConfig(**_values(textured))
+    stage = DaliStage(dali_pipeline(config, open_shards(textured, None, "--shards"), None), config.prefetch)
+    assert stage.run(3) == 3
+    stage._pipeline.schedule_run()
+    query, key, label = (np.array(output.as_tensor()) for output in stage._pipeline.outputs())
+    assert query.shape == key.shape == (8, 32, 32, 3)
+    assert -3 < query.min() < 0 < query.max() < 3
+    assert (query != key).any()
+    assert label.shape == (8, 6)
+
+
+def test_a_python_without_ffcv_is_an_error(textured: Path) -> None:
+    options = measure.Options(
+        rounds=1, torchvision=False, opponents=(), ffcv=Path(sys.executable), cold=False, scaling=False
+    )
+    with pytest.raises(UserError, match="--ffcv: ModuleNotFoundError: No module named 'ffcv'"):
+        measure.measure(_values(textured), options)
+
+
 @pytest.mark.parametrize(
     "words",
-    ["--pipelines=evaluation", "--pipelines=moco_v2,mocco", "pipeline=swav", "--memory=3", "--rounds=0"],
+    [
+        "--pipelines=evaluation",
+        "--pipelines=moco_v2,mocco",
+        "pipeline=swav",
+        "--memory=3",
+        "--rounds=0",
+        "--opponents=dali,dly",
+        "--startup=0",
+        "--sweep threads=1,two",
+        "--sweep threads=2,2",
+    ],
 )
 def test_options_that_cannot_be_are_refused(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["bench", words])
     with pytest.raises(UserError, match=words.partition("=")[0]):
-        bench.main()
+        _run(monkeypatch, *words.split())
+
+
+@pytest.mark.parametrize("text", [None, "no json", "[]", '{"rows": []}'])
+def test_a_file_that_is_no_result_is_refused(text: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=r"bench\.json"):
+        page.load(path)

@@ -161,7 +161,7 @@ def _accumulate(recipe: Path, accumulate: int, folder: Path) -> None:
                 part = {name: rows.tensor_split(accumulate)[number] for name, rows in whole.items()}
                 own = {name: rows.tensor_split(world_size())[rank()] for name, rows in part.items()}
                 passes.append({name: v.float() if v.is_floating_point() else v for name, v in own.items()})
-            loss = mean_over_ranks(run._train_step(iter(passes))["loss"])
+            loss = mean_over_ranks(run.train_step(iter(passes))["loss"])
             if rank() == 0:
                 weights = dict(run.method.named_parameters())
                 torch.save((loss, weights), folder / f"{world_size()}.pt")

@@ -45,7 +45,7 @@ def test_accumulation_takes_the_step_of_the_whole_batch(method: str, textured: P
             assert run.loader.batch_size == 8 // accumulate
             assert run.steps == 48
             run.method.double()
-            losses.append(run._train_step(iter(batches))["loss"].item())
+            losses.append(run.train_step(iter(batches))["loss"].item())
             after.append([parameter.detach().clone() for parameter in run.method.parameters()])
             if accumulate == 1:
                 before = run.config.optim.lr_at(0, 48, 6, 8)
@@ -61,7 +61,7 @@ def test_gradients_are_clipped_only_if_asked_to(textured: Path, tmp_path: Path) 
         config = read_recipe(write_recipe(tmp_path, textured, "supervised"), *words)
         with Run(config, tmp_path / f"{len(words)}", False, CPU) as run:
             run.method.double()
-            run._train_step(iter([_batch("supervised", 8)]))
+            run.train_step(iter([_batch("supervised", 8)]))
             grads = [p.grad.flatten() for p in run.method.parameters()]
             lengths.append(torch.cat(grads).norm().item())
     assert lengths[0] > 0.1
@@ -79,7 +79,7 @@ def test_every_method_runs_in_bfloat16_compiled(
     words = ("precision=bfloat16", "compile=true", "epochs=1", "optim.milestones=[]")
     with Run(read_recipe(recipe, *words), tmp_path / "out", False, CPU) as run:
         names = set(run.method.state_dict())
-        values = run._train_step(iter(run.loader))
+        values = run.train_step(iter(run.loader))
         assert torch.isfinite(values["loss"])
         assert values["loss"].dtype == torch.float32
         assert not any("_orig_mod" in name for name in names)
@@ -154,7 +154,7 @@ def test_keys_have_other_company_than_queries(textured: Path, tmp_path: Path) ->
     config = read_recipe(recipe, "accumulate=2", "method.bn_group=2")
     with Run(config, tmp_path / "out", False, CPU) as run:
         batches = iter(run.loader)
-        run._train_step(batches)
+        run.train_step(batches)
         assert run.method.queue_ptr.item() == 8
         assert run.loader.batch == 2
 

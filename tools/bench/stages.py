@@ -5,12 +5,9 @@ queue of encoded samples up again after a round; that costs less than a thousand
 """
 
 import itertools
-import multiprocessing
-import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from nvidia.dali import Pipeline, pipeline_def
@@ -19,30 +16,27 @@ from torch.utils.data import DataLoader
 from dali_bgaug.graph.context import Context
 from dali_bgaug.graph.crop import decode as decode_photo
 from dali_bgaug.graph.read import read
+from dali_bgaug.journal import Journal
 from dali_bgaug.loader import Share
-from dali_bgaug.shards import Manifest
+from dali_bgaug.shards import Manifest, open_shards
 from pipelines import LoaderConfig
-from pipelines.build import default_threads
+from pipelines.build import build_pipeline, default_threads
 from pipelines.torchvision_loader import Plan, TorchvisionLoader
 
 BATCHES_PER_WORKER = 4
 """In a round of the yardstick, at least: its workers make whole batches, and at a round's ends some wait."""
 
 
-class Stage(Protocol):
-    """What is timed."""
-
-    def run(self, batches: int) -> int:
-        """Make so many batches, or some more; returns how many."""
-
-
 class DaliStage:
-    """A DALI pipeline."""
+    """A DALI pipeline, warm when it is made."""
 
     def __init__(self, pipeline: Pipeline, prefetch: int) -> None:
         self._pipeline, self._ahead = pipeline, prefetch
         pipeline.schedule_run()  # the first call schedules `prefetch` batches
-        for _ in range(prefetch):
+        pipeline.outputs()
+        self.first_at = time.perf_counter()
+        """When the first batch was there."""
+        for _ in range(prefetch - 1):
             pipeline.outputs()
 
     def run(self, batches: int) -> int:
@@ -98,7 +92,19 @@ class _Round:
         return itertools.islice(self._plans, self.batches)
 
 
-def partial_pipeline(
+def our_stage(name: str, config: LoaderConfig, device_id: int | None) -> DaliStage:
+    """read, decode, or all of a pipeline."""
+    manifest = open_shards(config.shards, config.verify, "--shards")
+    share = Share(manifest.samples, config.batch_size, 0, 1)
+    if name in ("read", "decode"):
+        pipeline = _partial_pipeline(config, manifest, share, device_id, name == "decode")
+    else:
+        journal = Journal(config.shards)  # part of the loader's work
+        pipeline, _ = build_pipeline(config, manifest, share, device_id=device_id, journal=journal)
+    return DaliStage(pipeline, config.prefetch)
+
+
+def _partial_pipeline(
     config: LoaderConfig, manifest: Manifest, share: Share, device_id: int | None, decode: bool
 ) -> Pipeline:
     """The start of every pipeline: read, or read and decode."""
@@ -132,27 +138,3 @@ def partial_pipeline(
         return decode_photo(context, photo)
 
     return define()
-
-
-def time_round(stage: Stage, batches: int) -> tuple[float, float]:
-    """Seconds a batch, and seconds of CPU time a batch of this process and its workers."""
-    cpu, start = _cpu_seconds(), time.perf_counter()
-    made = stage.run(batches)
-    seconds = time.perf_counter() - start
-    return seconds / made, (_cpu_seconds() - cpu) / made
-
-
-def _cpu_seconds() -> float:
-    """CPU time of this process and its live children; the system counts a child's only once it has ended."""
-    ticks = 0
-    for child in multiprocessing.active_children():
-        stat = Path(f"/proc/{child.pid}/stat").read_text(encoding="ascii", errors="replace")
-        user, system = stat.rpartition(")")[2].split()[11:13]  # the name before may hold spaces
-        ticks += int(user) + int(system)
-    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
-
-
-def own_memory() -> int:
-    """Resident bytes of this process but for mapped files: shards in the page cache are the system's."""
-    _, resident, shared, *_ = map(int, Path("/proc/self/statm").read_text(encoding="ascii").split())
-    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,148 @@
+"""Measure the loader.
+
+    python -m tools.bench --shards out/demo/shards [--pipelines moco_v2,swav] [--json FILE] [key=value …]
+
+Without a mode: images/s of each stage of each pipeline, of the torchvision yardstick and of other loaders,
+all in one run, in turn (`measure.py` says which). A mode measures one thing more, and adds it to the JSON
+file:
+
+    --profile     what each step of a view costs
+    --sweep       threads=1,2,4 prefetch=1,2 batch=64,256 hw_decoder_load=0,.5,.8: which is fastest
+    --train       does the loader keep this recipe's model fed
+    --startup     seconds and memory to the first batch of so many samples
+    --memory      whether memory grows over so many batches
+
+Beside the JSON file are a page (.md) and a picture (.png) of all that is in it.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from dali_bgaug.config import override
+from dali_bgaug.errors import UserError
+from dali_bgaug.files import write_text
+from pipelines.build import choose_device
+from tools._cli import run
+from tools.bench import feeding, opponents, page, profile, startup, sweep
+from tools.bench.measure import PIPELINES, Options, machine, measure
+
+SAMPLES = 1_281_167
+RECIPE = Path("configs/moco_v2_small.yaml")
+
+
+def _parser() -> argparse.ArgumentParser:
+    text, details = __doc__.split("\n", 1)
+    parser = argparse.ArgumentParser(
+        prog="tools.bench",
+        description=text,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--shards", type=Path, default=Path("out/demo/shards"), help="(%(default)s)")
+    add("--json", type=Path, default=Path("out/bench.json"), help="result file (%(default)s)")
+    add("--pipelines", default="moco_v2", help=f"of {','.join(PIPELINES)} (%(default)s)")
+    add("--rounds", type=int, default=9, help="(%(default)s)")
+    add("--batches", type=int, default=8, help="per round and stage (%(default)s)")
+    add("--no-torchvision", action="store_true", help="leave out the yardstick")
+    add("--opponents", default="dali,webdataset", help="other loaders for moco_v2 (%(default)s; '' for none)")
+    add(
+        "--ffcv", type=Path, metavar="PYTHON", help="a Python with FFCV, another opponent (docs/benchmark.md)"
+    )
+    add("--no-scaling", action="store_true", help="leave out fewer threads")
+    add("--no-cold", action="store_true", help="leave out memory and first batch of each stage")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--profile", action="store_true", help="mode: what each step of a view costs")
+    mode.add_argument("--sweep", action="store_true", help="mode: the fastest of name=value,value,… settings")
+    mode.add_argument(
+        "--train",
+        type=Path,
+        nargs="?",
+        const=RECIPE,
+        metavar="CONFIG",
+        help=f"mode: does the loader keep this recipe fed ({RECIPE})",
+    )
+    mode.add_argument(
+        "--startup",
+        type=int,
+        nargs="?",
+        const=SAMPLES,
+        metavar="SAMPLES",
+        help=f"mode: start with a synthetic index of so many ({SAMPLES})",
+    )
+    mode.add_argument("--memory", type=int, metavar="BATCHES", help="mode: watch memory over so many batches")
+    add("overrides", nargs="*", metavar="key=value", help="loader config, e.g. batch_size=128")
+    return parser
+
+
+def main() -> None:
+    args = _parser().parse_intermixed_args()
+    if args.rounds < 1 or args.batches < 1:
+        raise UserError(f"--rounds={args.rounds} --batches={args.batches}: both must be at least 1")
+    pipelines = list(dict.fromkeys(args.pipelines.split(",")))
+    if unknown := set(pipelines) - set(PIPELINES):
+        raise UserError(f"--pipelines: {', '.join(sorted(unknown))}: there are {', '.join(PIPELINES)}")
+    settings = args.overrides
+    grid = [setting for setting in settings if args.sweep and sweep.is_setting(setting)]
+    values = override(
+        {"shards": str(args.shards), "batch_size": 64}, [item for item in settings if item not in grid]
+    )
+    if "pipeline" in values:
+        raise UserError(f"pipeline={values['pipeline']}: name pipelines with --pipelines")
+    name, found = _mode(args, values, pipelines, grid)
+    result = found if name is None else _beside(args.json, values) | {name: found}
+    result["command"] = page.command_line(sys.argv[1:]) if name is None else result.get("command", "")
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    write_text(args.json, json.dumps(result, indent=1) + "\n")
+    print(page.table(result if name is None else {name: found}))
+    print("", args.json, *page.write_page(result, args.json), sep="\n")
+
+
+def _mode(
+    args: argparse.Namespace, values: dict[str, Any], pipelines: list[str], grid: list[str]
+) -> tuple[str | None, dict[str, Any]]:
+    """Measure; returns the mode's name, None for the main benchmark, and what it found."""
+    if args.profile:
+        return "profile", profile.measure(values, pipelines[0], args.rounds, args.batches)
+    if args.sweep:
+        return "sweep", sweep.measure(values, pipelines[0], grid, args.rounds, args.batches)
+    if args.train:
+        return "train", feeding.measure(values, args.train, args.rounds)
+    if args.startup is not None:
+        return "startup", startup.measure(values, pipelines[0], args.startup)
+    if args.memory is not None:
+        return "memory", startup.watch_memory(values, pipelines[0], args.memory)
+    rivals = [name for name in args.opponents.split(",") if name]
+    if unknown := set(rivals) - {"dali", "webdataset"}:
+        raise UserError(f"--opponents: {', '.join(sorted(unknown))}: there are dali, webdataset, and --ffcv")
+    if "webdataset" in rivals and not opponents.has_webdataset():
+        rivals.remove("webdataset")
+        print("webdataset is left out: pip install -e '.[bench]' brings it", file=sys.stderr)
+    options = Options(
+        rounds=args.rounds,
+        batches=args.batches,
+        pipelines=pipelines,
+        torchvision=not args.no_torchvision,
+        opponents=rivals,
+        ffcv=args.ffcv,
+        scaling=not args.no_scaling,
+        cold=not args.no_cold,
+    )
+    return None, measure(values, options)
+
+
+def _beside(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """The result a mode's is added to: what is there, if it is of the same machine; or a new one."""
+    here = machine(choose_device(values.get("device", "auto"), None))
+    if path.is_file():
+        before = page.load(path)
+        if all(before["machine"].get(name) == here[name] for name in ("device", "processor", "cpus")):
+            return before
+    return {"machine": here}
+
+
+if __name__ == "__main__":
+    run(main)

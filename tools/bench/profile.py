@@ -1,0 +1,71 @@
+"""What each step of a view costs: the loader built step by step, all builds timed in turn.
+
+The price of a step is what the loader with it takes longer than the loader before it, in time and in CPU
+time.
+"""
+
+from typing import Any
+
+from dali_bgaug.config import override, validate
+from pipelines import LoaderConfig
+from pipelines.build import choose_device
+from tools.bench.stages import our_stage
+from tools.bench.timing import interleave
+
+_NO_LOOK = {f"photometric.{name}": 0.0 for name in ("jitter_p", "grey_p", "blur_p", "solarize_p")}
+_LOOKS = {"jitter": "jitter_p", "grayscale": "grey_p", "blur": "blur_p", "solarize": "solarize_p"}
+
+
+def steps(values: dict[str, Any], pipeline: str) -> dict[str, LoaderConfig]:
+    """By name, each with what was before; those that change nothing of this pipeline are left out."""
+    settings: dict[str, Any] = {"background.kind": "none", "crop.fg_min": 0.0, **_NO_LOOK}
+    plans = {"crop and normalise": dict(settings)}
+    for name, look in _LOOKS.items():
+        settings.pop(f"photometric.{look}")  # the method's own value
+        plans[name] = dict(settings)
+    plans["foreground-aware windows"] = dict(settings) | {"crop.fg_min": 0.1}
+    settings["crop.fg_min"] = 0.1
+    plans["masks and a grey behind (rm)"] = settings | {"background.kind": "rm"}
+    donor = "none" if pipeline == "rotnet" else "crop"
+    tiles = settings | {"background.kind": "random"}
+    plans["tiles instead of grey (random)"] = tiles | {"background.donor": donor}
+    if pipeline != "rotnet":
+        plans["the tiles' jitter and blur"] = tiles
+    if pipeline == "moco_v2":
+        plans["matched negatives (swaps)"] = settings | {"background.kind": "swaps"}
+    found: dict[str, LoaderConfig] = {}
+    for name, plan in plans.items():
+        words = [f"{key}={value}" for key, value in plan.items()]
+        config = validate(
+            LoaderConfig, override({**values, "pipeline": pipeline}, words), f"the profile of {pipeline}"
+        )
+        if config not in found.values():
+            found[name] = config
+    return found
+
+
+def measure(values: dict[str, Any], pipeline: str, rounds: int, batches: int) -> dict[str, Any]:
+    """Time every step of a pipeline; returns what the JSON file holds."""
+    configs = steps(values, pipeline)
+    first = next(iter(configs.values()))
+    device_id = choose_device(first.device, None)
+    stages = {name: our_stage(name, first, device_id) for name in ("read", "decode")}
+    stages |= {name: our_stage("views", config, device_id) for name, config in configs.items()}
+    times = interleave(stages, rounds, batches, "profile")
+    rows, before = [], (0.0, 0.0)
+    for name in stages:
+        rate = times.rate(name, first.batch_size)
+        wall, cpu = 1000 / rate["median"], 1000 * times.cpu_median(name) / first.batch_size
+        rows.append(
+            {
+                "step": name,
+                "images_per_s": rate,
+                "adds_ms": round(wall - before[0], 4),
+                "adds_cpu_ms": round(cpu - before[1], 4),
+            }
+        )
+        before = wall, cpu
+    total = sum(row["adds_ms"] for row in rows)
+    for row in rows:
+        row["share"] = round(row["adds_ms"] / total, 4)
+    return {"pipeline": pipeline, "batch_size": first.batch_size, "rounds": rounds, "rows": rows}

@@ -1,0 +1,128 @@
+"""Steps a second of a recipe with its loader, and with one batch held on the device: is the model kept fed?
+
+    python -m train.speed --config configs/moco_v2_medium.yaml [--rounds 5] [--steps 20] [key=value …]
+
+Rounds of the two alternate. A round with the loader begins when the batches are used up that were ready
+before it. `torchrun --nproc-per-node=8 -m train.speed …` measures all ranks, rank 0 reports. On the CPU
+loader and model share the cores: the ratio then says what the loader costs, not whether it keeps up.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from dali_bgaug.config import override, read_yaml, validate
+from dali_bgaug.errors import UserError, run_program
+from dali_bgaug.files import write_text
+from train import distributed
+from train.config import RunConfig
+from train.loop import Run, choose_torch_device
+from train.method import Batch
+from train.signals import StopRequest
+
+
+def measure(config: RunConfig, rounds: int, steps: int) -> dict[str, Any]:
+    """Alternate rounds of `steps` steps; every rank must call this.
+
+    Returns: `steps_per_s` and `images_per_s` with the loader and with a held batch, medians over rounds;
+    `loader_over_held`; `waiting`, the share of a step's time spent waiting for the loader; the recipe's name.
+    """
+    device = choose_torch_device(config)
+    seconds: dict[str, list[float]] = {"loader": [], "held": []}
+    waits = []
+    with (
+        distributed.process_group(device),
+        tempfile.TemporaryDirectory() as folder,
+        Run(config, Path(folder), False, device, StopRequest()) as run,
+    ):
+        source = _Source(itertools.chain.from_iterable(itertools.repeat(run.loader)))
+        batch = {name: tensor.to(device, copy=True) for name, tensor in next(source).items()}
+        held = itertools.repeat(batch)
+        for batches in (held, source):  # compiles, tunes, warms
+            _time(run, batches, 3, device)
+        with tqdm(total=2 * rounds, desc="train", unit="round", disable=not run.main) as bar:
+            for _ in range(rounds):
+                seconds["held"].append(_time(run, held, steps, device))
+                bar.update()
+                for _ in range(
+                    config.data.prefetch + 1
+                ):  # ready since, or while, the model had its own batch
+                    next(source)
+                source.waited = 0.0
+                seconds["loader"].append(_time(run, source, steps, device))
+                waits.append(source.waited / steps / seconds["loader"][-1])
+                bar.update()
+    medians = {name: float(np.median(values)) for name, values in seconds.items()}
+    return {
+        "method": config.method.name,
+        "backbone": config.backbone,
+        "background": config.data.background.kind,
+        "batch_size": config.data.batch_size,
+        "ranks": distributed.world_size(),
+        "rounds": rounds,
+        "steps": steps,
+        "steps_per_s": {name: round(1 / value, 4) for name, value in medians.items()},
+        "images_per_s": {name: round(config.data.batch_size / value, 2) for name, value in medians.items()},
+        "loader_over_held": round(medians["held"] / medians["loader"], 4),
+        "waiting": round(float(np.median(waits)), 4),
+    }
+
+
+class _Source:
+    """An endless loader that adds up how long it was waited for."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches, self.waited = batches, 0.0
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        start = time.perf_counter()
+        batch = next(self._batches)
+        self.waited += time.perf_counter() - start
+        return batch
+
+
+def _time(run: Run, batches: Iterator[Batch], steps: int, device: torch.device) -> float:
+    """Seconds a step."""
+    run.step = 0  # a short recipe may have fewer steps than are timed
+    start = time.perf_counter()
+    for _ in range(steps):
+        run.train_step(batches)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (time.perf_counter() - start) / steps
+
+
+def main() -> None:
+    """Measure, print, and write JSON if asked to."""
+    parser = argparse.ArgumentParser(prog="train.speed", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, required=True, help="a recipe of configs/")
+    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
+    parser.add_argument("--steps", type=int, default=20, help="per round (%(default)s)")
+    parser.add_argument("--json", type=Path, help="result file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. data.batch_size=256")
+    args = parser.parse_intermixed_args()
+    if args.rounds < 1 or args.steps < 1:
+        raise UserError(f"--rounds={args.rounds} --steps={args.steps}: both must be at least 1")
+    config = validate(RunConfig, override(read_yaml(args.config), args.overrides), str(args.config))
+    found = {"config": args.config.name, **measure(config, args.rounds, args.steps)}
+    if int(os.environ.get("RANK", "0")) == 0:
+        if args.json:
+            write_text(args.json, json.dumps(found, indent=1) + "\n")
+        print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    run_program(main, "run it again")
