@@ -1,41 +1,98 @@
-"""On a machine with a GPU: run its tests, then the benchmark. Without one: say so and end well.
+"""On a machine with a GPU: run its tests, then the benchmark with its modes. Without one: say so and end well.
 
-python -m tools.gpu_check --shards out/demo/shards --json out/gpu.json
+    python -m tools.gpu_check --shards out/demo/shards --json out/gpu.json
+
+Needs this folder, shards, and the packages (PYTHONPATH will do): no network. What does not fit into --minutes
+is left out, and said; the JSON file has what was measured till then, and which tests failed.
 """
 
 import argparse
+import json
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import NamedTuple
 
 from nvidia.dali import backend
 
 from dali_bgaug.errors import UserError
+from dali_bgaug.files import write_text
+from dali_bgaug.shards import read_manifest
 from tools._cli import run
 
 ROOT = Path(__file__).parents[1]
+RECIPE = "configs/moco_v2_medium_swaps.yaml"
+
+
+class Step(NamedTuple):
+    """A program to run."""
+
+    name: str
+    words: list[str]
+    least_s: float
+    """Not begun if less time is left."""
+
+
+def steps(shards: Path, result: Path, overrides: list[str]) -> list[Step]:
+    """What is run, the most important first."""
+    bench = [
+        "tools.bench",
+        f"--shards={shards}",
+        f"--json={result}",
+        "device=gpu",
+        "batch_size=256",
+        *overrides,
+    ]
+    return [
+        Step("tests", ["pytest", str(ROOT / "tests" / "gpu")], 0),
+        Step("benchmark", [*bench, "--rounds=5"], 60),
+        Step("sweep", [*bench, "--sweep", "--rounds=3"], 60),
+        Step("training", [*bench, f"--train={RECIPE}", "--rounds=3"], 60),
+        Step("profile", [*bench, "--profile", "--rounds=3"], 30),
+        Step("startup", [*bench, "--startup"], 30),
+    ]
+
+
+def check(shards: Path, result: Path, overrides: list[str], minutes: float) -> dict[str, str]:
+    """Run the steps; returns how each ended."""
+    start, ended = time.perf_counter(), {}
+    for step in steps(shards, result, overrides):
+        left = 60 * minutes - (time.perf_counter() - start)
+        if left < step.least_s:
+            ended[step.name] = "left out: no time"
+            continue
+        print(f"{step.name}: {left:.0f} s left", flush=True)
+        try:
+            status = subprocess.run(
+                [sys.executable, "-m", *step.words], cwd=ROOT, check=False, timeout=max(left, 1)
+            ).returncode
+            ended[step.name] = "passed" if status == 0 else f"failed: status {status}"
+        except subprocess.TimeoutExpired:
+            ended[step.name] = "stopped: no time"
+    return ended
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.gpu_check", description=__doc__.splitlines()[0])
     parser.add_argument("--shards", type=Path, default=Path("out/demo/shards"), help="(%(default)s)")
     parser.add_argument("--json", type=Path, default=Path("out/gpu.json"), help="result file (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=8, help="time for all of it (%(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="loader config of the benchmark")
     args = parser.parse_intermixed_args()
     if backend.GetCUDADeviceCount() == 0:
         print("no GPU here: nothing to check")
         return
-    python = [sys.executable, "-m"]
-    steps = {
-        "the GPU tests": [*python, "pytest", str(ROOT / "tests" / "gpu")],
-        "the benchmark": [
-            *(*python, "tools.bench", "--shards", str(args.shards), "--json", str(args.json)),
-            *("device=gpu", "batch_size=256", *args.overrides),
-        ],
-    }
-    for name, command in steps.items():
-        if subprocess.run(command, cwd=ROOT, check=False).returncode:
-            raise UserError(f"{name} failed; the output above says why")
+    shards, path = args.shards.resolve(), args.json.resolve()
+    read_manifest(shards)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    ended = check(shards, path, args.overrides, args.minutes)
+    result = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    write_text(path, json.dumps(result | {"check": ended}, indent=1) + "\n")
+    print(*(f"{name}: {how}" for name, how in ended.items()), args.json, sep="\n")
+    if bad := [name for name, how in ended.items() if how.startswith(("failed", "stopped"))]:
+        raise UserError(f"{', '.join(bad)}: did not pass; the output above says why")
 
 
 if __name__ == "__main__":

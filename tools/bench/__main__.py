@@ -30,7 +30,7 @@ from tools.bench import feeding, opponents, page, profile, startup, sweep
 from tools.bench.measure import PIPELINES, Options, machine, measure
 
 SAMPLES = 1_281_167
-RECIPE = Path("configs/moco_v2_small.yaml")
+RECIPE = Path("configs/moco_v2_demo.yaml")
 
 
 def _parser() -> argparse.ArgumentParser:
