@@ -10,6 +10,7 @@ WEIGHTS ?=
 PART   ?= 1/1
 CONFIG ?= configs/moco_v2_demo.yaml
 WORKERS ?=
+SHARDS ?= $(OUT)/demo/shards
 ARGS   ?=
 
 RUN := $(VENV)/bin/python
@@ -17,14 +18,14 @@ READY := $(VENV)/.ready
 SCALE := $(if $(WORKERS),--workers $(WORKERS)) --part $(PART)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo masks tiles shards inspect train views bench test lint gpu-check clean
+.PHONY: help setup demo masks tiles shards inspect train views bench plan test lint gpu-check clean
 
 # $(call need,NAME,what it is): stop with a clear message if the variable is empty
 need = @test -n "$($(1))" || { echo "error: $(1)= is needed: $(2), e.g. make $@ $(1)=/path" >&2; exit 2; }
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  variables: DATA MASKS DETECTOR WEIGHTS OUT CONFIG WORKERS PART=i/n PYTHON, ARGS (further arguments of the tool)"
+	@echo "  variables: DATA MASKS DETECTOR WEIGHTS OUT SHARDS CONFIG WORKERS PART=i/n PYTHON, ARGS (further arguments of the tool)"
 
 setup: $(READY)  ## make .venv and install everything from setup.cfg
 
@@ -61,8 +62,11 @@ inspect: $(READY)  ## what is in OUT: counts, sizes, checks (ARGS=--verify), con
 views: $(READY)  ## CONFIG=: contact sheet of what the loader makes, OUT/views.png
 	@$(RUN) -m tools.views --config $(CONFIG) --out $(OUT)/views.png $(ARGS)
 
-bench: $(READY)  ## images/s of every stage of the loader, on the demo's shards
-	@$(RUN) -m tools.bench --shards $(OUT)/demo/shards --json $(OUT)/bench.json $(ARGS)
+bench: $(READY)  ## images/s of every stage of the loader and of others, on SHARDS (ARGS=--profile, --sweep, --train, ...)
+	@$(RUN) -m tools.bench --shards "$(SHARDS)" --json $(OUT)/bench.json $(ARGS)
+
+plan: $(READY)  ## ARGS="--gpus 64 --images-per-second 2500": what a cluster needs, from what bench measured
+	@$(RUN) -m tools.plan --measured $(OUT)/bench.json $(ARGS)
 
 test: $(READY)  ## run the tests
 	@$(RUN) -m pytest $(ARGS)
@@ -71,8 +75,8 @@ lint: $(READY)  ## check format and style
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
 
-gpu-check: $(READY)  ## on a machine with a GPU: its tests and the benchmark
-	@$(RUN) -m tools.gpu_check --shards $(OUT)/demo/shards --json $(OUT)/gpu.json $(ARGS)
+gpu-check: $(READY)  ## on a machine with a GPU: its tests, the benchmark, the sweep, within 8 minutes
+	@$(RUN) -m tools.gpu_check --shards "$(SHARDS)" --json $(OUT)/gpu.json $(ARGS)
 
 clean:  ## delete OUT and .venv
 	rm -rf $(OUT) $(VENV)

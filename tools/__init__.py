@@ -5,6 +5,8 @@
     inspect      what is in stores and shards              saliency_eval how good masks are
     views        contact sheet of a loader                 plot          loss curves
     bench        images/s of every stage of a loader       offline_bench rates of the offline tools
+    plan         what a cluster needs for a training       learning      what the methods learn
+    parity       the loader against torchvision
     demo_data    photo-like photos with exact masks        demo_shapes   what is in them
     demo         all of it, with training                  gpu_check     what needs a GPU
 

@@ -1,4 +1,4 @@
-"""On a machine with a GPU: run its tests, then the benchmark with its modes. Without one: say so and end well.
+"""On a machine with a GPU: run its tests, then the benchmark with its modes. Without one: say so, end well.
 
     python -m tools.gpu_check --shards out/demo/shards --json out/gpu.json
 

@@ -164,7 +164,7 @@ def measure(values: dict[str, Any], options: Options) -> dict[str, Any]:
         "machine": machine(device_id),
         "data": {
             "photos": manifest.samples,
-            "mb": round(manifest.bytes / 1e6, 1),
+            "mb": round(manifest.bytes / 1e6, 3),
             "shards": len(manifest.shards),
         },
         "rounds": options.rounds,
@@ -199,7 +199,7 @@ def _row(key: Key, config: LoaderConfig, rounds: Rounds, sizes: dict[str, float]
         "views_per_s": round(views * rate["median"], 1),
         "bytes_per_image": round(size),
         "mb_per_s": round(size * rate["median"] / 1e6, 2),
-        "cpu_ms_per_image": round(1000 * float(rounds.cpu_median(key)) / config.batch_size, 3),
+        "cpu_ms_per_image": float(f"{1000 * rounds.cpu_median(key) / config.batch_size:.4g}"),
     }
 
 
