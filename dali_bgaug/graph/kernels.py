@@ -38,6 +38,8 @@ LENGTH = 41
 
 _TAPS = 4
 """Pixels of a row added up at a time: as many as a reduction by two needs."""
+_1, _2, _3, _6, _9 = np.array([1, 2, 3, 6, 9], np.uintp)
+"""Places of pixels are unsigned: where one may be negative, Numba checks each, and there is no SIMD."""
 
 
 @compiled
@@ -48,24 +50,23 @@ def make_view(out: np.ndarray, photo: np.ndarray, numbers: np.ndarray) -> None:
     """
     mean = _resample(out, photo, numbers[WINDOW : WINDOW + 4])
     if numbers[COLOURED]:
-        _colour(out, numbers[MATRIX:OFFSET], numbers[OFFSET:BLURRED], mean)
+        _colour(out.reshape(-1), numbers[MATRIX:OFFSET], numbers[OFFSET:BLURRED], mean)
     if numbers[BLURRED]:
         _blur(out.reshape(len(out), -1), numbers[SIGMA])
     if numbers[SOLARIZED]:
         _solarize(out.reshape(-1))
-    _normalise(out.reshape(-1, 3), numbers[SCALE:SHIFT], numbers[SHIFT:REPLACED])
+    _normalise(out.reshape(len(out), -1), numbers[SCALE:SHIFT], numbers[SHIFT:REPLACED])
 
 
 @compiled
 def put_grey_behind(out: np.ndarray, numbers: np.ndarray, packed: np.ndarray) -> None:
     """Replace the background of a finished view by a grey level; packed: see `put_behind`."""
-    mask = _mask(len(out), numbers, packed)
+    mask, values = _mask(len(out), numbers, packed), out.reshape(-1)
     level = numbers[GREY] * numbers[SCALE:SHIFT] + numbers[SHIFT:REPLACED]
-    for y in range(len(out)):
-        for x in range(len(out)):
-            if not mask[y, x]:
-                for channel in range(3):
-                    out[y, x, channel] = level[channel]
+    for pixel in range(np.uintp(len(mask))):
+        if not mask[pixel]:
+            for channel in range(_3):
+                values[_3 * pixel + channel] = level[channel]
 
 
 @compiled
@@ -77,12 +78,12 @@ def put_behind(
     out, front, behind: float32 [v, v, 3], out may be one of the two; numbers: of the view whose mask it is;
     packed: the photo's bit-packed mask, uint8 [S * S / 8].
     """
-    mask = _mask(len(out), numbers, packed)
-    for y in range(len(out)):
-        for x in range(len(out)):
-            source = front if mask[y, x] else behind
-            for channel in range(3):
-                out[y, x, channel] = source[y, x, channel]
+    mask, values = _mask(len(out), numbers, packed), out.reshape(-1)
+    one, other = front.reshape(-1), behind.reshape(-1)
+    for pixel in range(np.uintp(len(mask))):
+        for channel in range(_3):
+            at = _3 * pixel + channel
+            values[at] = one[at] if mask[pixel] else other[at]
 
 
 @compiled
@@ -129,7 +130,7 @@ def _resample(out: np.ndarray, photo: np.ndarray, window: np.ndarray) -> np.ndar
                 weights[number // _TAPS, x, number % _TAPS] = column_weight[number, x]
     lines = photo.reshape(height, 3 * width)[:, 3 * left : 3 * left + span]
     line = np.zeros(span + 3 * _TAPS, np.float32)
-    total, nothing = np.zeros(3 * size, np.float32), np.zeros((size, 3), np.float32)
+    total, nothing = np.zeros(3 * size, np.float32), np.zeros(3 * size, np.float32)
     for y in range(size):
         # Rows first: whole lines at once, which the compiler makes SIMD of.
         for tap in range(len(row_weight)):
@@ -140,9 +141,9 @@ def _resample(out: np.ndarray, photo: np.ndarray, window: np.ndarray) -> np.ndar
             elif weight:
                 for place in range(span):
                     line[place] += weight * source[place]
-        for number in range(rounds):
-            _pick(out[y], out[y] if number else nothing, line, places[number], weights[number])
         pixels = out[y].reshape(-1)
+        for number in range(rounds):
+            _pick(pixels, pixels if number else nothing, line, places[number], weights[number])
         for place in range(3 * size):
             total[place] += pixels[place]
     mean = total.reshape(size, 3)
@@ -153,32 +154,33 @@ def _resample(out: np.ndarray, photo: np.ndarray, window: np.ndarray) -> np.ndar
 def _pick(
     pixels: np.ndarray, base: np.ndarray, line: np.ndarray, places: np.ndarray, weights: np.ndarray
 ) -> None:
-    """Each of the pixels, [v, 3], is its base and a weighted sum of four in a row of `line`, from its place
+    """Each of the pixels, [3 v], is its base and a weighted sum of four in a row of `line`, from its place
     on."""
-    for x in range(len(pixels)):
+    for x in range(np.uintp(len(places))):
         a, b, c, d = weights[x, 0], weights[x, 1], weights[x, 2], weights[x, 3]
-        at = places[x]
-        for channel in range(np.uintp(3)):
-            pixels[x, channel] = (
-                base[x, channel]
+        to, at = _3 * x, places[x]
+        for channel in range(_3):
+            pixels[to + channel] = (
+                base[to + channel]
                 + a * line[at + channel]
-                + b * line[at + channel + np.uintp(3)]
-                + c * line[at + channel + np.uintp(6)]
-                + d * line[at + channel + np.uintp(9)]
+                + b * line[at + channel + _3]
+                + c * line[at + channel + _6]
+                + d * line[at + channel + _9]
             )
 
 
 @compiled
-def _colour(out: np.ndarray, matrix: np.ndarray, offset: np.ndarray, mean: np.ndarray) -> None:
-    """x -> matrix @ x + offset @ mean, clipped to 0 .. 255."""
-    pixels, low, high = out.reshape(-1, 3), np.float32(0), np.float32(255)
-    a, b, c = matrix[0:3], matrix[3:6], matrix[6:9]
+def _colour(values: np.ndarray, matrix: np.ndarray, offset: np.ndarray, mean: np.ndarray) -> None:
+    """x -> matrix @ x + offset @ mean, clipped to 0 .. 255, of each three values."""
+    a, b, c, d, e, f, g, h, i = matrix
     u, v, w = (offset[0:3] * mean).sum(), (offset[3:6] * mean).sum(), (offset[6:9] * mean).sum()
-    for place in range(len(pixels)):
-        red, green, blue = pixels[place, 0], pixels[place, 1], pixels[place, 2]
-        pixels[place, 0] = min(max(a[0] * red + a[1] * green + a[2] * blue + u, low), high)
-        pixels[place, 1] = min(max(b[0] * red + b[1] * green + b[2] * blue + v, low), high)
-        pixels[place, 2] = min(max(c[0] * red + c[1] * green + c[2] * blue + w, low), high)
+    low, high = np.float32(0), np.float32(255)
+    for pixel in range(np.uintp(len(values) // 3)):
+        at = _3 * pixel
+        red, green, blue = values[at], values[at + _1], values[at + _2]
+        values[at] = min(max(a * red + b * green + c * blue + u, low), high)
+        values[at + _1] = min(max(d * red + e * green + f * blue + v, low), high)
+        values[at + _2] = min(max(g * red + h * green + i * blue + w, low), high)
 
 
 @compiled
@@ -200,7 +202,7 @@ def _blur(lines: np.ndarray, sigma: float) -> None:
     line = np.empty(3 * (size + 2 * reach), np.float32)
     for y in range(size):
         pixels = lines[y]
-        line[3 * reach : 3 * (size + reach)] = pixels
+        _copy(line[3 * reach :], pixels)
         for step in range(1, reach + 1):
             for x in (-step, size - 1 + step):
                 for channel in range(3):
@@ -210,7 +212,7 @@ def _blur(lines: np.ndarray, sigma: float) -> None:
     kept = np.empty((reach + 1, 3 * size), np.float32)
     for y in range(size):
         pixels = lines[y]
-        kept[y % (reach + 1)] = pixels
+        _copy(kept[y % (reach + 1)], pixels)
         pixels *= weight[0]
         for step in range(1, reach + 1):
             above, below = _mirror(y - step, size), _mirror(y + step, size)
@@ -224,12 +226,19 @@ def _blur(lines: np.ndarray, sigma: float) -> None:
 @compiled
 def _add_neighbours(pixels: np.ndarray, weight: np.ndarray, line: np.ndarray, reach: int) -> None:
     """A line of pixels blurred along itself; line: the same with `reach` more pixels on both sides."""
+    middle = line[3 * reach :]
     for place in range(len(pixels)):
-        pixels[place] = weight[0] * line[place + 3 * reach]
+        pixels[place] = weight[0] * middle[place]
     for step in range(1, reach + 1):
         part, before, after = weight[step], line[3 * (reach - step) :], line[3 * (reach + step) :]
         for place in range(len(pixels)):
             pixels[place] += part * (before[place] + after[place])
+
+
+@compiled
+def _copy(to: np.ndarray, values: np.ndarray) -> None:
+    for place in range(len(values)):
+        to[place] = values[place]
 
 
 @compiled
@@ -240,31 +249,37 @@ def _solarize(values: np.ndarray) -> None:
 
 
 @compiled
-def _normalise(pixels: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> None:
-    for place in range(len(pixels)):
-        for channel in range(3):
-            pixels[place, channel] = pixels[place, channel] * scale[channel] + shift[channel]
+def _normalise(lines: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> None:
+    """lines: [v, 3 v]."""
+    length = lines.shape[1]
+    scales, shifts = np.empty(length, np.float32), np.empty(length, np.float32)
+    for place in range(length):
+        scales[place], shifts[place] = scale[place % 3], shift[place % 3]
+    for y in range(len(lines)):
+        values = lines[y]
+        for place in range(length):
+            values[place] = values[place] * scales[place] + shifts[place]
 
 
 @compiled
 def _mask(size: int, numbers: np.ndarray, packed: np.ndarray) -> np.ndarray:
-    """A view's mask, bool [size, size]: cropped, flipped and resized like the view, then distorted."""
+    """A view's mask, bool [size * size]: cropped, flipped and resized like the view, then distorted."""
     side = int(math.sqrt(8 * len(packed)) + 0.5)
     mask = np.ones((size, size), np.bool_)
     if not numbers[BOX]:
         window = side * numbers[WINDOW : WINDOW + 4]
-        high, wide = (window[2] - window[0]) / size, (window[3] - window[1]) / size
-        columns = np.empty(size, np.int32)
+        byte, bit = np.empty(size, np.uintp), np.empty(size, np.uint8)
         for x in range(size):
-            columns[x] = min(max(math.floor(window[1] + (x + 0.5) * wide), 0), side - 1)
+            column = _nearest(window[1], window[3], x, size, side)
+            byte[x], bit[x] = column >> 3, 0x80 >> (column & 7)
         for y in range(size):
-            row = min(max(math.floor(window[0] + (y + 0.5) * high), 0), side - 1) * (side // 8)
+            row = packed[_nearest(window[0], window[2], y, size, side) * (side // 8) :]
+            pixels = mask[y]
             for x in range(size):
-                column = columns[x]
-                mask[y, x] = (packed[row + (column >> 3)] >> (7 - (column & 7))) & 1
+                pixels[x] = (row[byte[x]] & bit[x]) != 0
     affine = numbers[AFFINE:LENGTH]
     if not affine.any():
-        return mask
+        return mask.reshape(-1)
     distorted = np.zeros((size, size), np.bool_)
     for y in range(size):
         for x in range(size):
@@ -272,7 +287,13 @@ def _mask(size: int, numbers: np.ndarray, packed: np.ndarray) -> np.ndarray:
             row = math.floor(affine[3] * (x + 0.5) + affine[4] * (y + 0.5) + affine[5])
             if 0 <= row < size and 0 <= column < size:
                 distorted[y, x] = mask[row, column]
-    return distorted
+    return distorted.reshape(-1)
+
+
+@compiled
+def _nearest(start: float, end: float, pixel: int, size: int, length: int) -> int:
+    """Where of a line of `length` this of `size` pixels is taken from."""
+    return min(max(math.floor(start + (pixel + 0.5) * (end - start) / size), 0), length - 1)
 
 
 # What DALI calls, for each sample of a batch. It stands in one file with what it calls: Numba looks at this
