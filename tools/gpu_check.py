@@ -48,7 +48,7 @@ def steps(shards: Path, result: Path, overrides: list[str]) -> list[Step]:
         Step("tests", ["pytest", str(ROOT / "tests" / "gpu")], 0),
         Step("benchmark", [*bench, "--rounds=5"], 60),
         Step("sweep", [*bench, "--sweep", "--rounds=3"], 60),
-        Step("training", [*bench, f"--train={RECIPE}", "--rounds=3"], 60),
+        Step("training", [*bench, f"--train={RECIPE}", "--rounds=3", "--batches=20"], 60),
         Step("profile", [*bench, "--profile", "--rounds=3"], 30),
         Step("startup", [*bench, "--startup"], 30),
     ]

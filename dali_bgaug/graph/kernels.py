@@ -394,7 +394,7 @@ def copy_over_entry(outs: Any, sizes: Any, _0: Any, _1: Any, ins: Any, shapes: A
         view = _pixels(ins, shapes, 2, np.float32)
         put_behind(out, image, view, _row(ins, 3), _bytes(ins, shapes, 4))
     else:
-        out[:] = image
+        _copy(out.reshape(-1), image.reshape(-1))
 
 
 @_entry_of_batch

@@ -168,9 +168,14 @@ def test_a_result_of_another_machine_is_not_added_to(
     textured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "bench.json"
-    path.write_text(json.dumps({"machine": {"device": "cpu", "processor": "another", "cpus": 2}, "rows": []}))
-    _run(monkeypatch, f"--shards={textured}", f"--json={path}", "--memory=20", "batch_size=8", "crop.size=32")
-    assert set(json.loads(path.read_text())) == {"machine", "memory", "command"}
+    words = [f"--shards={textured}", f"--json={path}", "--memory=20", "batch_size=8", "crop.size=32"]
+    _run(monkeypatch, *words)
+    first = json.loads(path.read_text())
+    assert set(first) == {"machine", "data", "memory"}
+    for change in ({"machine": first["machine"] | {"cpus": 99}}, {"data": first["data"] | {"photos": 7}}):
+        path.write_text(json.dumps(first | change | {"train": {}}))
+        _run(monkeypatch, *words)
+        assert set(json.loads(path.read_text())) == {"machine", "data", "memory"}
 
 
 def test_the_profile_adds_up_to_the_loader(textured: Path) -> None:
@@ -257,7 +262,14 @@ def test_training_is_compared_with_a_held_batch(
     textured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "train.json"
-    words = ["--train", "configs/supervised_demo.yaml", "--rounds=1", "batch_size=16", "device=cpu"]
+    words = [
+        "--train",
+        "configs/supervised_demo.yaml",
+        "--rounds=1",
+        "--batches=2",
+        "batch_size=16",
+        "device=cpu",
+    ]
     _run(monkeypatch, f"--shards={textured}", f"--json={path}", *words, "crop.size=32")
     found = json.loads(path.read_text())["train"]
     assert (found["config"], found["method"], found["batch_size"]) == (

@@ -58,7 +58,7 @@ def test_all_steps_run_even_if_a_test_fails(
         "pytest",
         "tools.bench --rounds=5",
         "tools.bench --sweep --rounds=3",
-        "tools.bench --rounds=3",  # and --train=configs/…
+        "tools.bench --rounds=3 --batches=20",  # and --train=configs/…
         "tools.bench --profile --rounds=3",
         "tools.bench --startup",
     ]

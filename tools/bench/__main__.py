@@ -24,10 +24,9 @@ from typing import Any
 from dali_bgaug.config import override
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
-from pipelines.build import choose_device
 from tools._cli import run
 from tools.bench import feeding, opponents, page, profile, startup, sweep
-from tools.bench.measure import PIPELINES, Options, machine, measure
+from tools.bench.measure import PIPELINES, Options, measure, place
 
 SAMPLES = 1_281_167
 RECIPE = Path("configs/moco_v2_demo.yaml")
@@ -46,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", type=Path, default=Path("out/bench.json"), help="result file (%(default)s)")
     add("--pipelines", default="moco_v2", help=f"of {','.join(PIPELINES)} (%(default)s)")
     add("--rounds", type=int, default=9, help="(%(default)s)")
-    add("--batches", type=int, default=8, help="per round and stage (%(default)s)")
+    add("--batches", type=int, default=8, help="per round and stage; with --train steps (%(default)s)")
     add("--no-torchvision", action="store_true", help="leave out the yardstick")
     add("--opponents", default="dali,webdataset", help="other loaders for moco_v2 (%(default)s; '' for none)")
     add(
@@ -93,11 +92,11 @@ def main() -> None:
     if "pipeline" in values:
         raise UserError(f"pipeline={values['pipeline']}: name pipelines with --pipelines")
     name, found = _mode(args, values, pipelines, grid)
-    result = found if name is None else _beside(args.json, values) | {name: found}
-    result["command"] = page.command_line(sys.argv[1:]) if name is None else result.get("command", "")
+    found["command"] = page.command_line(sys.argv[1:])
+    result = _beside(args.json, values) | ({name: found} if name else found)
     args.json.parent.mkdir(parents=True, exist_ok=True)
     write_text(args.json, json.dumps(result, indent=1) + "\n")
-    print(page.table(result if name is None else {name: found}))
+    print(page.table({name: found} if name else found))
     print("", args.json, *page.write_page(result, args.json), sep="\n")
 
 
@@ -110,7 +109,7 @@ def _mode(
     if args.sweep:
         return "sweep", sweep.measure(values, pipelines[0], grid, args.rounds, args.batches)
     if args.train:
-        return "train", feeding.measure(values, args.train, args.rounds)
+        return "train", feeding.measure(values, args.train, args.rounds, args.batches)
     if args.startup is not None:
         return "startup", startup.measure(values, pipelines[0], args.startup)
     if args.memory is not None:
@@ -135,13 +134,15 @@ def _mode(
 
 
 def _beside(path: Path, values: dict[str, Any]) -> dict[str, Any]:
-    """The result a mode's is added to: what is there, if it is of the same machine; or a new one."""
-    here = machine(choose_device(values.get("device", "auto"), None))
+    """The result that another is added to: what is there, if it is of this machine and these shards."""
+    here = place(values)
     if path.is_file():
         before = page.load(path)
-        if all(before["machine"].get(name) == here[name] for name in ("device", "processor", "cpus")):
+        same = {name: value for name, value in here["machine"].items() if name != "date"}
+        if before.get("data") == here["data"] and before["machine"] | same == before["machine"]:
             return before
-    return {"machine": here}
+        print(f"{path}: was of another machine, software or data; begun anew", file=sys.stderr)
+    return here
 
 
 if __name__ == "__main__":

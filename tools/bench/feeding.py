@@ -14,12 +14,13 @@ from typing import Any
 from dali_bgaug.errors import UserError
 
 
-def measure(values: dict[str, Any], config: Path, rounds: int) -> dict[str, Any]:
+def measure(values: dict[str, Any], config: Path, rounds: int, steps: int) -> dict[str, Any]:
     """Run `train.speed` with a recipe on the benchmark's shards and loader settings."""
     words = [f"data.{name}={value}" for name, value in _flat(values)]
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         path = Path(folder) / "speed.json"
-        command = ["-m", "train.speed", "--config", str(config), "--rounds", str(rounds), "--json", str(path)]
+        command = ["-m", "train.speed", f"--config={config}", f"--rounds={rounds}", f"--steps={steps}"]
+        command.append(f"--json={path}")
         if subprocess.run([sys.executable, *command, *words], check=False).returncode:
             raise UserError(f"--train={config}: `python -m train.speed` failed; the output above says why")
         return json.loads(path.read_text(encoding="utf-8"))

@@ -160,13 +160,7 @@ def measure(values: dict[str, Any], options: Options) -> dict[str, Any]:
     sizes = component_sizes(first.shards, manifest)
     rows = [_row(key, config, rounds, sizes) | cold.get(key, {}) for key, config in stages.items()]
     ratios, intervals = _ratios(stages, fewer, rounds)
-    return {
-        "machine": machine(device_id),
-        "data": {
-            "photos": manifest.samples,
-            "mb": round(manifest.bytes / 1e6, 3),
-            "shards": len(manifest.shards),
-        },
+    return place(values) | {
         "rounds": options.rounds,
         "batches": options.batches,
         "config": {
@@ -281,6 +275,19 @@ def component_sizes(folder: Path, manifest: Manifest, shards: int = 8) -> dict[s
 def _settings(config: LoaderConfig) -> dict[str, Any]:
     threads = config.threads or default_threads()
     return {**config.model_dump(mode="json", exclude={"shards", "threads"}), "threads": threads}
+
+
+def place(values: dict[str, Any]) -> dict[str, Any]:
+    """What a figure was measured on: machine, software and data."""
+    manifest = open_shards(Path(values["shards"]), False, "--shards")
+    return {
+        "machine": machine(choose_device(values.get("device", "auto"), None)),
+        "data": {
+            "photos": manifest.samples,
+            "mb": round(manifest.bytes / 1e6, 3),
+            "shards": len(manifest.shards),
+        },
+    }
 
 
 def machine(device_id: int | None) -> dict[str, Any]:

@@ -188,6 +188,10 @@ _SECTIONS = {
 }
 
 
+def _sections(result: dict[str, Any]) -> list[dict[str, Any]]:
+    return [result[name] for name in _SECTIONS if name in result]
+
+
 def page(result: dict[str, Any], picture: str | None) -> str:
     """A page of `benchmarks/`: what, where, how, and the tables."""
     place = result["machine"]
@@ -203,8 +207,10 @@ def page(result: dict[str, Any], picture: str | None) -> str:
     ]
     if data := result.get("data"):
         lines += ["", f"Data: {data['photos']} photos, {data['mb']:.0f} MB in {data['shards']} shards."]
-    if command := result.get("command"):
-        lines += ["", f"    {command}"]
+    lines += [
+        "",
+        *(f"    {section['command']}" for section in (result, *_sections(result)) if "command" in section),
+    ]
     if "rounds" in result:
         config = next(iter(result["config"].values()))
         lines += [
@@ -259,10 +265,10 @@ def draw(result: dict[str, Any], path: Path) -> None:
         colour = _OURS if ours else _SHARED if stage == "decode" else _OTHERS
         around = [[rate["median"] - rate["low"]], [rate["high"] - rate["median"]]]
         bars.barh(place, rate["median"], xerr=around, color=colour, ecolor="black", capsize=2)
-    bars.set_yticks(range(len(rows)), [f"{row['pipeline']} {row['stage']}".strip("- ") for row in rows])
+    bars.set_yticks(range(len(rows)), [_label(row) for row in rows])
     bars.invert_yaxis()
     bars.set_xlabel("images/s (a photo with all its views)")
-    bars.set_title("ours blue, others orange", fontsize=9)
+    bars.set_title("ours blue; others orange, doing what is in brackets", fontsize=9)
     for pipeline, stage in curves:
         found = [row for row in result["scaling"] if (row["pipeline"], row["stage"]) == (pipeline, stage)]
         found.sort(key=lambda row: row["threads"])
@@ -284,6 +290,12 @@ def draw(result: dict[str, Any], path: Path) -> None:
         curve.legend(fontsize=8)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+def _label(row: dict[str, Any]) -> str:
+    others = {"torchvision": "fullest", "dali": "plain", "webdataset": "plain", "ffcv": "part of plain"}
+    does = f" ({others[row['stage']]})" if row["stage"] in others else ""
+    return f"{row['pipeline']} {row['stage']}{does}".strip("- ")
 
 
 def write_page(result: dict[str, Any], beside: Path) -> list[Path]:
