@@ -12,7 +12,7 @@ from nvidia.dali import Pipeline
 from dali_bgaug.errors import UserError
 from dali_bgaug.journal import Journal
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def build_loader(
     manifest = open_shards(config.shards, config.verify, "data.shards")
     complete = getattr(method_module(config.pipeline), "COMPLETE", False)
     share = Share(manifest.samples, config.batch_size // world_size, rank, world_size, complete)
-    _check(config, manifest, share)
+    check_share(config, manifest, share)
     device_id = choose_device(config.device, device_id)
     names: list[str] = []
     journal = Journal(config.shards)
@@ -67,7 +67,8 @@ def build_loader(
     return Loader(build, names, share, identity, journal)
 
 
-def _check(config: LoaderConfig, manifest: Manifest, share: Share) -> None:
+def check_share(config: LoaderConfig, manifest: Manifest, share: Share) -> None:
+    """Refuse a rank's share that its loader could not make a batch of."""
     if manifest.samples < share.world_size or len(share) == 0:
         raise UserError(
             f"data.batch_size={config.batch_size}: the data set {config.shards} has "

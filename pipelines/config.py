@@ -53,8 +53,9 @@ class LoaderConfig(Options):
     half: bool = False
     """float16 views instead of float32."""
     compiled: bool = True
-    """On the CPU: views by compiled kernels; false: by the operators that a GPU runs, which makes the
-    same views but for rounding, and takes several times as long."""
+    """On the CPU: views by compiled kernels; false: by the operators that a GPU runs, which makes the same
+    views but for rounding, and takes several times as long. A background before the other augmentations
+    (`stage: before`) and evaluation are always made by operators."""
 
     views: dict[str, ViewOptions]
     """The views of a photo, by name."""

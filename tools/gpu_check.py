@@ -3,11 +3,13 @@
     python -m tools.gpu_check --shards out/demo/shards --json out/gpu.json
 
 Needs this folder, shards, and the packages (PYTHONPATH will do): no network. What does not fit into --minutes
-is left out, and said; the JSON file has what was measured till then, and which tests failed.
+is left out, and said; the JSON file has what was measured till then, and how each step ended.
 """
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -34,7 +36,7 @@ class Step(NamedTuple):
     """Not begun if less time is left."""
 
 
-def steps(shards: Path, result: Path, overrides: list[str]) -> list[Step]:
+def steps(shards: Path, result: Path, overrides: list[str], minutes: float) -> list[Step]:
     """What is run, the most important first."""
     bench = [
         "tools.bench",
@@ -46,10 +48,10 @@ def steps(shards: Path, result: Path, overrides: list[str]) -> list[Step]:
     ]
     return [
         Step("tests", ["pytest", str(ROOT / "tests" / "gpu")], 0),
-        Step("benchmark", [*bench, "--rounds=5"], 60),
-        Step("sweep", [*bench, "--sweep", "--rounds=3"], 60),
+        Step("benchmark", [*bench, "--opponents=dali", f"--minutes={minutes / 4}"], 60),
+        Step("sweep", [*bench, "--sweep", "--rounds=5"], 60),
         Step("training", [*bench, f"--train={RECIPE}", "--rounds=3", "--batches=20"], 60),
-        Step("profile", [*bench, "--profile", "--rounds=3"], 30),
+        Step("profile", [*bench, "--profile", "--rounds=5"], 30),
         Step("startup", [*bench, "--startup"], 30),
     ]
 
@@ -57,20 +59,28 @@ def steps(shards: Path, result: Path, overrides: list[str]) -> list[Step]:
 def check(shards: Path, result: Path, overrides: list[str], minutes: float) -> dict[str, str]:
     """Run the steps; returns how each ended."""
     start, ended = time.perf_counter(), {}
-    for step in steps(shards, result, overrides):
+    for step in steps(shards, result, overrides, minutes):
         left = 60 * minutes - (time.perf_counter() - start)
         if left < step.least_s:
             ended[step.name] = "left out: no time"
             continue
         print(f"{step.name}: {left:.0f} s left", flush=True)
-        try:
-            status = subprocess.run(
-                [sys.executable, "-m", *step.words], cwd=ROOT, check=False, timeout=max(left, 1)
-            ).returncode
-            ended[step.name] = "passed" if status == 0 else f"failed: status {status}"
-        except subprocess.TimeoutExpired:
-            ended[step.name] = "stopped: no time"
+        status = _run(step.words, max(left, 1))
+        how = {0: "passed", None: "stopped: no time"}
+        ended[step.name] = how.get(status, f"failed: status {status}")
     return ended
+
+
+def _run(words: list[str], limit_s: float) -> int | None:
+    """Run a Python module; its status, or None if it was stopped, with all that it had started."""
+    with subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, start_new_session=True) as child:
+        try:
+            return child.wait(limit_s)
+        except BaseException as error:
+            os.killpg(child.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                return None
+            raise
 
 
 def main() -> None:

@@ -246,7 +246,7 @@ def main() -> None:
         lines = _check_report(benchmark, result)
     else:
         given = {name: text for name in Cluster.model_fields if (text := getattr(args, name)) is not None}
-        if benchmark.train:
+        if benchmark.train and benchmark.device != "cpu":  # a CPU's model says nothing of a GPU's
             given.setdefault("images_per_second", f"{benchmark.train.held / benchmark.train.ranks}")
         try:
             cluster = Cluster.model_validate_strings(given)

@@ -52,6 +52,8 @@ def measure(config: RunConfig, rounds: int, steps: int) -> dict[str, Any]:
             _time(run, batches, 3, device)
         with tqdm(total=2 * rounds, desc="train", unit="round", disable=not run.main) as bar:
             for _ in range(rounds):
+                # Till the loader has nothing left to do: it must not work in the held batch's time.
+                time.sleep((config.data.prefetch + 1) * max(seconds["loader"][-1:], default=0.5))
                 seconds["held"].append(_time(run, held, steps, device))
                 bar.update()
                 for _ in range(

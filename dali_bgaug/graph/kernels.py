@@ -6,20 +6,24 @@ background (`benchmarks/notes.md`: what it saves). It computes what the operator
 `photometric.py`, `masks.py` and `background.py` compute, from the same numbers; the tests compare the two. A
 GPU runs the operators.
 
-Numba compiles at first use and keeps the machine code beside this file, or in NUMBA_CACHE_DIR.
+Numba compiles when this is first imported, some ten seconds, and keeps the machine code beside this file, or
+in NUMBA_CACHE_DIR.
 """
 
+import hashlib
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import numpy as np
+from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
 from numba import carray, cfunc, njit
 from numba import types as native
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-compiled = njit(nogil=True, fastmath=True, cache=True)
+compiled = njit(nogil=True, fastmath=True)
 
 # What a view is made with: places in its row of numbers, float32 [LENGTH].
 WINDOW = 0
@@ -301,10 +305,26 @@ def _nearest(start: float, end: float, pixel: int, size: int, length: int) -> in
 # An entry gets the outputs' data, shapes, dimensions and number; then the inputs'.
 _data, _shapes = native.CPointer(native.voidptr), native.CPointer(native.CPointer(native.int64))
 _described = (_shapes, native.CPointer(native.int32), native.int32)
-_entry = cfunc(native.void(_data, *_described, _data, *_described), cache=True)
-_entry_of_batch = cfunc(
-    native.void(_data, *_described, native.voidptr, *_described, native.int32), cache=True
-)
+_of_sample = native.void(_data, *_described, _data, *_described)
+_of_batch = native.void(_data, *_described, native.voidptr, *_described, native.int32)
+
+
+def _entry(signature: Any) -> Callable[[Callable[..., None]], Any]:
+    """Compile an entry and keep its machine code.
+
+    Processes that compile at the same time would overwrite each other's code, were there more than one kind
+    of it in a file: an entry has one signature, and its file's name says for which processor it is.
+    """
+
+    def compile_entry(function: Callable[..., None]) -> Any:
+        processor = get_host_cpu_name() + get_host_cpu_features().flatten()
+        function.__qualname__ += "-" + hashlib.sha256(processor.encode()).hexdigest()[:8]
+        try:
+            return cfunc(signature, cache=True)(function)
+        except RuntimeError:  # nowhere to keep it: a read-only installation, no home
+            return cfunc(signature)(function)
+
+    return compile_entry
 
 
 @cache
@@ -312,13 +332,13 @@ def shape_setter(size: int | None) -> Any:
     """What is called for a batch, to say how large its outputs will be; the one of no size is a scalar."""
     if size is None:
 
-        @cfunc(native.void(*_described, *_described, native.int32), cache=True)
+        @cfunc(native.void(*_described, *_described, native.int32))
         def leave_shapes(_0: Any, _1: Any, _2: Any, _3: Any, _4: Any, _5: Any, _6: Any) -> None:
             pass
 
         return leave_shapes
 
-    @cfunc(native.void(*_described, *_described, native.int32), cache=True)
+    @cfunc(native.void(*_described, *_described, native.int32))
     def set_shapes(shapes: Any, _0: Any, _1: Any, _2: Any, _3: Any, _4: Any, count: Any) -> None:
         for sample in range(count):
             shapes[sample][0], shapes[sample][1], shapes[sample][2] = size, size, 3
@@ -355,14 +375,14 @@ def _bytes(data: Any, shapes: Any, place: int) -> np.ndarray:
     return carray(data[place], shapes[place][0], np.uint8)
 
 
-@_entry
+@_entry(_of_sample)
 def make_view_entry(outs: Any, sizes: Any, _0: Any, _1: Any, ins: Any, shapes: Any, _2: Any, _3: Any) -> None:
     """`make_view`; inputs: photo, row."""
     out = _pixels(outs, sizes, 0, np.float32)
     make_view(out, _pixels(ins, shapes, 0, np.uint8), _row(ins, 1))
 
 
-@_entry
+@_entry(_of_sample)
 def make_view_over_grey_entry(
     outs: Any, sizes: Any, _0: Any, _1: Any, ins: Any, shapes: Any, _2: Any, _3: Any
 ) -> None:
@@ -373,7 +393,7 @@ def make_view_over_grey_entry(
         put_grey_behind(out, row, _bytes(ins, shapes, 2))
 
 
-@_entry
+@_entry(_of_sample)
 def make_view_over_image_entry(
     outs: Any, sizes: Any, _0: Any, _1: Any, ins: Any, shapes: Any, _2: Any, _3: Any
 ) -> None:
@@ -384,7 +404,7 @@ def make_view_over_image_entry(
         put_behind(out, out, _other(ins, 3, out.shape), row, _bytes(ins, shapes, 2))
 
 
-@_entry
+@_entry(_of_sample)
 def copy_over_entry(outs: Any, sizes: Any, _0: Any, _1: Any, ins: Any, shapes: Any, _2: Any, _3: Any) -> None:
     """Copy an image, or `put_behind` of it and a view; inputs: address of the image, (the images), view, row,
     packed mask, whether it is wanted."""
@@ -397,7 +417,7 @@ def copy_over_entry(outs: Any, sizes: Any, _0: Any, _1: Any, ins: Any, shapes: A
         _copy(out.reshape(-1), image.reshape(-1))
 
 
-@_entry_of_batch
+@_entry(_of_batch)
 def find_entry(outs: Any, _0: Any, _1: Any, _2: Any, ins: Any, _3: Any, _4: Any, _5: Any, count: Any) -> None:
     """Addresses of other samples of a batch; inputs: images, places in the batch."""
     # Of a batch `ins` has the inputs one after another, each with all its samples.

@@ -4,7 +4,7 @@ A method is a module with
 
     DEFAULTS   values of its LoaderConfig, as a recipe would give them; `views` names its views
     check      optional: (config) -> None, raises ValueError for what the method cannot do
-    graph      (Views) -> outputs by name; `Views` (dali_bgaug.graph.views) makes the views
+    graph      (source, config) -> outputs by name; `make_views` (dali_bgaug.graph.views) makes the views
 
 A file put here is a method: nothing else has to be entered anywhere.
 """

@@ -139,6 +139,7 @@ def test_backgrounds_follow_the_mask_through_window_and_flip() -> None:
             },
         ),
         ("supervised", {"background": {"kind": "rm", "p_pos": 1.0, "distortion": {"box": True}}}),
+        ("moco_v2", {"background": {"kind": "random"}, "views": {"key": {"background": False}}}),
         ("supervised", {}),
     ],
 )

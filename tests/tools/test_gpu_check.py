@@ -3,9 +3,9 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -23,25 +23,23 @@ def test_without_a_gpu_it_says_so_and_ends_well(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stdout) == (0, "no GPU here: nothing to check\n")
 
 
-def _pretend(monkeypatch: pytest.MonkeyPatch, statuses: dict[str, int | None], seconds: float) -> list[str]:
-    """A GPU, programs that take so many seconds each and end so (None: are stopped), and a clock."""
+def _pretend(monkeypatch: pytest.MonkeyPatch, statuses: dict[str, int], seconds: float) -> list[str]:
+    """A GPU, programs that take so many seconds each and end so, and a clock."""
     seen: list[str] = []
     clock = SimpleNamespace(now=0.0)
 
-    def run(command: list[str], timeout: float, **_: Any) -> SimpleNamespace:
-        words = [word for word in command if word.startswith("--") and "/" not in word]
-        seen.append(command[2] + " ".join(["", *words]))
-        clock.now += min(seconds, timeout)
-        path = next((word.partition("=")[2] for word in command if word.startswith("--json=")), None)
+    def run(words: list[str], limit_s: float) -> int | None:
+        seen.append(" ".join(word for word in words if "/" not in word))
+        clock.now += min(seconds, limit_s)
+        if seconds > limit_s:
+            return None
+        path = next((word.partition("=")[2] for word in words if word.startswith("--json=")), None)
         if path:
             Path(path).write_text(json.dumps({"machine": {}}))
-        status = statuses.get(command[2], 0)
-        if status is None:
-            raise subprocess.TimeoutExpired(command, timeout)
-        return SimpleNamespace(returncode=status)
+        return statuses.get(words[0], 0)
 
     monkeypatch.setattr(gpu_check.backend, "GetCUDADeviceCount", lambda: 1)
-    monkeypatch.setattr(gpu_check.subprocess, "run", run)
+    monkeypatch.setattr(gpu_check, "_run", run)
     monkeypatch.setattr(gpu_check.time, "perf_counter", lambda: clock.now)
     return seen
 
@@ -54,13 +52,14 @@ def test_all_steps_run_even_if_a_test_fails(
     monkeypatch.setattr(sys, "argv", ["gpu_check", f"--shards={textured}", f"--json={path}", "threads=8"])
     with pytest.raises(UserError, match="tests: did not pass"):
         gpu_check.main()
+    common = "device=gpu batch_size=256 threads=8"
     assert seen == [
         "pytest",
-        "tools.bench --rounds=5",
-        "tools.bench --sweep --rounds=3",
-        "tools.bench --rounds=3 --batches=20",  # and --train=configs/…
-        "tools.bench --profile --rounds=3",
-        "tools.bench --startup",
+        f"tools.bench {common} --opponents=dali --minutes=2.0",
+        f"tools.bench {common} --sweep --rounds=5",
+        f"tools.bench {common} --rounds=3 --batches=20",  # and --train=configs/…
+        f"tools.bench {common} --profile --rounds=5",
+        f"tools.bench {common} --startup",
     ]
     assert json.loads(path.read_text()) == {
         "machine": {},
@@ -78,11 +77,31 @@ def test_what_does_not_fit_into_the_time_is_left_out(
     assert gpu_check.check(textured, tmp_path / "gpu.json", [], minutes=8) == {
         "tests": "passed",
         "benchmark": "passed",
-        "sweep": "passed",
+        "sweep": "stopped: no time",
         **dict.fromkeys(("training", "profile", "startup"), "left out: no time"),
     }
-    _pretend(monkeypatch, {"tools.bench": None}, 1000)
-    assert gpu_check.check(textured, tmp_path / "gpu.json", [], minutes=1) == {
+    path = tmp_path / "other.json"
+    _pretend(monkeypatch, {}, 250)
+    assert gpu_check.check(textured, path, [], minutes=8) == {
         "tests": "passed",
-        **dict.fromkeys(("benchmark", "sweep", "training", "profile", "startup"), "left out: no time"),
+        "benchmark": "stopped: no time",
+        **dict.fromkeys(("sweep", "training", "profile", "startup"), "left out: no time"),
     }
+    assert not path.exists()
+
+
+def test_what_is_stopped_leaves_no_process_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "open('pid', 'w').write(str(child.pid)); time.sleep(60)\n"
+    )
+    monkeypatch.setattr(gpu_check, "ROOT", tmp_path)
+    assert gpu_check._run(["slow"], 2) is None
+    pid = int((tmp_path / "pid").read_text())
+    for _ in range(100):
+        state = Path(f"/proc/{pid}/stat")
+        if not state.exists() or " Z " in state.read_text():
+            return
+        time.sleep(0.05)
+    pytest.fail("the child's child is still alive")

@@ -317,6 +317,10 @@ def test_the_rate_of_a_held_batch_comes_from_the_benchmark(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "bench.json"
-    path.write_text(json.dumps(_benchmark(train={"ranks": 2, "images_per_s": {"held": 2400.0, "loader": 1}})))
+    train = {"ranks": 2, "images_per_s": {"held": 2400.0, "loader": 1}}
+    path.write_text(json.dumps(_benchmark(train=train)))
+    with pytest.raises(UserError, match="--images-per-second"):  # a CPU's is no GPU's
+        _run(monkeypatch, f"--measured={path}", "--gpus=4")
+    path.write_text(json.dumps(_benchmark(train=train, machine=GPU)))
     _run(monkeypatch, f"--measured={path}", "--gpus=4")
     assert capsys.readouterr().out.splitlines()[1].split() == ["images/s", "1200", "4800", "4800"]

@@ -17,7 +17,9 @@ Beside the JSON file are a page (.md) and a picture (.png) of all that is in it.
 
 import argparse
 import json
+import math
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--pipelines", default="moco_v2", help=f"of {','.join(PIPELINES)} (%(default)s)")
     add("--rounds", type=int, default=9, help="(%(default)s)")
     add("--batches", type=int, default=8, help="per round and stage; with --train steps (%(default)s)")
+    add("--minutes", type=float, default=math.inf, help="begin no round later than this (all rounds)")
     add("--no-torchvision", action="store_true", help="leave out the yardstick")
     add("--opponents", default="dali,webdataset", help="other loaders for moco_v2 (%(default)s; '' for none)")
     add(
@@ -84,17 +87,16 @@ def main() -> None:
     pipelines = list(dict.fromkeys(args.pipelines.split(",")))
     if unknown := set(pipelines) - set(PIPELINES):
         raise UserError(f"--pipelines: {', '.join(sorted(unknown))}: there are {', '.join(PIPELINES)}")
-    settings = args.overrides
-    grid = [setting for setting in settings if args.sweep and sweep.is_setting(setting)]
-    values = override(
-        {"shards": str(args.shards), "batch_size": 64}, [item for item in settings if item not in grid]
-    )
+    grid = [setting for setting in args.overrides if args.sweep and sweep.is_setting(setting)]
+    settings = [setting for setting in args.overrides if setting not in grid]
+    values = override({"shards": str(args.shards), "batch_size": 64}, settings)
     if "pipeline" in values:
         raise UserError(f"pipeline={values['pipeline']}: name pipelines with --pipelines")
-    name, found = _mode(args, values, pipelines, grid)
-    found["command"] = page.command_line(sys.argv[1:])
-    result = _beside(args.json, values) | ({name: found} if name else found)
+    before = _beside(args.json, values)  # what stands in the way is said before it is measured
     args.json.parent.mkdir(parents=True, exist_ok=True)
+    name, found = _mode(args, values, pipelines, grid)
+    found |= {"command": page.command_line(sys.argv[1:]), "date": time.strftime("%Y-%m-%d")}
+    result = before | ({name: found} if name else found)
     write_text(args.json, json.dumps(result, indent=1) + "\n")
     print(page.table({name: found} if name else found))
     print("", args.json, *page.write_page(result, args.json), sep="\n")
@@ -109,7 +111,7 @@ def _mode(
     if args.sweep:
         return "sweep", sweep.measure(values, pipelines[0], grid, args.rounds, args.batches)
     if args.train:
-        return "train", feeding.measure(values, args.train, args.rounds, args.batches)
+        return "train", feeding.measure(args.shards, args.overrides, args.train, args.rounds, args.batches)
     if args.startup is not None:
         return "startup", startup.measure(values, pipelines[0], args.startup)
     if args.memory is not None:
@@ -129,20 +131,29 @@ def _mode(
         ffcv=args.ffcv,
         scaling=not args.no_scaling,
         cold=not args.no_cold,
+        limit_s=60 * args.minutes,
     )
     return None, measure(values, options)
 
 
 def _beside(path: Path, values: dict[str, Any]) -> dict[str, Any]:
-    """The result that another is added to: what is there, if it is of this machine and these shards."""
+    """The result that another is added to: what is there, or a new one.
+
+    Raises:
+        UserError: what is there is of another machine, other software or other data.
+    """
     here = place(values)
-    if path.is_file():
-        before = page.load(path)
-        same = {name: value for name, value in here["machine"].items() if name != "date"}
-        if before.get("data") == here["data"] and before["machine"] | same == before["machine"]:
-            return before
-        print(f"{path}: was of another machine, software or data; begun anew", file=sys.stderr)
-    return here
+    if not path.is_file():
+        return here
+    before = page.load(path)
+    for what in here:
+        for name, value in here[what].items():
+            if before.get(what, {}).get(name) != value:
+                raise UserError(
+                    f"--json={path}: holds a result with {what}.{name}={before.get(what, {}).get(name)!r}, "
+                    f"here it is {value!r}; give another file, or delete it"
+                )
+    return before
 
 
 if __name__ == "__main__":

@@ -28,10 +28,8 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         start = time.perf_counter()
         stage = open_stage(key, config, device_id, None, stack)
-        if not hasattr(stage, "first_at"):
-            stage.run(1)
-        first = getattr(stage, "first_at", time.perf_counter())
         stage.run(job["batches"])
+        first = stage.first_at
         taken = free - torch.cuda.mem_get_info(device_id)[0] if device_id is not None else None
         found = {
             "first_batch_s": round(first - start, 2),

@@ -14,9 +14,9 @@ from typing import Any
 from dali_bgaug.errors import UserError
 
 
-def measure(values: dict[str, Any], config: Path, rounds: int, steps: int) -> dict[str, Any]:
-    """Run `train.speed` with a recipe on the benchmark's shards and loader settings."""
-    words = [f"data.{name}={value}" for name, value in _flat(values)]
+def measure(shards: Path, settings: list[str], config: Path, rounds: int, steps: int) -> dict[str, Any]:
+    """Run `train.speed` with a recipe on these shards, with these settings of its loader (`key=value`)."""
+    words = [f"data.shards={json.dumps(str(shards))}", *(f"data.{setting}" for setting in settings)]
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         path = Path(folder) / "speed.json"
         command = ["-m", "train.speed", f"--config={config}", f"--rounds={rounds}", f"--steps={steps}"]
@@ -24,11 +24,3 @@ def measure(values: dict[str, Any], config: Path, rounds: int, steps: int) -> di
         if subprocess.run([sys.executable, *command, *words], check=False).returncode:
             raise UserError(f"--train={config}: `python -m train.speed` failed; the output above says why")
         return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested values as dotted names."""
-    found = []
-    for name, value in values.items():
-        found += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
-    return found

@@ -7,7 +7,6 @@ It writes the shards' photos into OUT.beton, their own bytes, and answers `0` wh
 line N it makes N batches and answers `N`. Before and after no work is under way.
 """
 
-import io
 import json
 import os
 import sys
@@ -61,28 +60,23 @@ class Photos:
     unnoticed."""
 
     def __init__(self, shards: Path) -> None:
-        self._photos = [photo for data in _jpegs(shards) if (photo := _described(data))]
+        self._places = [place for path in sorted(shards.glob("*.tar")) for place in _jpegs(path)]
 
     def __len__(self) -> int:
-        return len(self._photos)
+        return len(self._places)
 
     def __getitem__(self, number: int) -> Any:
-        return self._photos[number], 0
+        path, offset, size, height, width = self._places[number]
+        return (np.fromfile(path, np.uint8, size, offset=offset), height, width), 0
 
 
-def _jpegs(shards: Path) -> Iterator[bytes]:
-    for path in sorted(shards.glob("*.tar")):
-        with tarfile.open(path) as tar:
-            for member in tar:
-                if member.name.endswith(".jpg") and not member.name.endswith(".tile.jpg"):
-                    yield tar.extractfile(member).read()
-
-
-def _described(data: bytes) -> Any:
-    photo = Image.open(io.BytesIO(data))
-    if photo.format == "JPEG" and photo.mode in ("RGB", "L") and len(data) <= PAGE:
-        return np.frombuffer(data, np.uint8), photo.height, photo.width
-    return None
+def _jpegs(path: Path) -> Iterator[tuple[Path, int, int, int, int]]:
+    with tarfile.open(path) as tar:
+        for member in tar:
+            if member.name.endswith(".jpg") and not member.name.endswith(".tile.jpg"):
+                photo = Image.open(tar.extractfile(member))
+                if photo.format == "JPEG" and photo.mode in ("RGB", "L") and member.size <= PAGE:
+                    yield path, member.offset_data, member.size, photo.height, photo.width
 
 
 class Stage:

@@ -12,11 +12,12 @@ dali, …       opponents, on moco_v2's plain views (`opponents.py`)
 
 import contextlib
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -40,7 +41,6 @@ PIPELINES = tuple(name for name in METHODS if name != "evaluation")  # which has
 SHARED = "-"
 """The pipeline of stages that are the same in all."""
 YARDSTICK = "torchvision"
-RATIOS = ("full_over_decode", "with_over_without", "over_torchvision")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class Options:
     """A Python that has FFCV."""
     scaling: bool = True
     """Whether the fullest stages also run with fewer threads."""
+    limit_s: float = math.inf
+    """No round begins later than so long after the first."""
     cold: bool = True
     """Whether each stage also starts in a process of its own, for its memory and its first batch."""
 
@@ -74,7 +76,14 @@ Stages = dict[Key, LoaderConfig]
 
 
 def plain_config(values: dict[str, Any], pipeline: str, kind: str = "none") -> LoaderConfig:
-    """A pipeline's loader with this background."""
+    """A pipeline's loader with this background.
+
+    Raises:
+        UserError: the values say something of backgrounds or foregrounds themselves.
+    """
+    for name, option in (("background", "kind"), ("crop", "fg_min")):
+        if option in values.get(name, {}):
+            raise UserError(f"{name}.{option}: the benchmark's stages set it themselves; leave it out")
     stage = [f"background.kind={kind}", f"crop.fg_min={0 if kind == 'none' else 0.1}"]
     options = override({**values, "pipeline": pipeline}, stage)
     return validate(LoaderConfig, options, f"the benchmark's options for {pipeline}")
@@ -122,7 +131,7 @@ def open_stage(
     if key.stage == "webdataset":
         return stack.enter_context(opponents.WebDatasetStage(config, key.threads))
     if key.stage == "ffcv":
-        folder = stack.enter_context(_temporary_folder())
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench"))
         return stack.enter_context(
             opponents.FfcvStage(config, key.threads, ffcv, Path(folder) / "photos.beton")
         )
@@ -130,12 +139,6 @@ def open_stage(
         manifest = open_shards(config.shards, config.verify, "--shards")
         return DaliStage(opponents.dali_pipeline(config, manifest, device_id), config.prefetch)
     return our_stage(key.stage, config, device_id)
-
-
-def _temporary_folder() -> contextlib.AbstractContextManager[str]:
-    import tempfile
-
-    return tempfile.TemporaryDirectory(prefix="bench")
 
 
 def measure(values: dict[str, Any], options: Options) -> dict[str, Any]:
@@ -156,12 +159,12 @@ def measure(values: dict[str, Any], options: Options) -> dict[str, Any]:
             built[key] = open_stage(key, everything[key], device_id, options.ffcv, stack)
             built[key].run(1 if key in forked else 4)
         built = {key: built[key] for key in everything}
-        rounds = interleave(built, options.rounds, options.batches)
+        rounds = interleave(built, options.rounds, options.batches, limit_s=options.limit_s)
     sizes = component_sizes(first.shards, manifest)
     rows = [_row(key, config, rounds, sizes) | cold.get(key, {}) for key, config in stages.items()]
     ratios, intervals = _ratios(stages, fewer, rounds)
     return place(values) | {
-        "rounds": options.rounds,
+        "rounds": rounds.count,
         "batches": options.batches,
         "config": {
             pipeline: _settings(list(stage_configs(values, pipeline).values())[-1])
@@ -300,7 +303,6 @@ def machine(device_id: int | None) -> dict[str, Any]:
         "dali": version("nvidia-dali-cuda120"),
         "torch": torch.__version__,
         "torchvision": version("torchvision"),
-        "date": time.strftime("%Y-%m-%d"),
     }
 
 

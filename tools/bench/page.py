@@ -59,6 +59,15 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+_FEW = 5
+"""Fewer rounds say little of an interval: it is left out."""
+
+
+def _between(spread: dict[str, float], rounds: int, digits: int = 0) -> str:
+    """The 95 % interval, in words."""
+    return f"{spread['low']:.{digits}f} to {spread['high']:.{digits}f}" if rounds >= _FEW else ""
+
+
 def _rates(result: dict[str, Any]) -> str:
     names = [name for name in _RATIOS if any(name in found for found in result["ratios"].values())]
     rows = []
@@ -66,15 +75,17 @@ def _rates(result: dict[str, Any]) -> str:
         rate = row["images_per_s"]
         name = f"{row['pipeline']}/{row['stage']}"
         ratios, sure = result["ratios"].get(name, {}), result["ratio_intervals"].get(name, {})
-        cells = [
-            f"{ratios[of]:.2f} ({sure[of][0]:.2f}-{sure[of][1]:.2f})" if of in ratios else "" for of in names
-        ]
+        cells = []
+        for of in names:
+            low, high = sure.get(of, (0, 0))
+            between = f" ({low:.2f} to {high:.2f})" if low < high and result["rounds"] >= _FEW else ""
+            cells.append(f"{ratios[of]:.2f}{between}" if of in ratios else "")
         rows.append(
             [
                 row["pipeline"],
                 row["stage"],
                 f"{rate['median']:.0f}",
-                f"{rate['low']:.0f}-{rate['high']:.0f}",
+                _between(rate, result["rounds"]),
                 *cells,
             ]
         )
@@ -107,7 +118,7 @@ def _scaling(result: dict[str, Any]) -> str:
             f"{row['pipeline']}/{row['stage']}",
             str(row["threads"]),
             f"{row['images_per_s']['median']:.0f}",
-            f"{row['images_per_s']['low']:.0f}-{row['images_per_s']['high']:.0f}",
+            _between(row["images_per_s"], result["rounds"]),
             f"{row['cpu_ms_per_image']:.2f}",
         ]
         for row in sorted(result["scaling"], key=lambda row: (row["pipeline"], row["threads"]))
@@ -128,14 +139,15 @@ def _profile(profile: dict[str, Any]) -> str:
         [
             row["step"],
             f"{row['images_per_s']['median']:.0f}",
-            f"{row['images_per_s']['low']:.0f}-{row['images_per_s']['high']:.0f}",
-            f"{row['adds_ms']:+.2f}",
+            _between(row["images_per_s"], profile["rounds"]),
+            f"{row['adds_ms']['median']:+.2f}",
+            _between(row["adds_ms"], profile["rounds"], 2),
             f"{row['adds_cpu_ms']:+.2f}",
             f"{100 * row['share']:.0f} %",
         ]
         for row in profile["rows"]
     ]
-    head = ["up to this step", "images/s", "95 %", "adds ms/image", "adds CPU ms/image", "share"]
+    head = ["up to this step", "images/s", "95 %", "adds ms/image", "95 %", "adds CPU ms/image", "share"]
     return f"What each step of {profile['pipeline']} costs:\n\n{markdown(head, rows)}"
 
 
@@ -145,7 +157,7 @@ def _sweep(sweep: dict[str, Any]) -> str:
             row["setting"],
             f"{row['value']}",
             f"{row['images_per_s']['median']:.0f}",
-            f"{row['images_per_s']['low']:.0f}-{row['images_per_s']['high']:.0f}",
+            _between(row["images_per_s"], sweep["rounds"]),
             "taken" if row["best"] else "",
         ]
         for row in sweep["rows"]
@@ -194,23 +206,19 @@ def _sections(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 def page(result: dict[str, Any], picture: str | None) -> str:
     """A page of `benchmarks/`: what, where, how, and the tables."""
-    place = result["machine"]
-    title = place["device"] if place["device"] != "cpu" else place["processor"]
+    place, data = result["machine"], result["data"]
     lines = [
-        f"# {title}, {place['cpus']} CPUs",
+        f"# {place['processor'] if place['device'] == 'cpu' else place['device']}, {place['cpus']} CPUs",
         "",
         f"{place['processor']}; Python {place['python']}, torch {place['torch']}, torchvision "
-        f"{place['torchvision']}, "
-        f"DALI {place['dali']}; {place['date']}. An image is a photo with all its views; figures are "
-        "medians of "
-        "rounds in turn, with 95 % intervals (bootstrap over rounds).",
-    ]
-    if data := result.get("data"):
-        lines += ["", f"Data: {data['photos']} photos, {data['mb']:.0f} MB in {data['shards']} shards."]
-    lines += [
+        f"{place['torchvision']}, DALI {place['dali']}. Data: {data['photos']} photos, {data['mb']:.0f} MB, "
+        f"{data['shards']} shards. An image is a photo with all its views. Figures are medians of rounds in "
+        f"turn, their 95 % intervals (of {_FEW} rounds or more) a bootstrap over rounds.",
         "",
-        *(f"    {section['command']}" for section in (result, *_sections(result)) if "command" in section),
     ]
+    for section in (result, *_sections(result)):
+        if "command" in section:
+            lines.append(f"    {section['command']}    # {section['date']}")
     if "rounds" in result:
         config = next(iter(result["config"].values()))
         lines += [

@@ -51,21 +51,23 @@ def measure(values: dict[str, Any], pipeline: str, rounds: int, batches: int) ->
     device_id = choose_device(first.device, None)
     stages = {name: our_stage(name, first, device_id) for name in ("read", "decode")}
     stages |= {name: our_stage("views", config, device_id) for name, config in configs.items()}
+    for stage in stages.values():
+        stage.run(2)
     times = interleave(stages, rounds, batches, "profile")
-    rows, before = [], (0.0, 0.0)
+    rows, before = [], None
     for name in stages:
-        rate = times.rate(name, first.batch_size)
-        wall, cpu = 1000 / rate["median"], 1000 * times.cpu_median(name) / first.batch_size
+        size = first.batch_size
+        cpu = times.cpu_median(name) - (times.cpu_median(before) if before else 0)
         rows.append(
             {
                 "step": name,
-                "images_per_s": rate,
-                "adds_ms": round(wall - before[0], 4),
-                "adds_cpu_ms": round(cpu - before[1], 4),
+                "images_per_s": times.rate(name, size),
+                "adds_ms": times.adds(name, before, size),
+                "adds_cpu_ms": round(1000 * cpu / size, 4),
             }
         )
-        before = wall, cpu
-    total = sum(row["adds_ms"] for row in rows)
+        before = name
+    total = sum(row["adds_ms"]["median"] for row in rows)
     for row in rows:
-        row["share"] = round(row["adds_ms"] / total, 4)
-    return {"pipeline": pipeline, "batch_size": first.batch_size, "rounds": rounds, "rows": rows}
+        row["share"] = round(row["adds_ms"]["median"] / total, 4)
+    return {"pipeline": pipeline, "batch_size": first.batch_size, "rounds": times.count, "rows": rows}

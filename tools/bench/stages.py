@@ -20,11 +20,11 @@ from dali_bgaug.journal import Journal
 from dali_bgaug.loader import Share
 from dali_bgaug.shards import Manifest, open_shards
 from pipelines import LoaderConfig
-from pipelines.build import build_pipeline, default_threads
+from pipelines.build import build_pipeline, check_share, default_threads
 from pipelines.torchvision_loader import Plan, TorchvisionLoader
 
-BATCHES_PER_WORKER = 4
-"""In a round of the yardstick, at least: its workers make whole batches, and at a round's ends some wait."""
+BATCHES_PER_WORKER = 2
+"""In a round of the yardstick, at least: its workers make whole batches, and at a round's end some wait."""
 
 
 class DaliStage:
@@ -41,11 +41,12 @@ class DaliStage:
 
     def run(self, batches: int) -> int:
         """With `prefetch` batches in the making, as the loader has."""
-        for number in range(batches + self._ahead):
-            if number < batches:
-                self._pipeline.schedule_run()
+        for number in range(batches):
             if number >= self._ahead:
                 self._pipeline.outputs()
+            self._pipeline.schedule_run()
+        for _ in range(min(batches, self._ahead)):
+            self._pipeline.outputs()
         return batches
 
 
@@ -58,6 +59,7 @@ class TorchvisionStage(TorchvisionLoader):
 
     def __init__(self, config: LoaderConfig, workers: int, device: torch.device) -> None:
         super().__init__(config, workers=workers, device=device)
+        self.first_at = 0.0
         self._workers, self._round = workers, _Round(self._dataset.plans())
         self._loader = DataLoader(  # the yardstick's own, but for `sampler` and `persistent_workers`
             self._dataset,
@@ -75,6 +77,7 @@ class TorchvisionStage(TorchvisionLoader):
         for batch in self._loader:
             for tensor in batch.values():
                 self._finish(tensor)
+            self.first_at = self.first_at or time.perf_counter()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return self._round.batches
@@ -96,6 +99,7 @@ def our_stage(name: str, config: LoaderConfig, device_id: int | None) -> DaliSta
     """read, decode, or all of a pipeline."""
     manifest = open_shards(config.shards, config.verify, "--shards")
     share = Share(manifest.samples, config.batch_size, 0, 1)
+    check_share(config, manifest, share)
     if name in ("read", "decode"):
         pipeline = _partial_pipeline(config, manifest, share, device_id, name == "decode")
     else:

@@ -1,5 +1,6 @@
 """Rounds of stages in turn, what they cost, and how sure a median of rounds is."""
 
+import math
 import os
 import time
 from collections.abc import Hashable, Iterator, Mapping
@@ -30,7 +31,7 @@ class Rounds:
     def __init__(self, seconds: dict[Key, list[float]], cpu: dict[Key, list[float]]) -> None:
         self._seconds = {key: np.array(values) for key, values in seconds.items()}
         self._cpu = cpu
-        count = len(next(iter(self._seconds.values())))
+        self.count = count = len(next(iter(self._seconds.values())))
         # A round's figures of all stages are drawn together: what slowed one slowed its neighbours.
         self._draws = np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
 
@@ -42,6 +43,13 @@ class Rounds:
         """The rate of one stage over that of another."""
         ratio = np.median(self._seconds[other]) / np.median(self._seconds[key])
         return _spread(ratio, self._resampled(other) / self._resampled(key))
+
+    def adds(self, key: Key, before: Key | None, images: int) -> Spread:
+        """Milliseconds an image that one stage takes longer than another (or than none)."""
+        each = 1000 / images
+        more = np.median(self._seconds[key]) - (np.median(self._seconds[before]) if before else 0)
+        resampled = self._resampled(key) - (self._resampled(before) if before else 0)
+        return _spread(each * more, each * resampled)
 
     def cpu_median(self, key: Key) -> float:
         """CPU seconds a batch."""
@@ -62,13 +70,21 @@ def _digits(value: float) -> float:
     return float(f"{value:.5g}")
 
 
-def interleave(stages: Mapping[Key, Stage], rounds: int, batches: int, title: str = "bench") -> Rounds:
-    """Time every stage once a round, in a new order each time, so that a busy neighbour slows all alike."""
+def interleave(
+    stages: Mapping[Key, Stage], rounds: int, batches: int, title: str = "bench", limit_s: float = math.inf
+) -> Rounds:
+    """Time every stage once a round, in a new order each time, so that a busy neighbour slows all alike.
+
+    No round begins after `limit_s`, but the first.
+    """
     keys, order = list(stages), np.random.default_rng(0)
     seconds: dict[Key, list[float]] = {key: [] for key in keys}
     cpu: dict[Key, list[float]] = {key: [] for key in keys}
+    start = time.perf_counter()
     with tqdm(total=rounds * len(keys), desc=title, unit="round", dynamic_ncols=True) as bar:
-        for _ in range(rounds):
+        for number in range(rounds):
+            if number and time.perf_counter() - start > limit_s:
+                break
             for place in order.permutation(len(keys)):
                 taken = time_round(stages[keys[place]], batches)
                 seconds[keys[place]].append(taken[0])
