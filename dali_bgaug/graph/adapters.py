@@ -1,6 +1,6 @@
 """The kernels as operators of DALI, which hands each photo of a batch to a thread of the pipeline."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from nvidia.dali import ops, types
 from nvidia.dali.data_node import DataNode
@@ -13,62 +13,78 @@ _Operator = ops.python_op_factory("NumbaFuncImpl", "NumbaFuncImpl", generated=Fa
 
 Input = tuple[DataNode, tuple[types.DALIDataType, int]]
 """A node, its type and its dimensions."""
-_PHOTO, _VIEW, _ROW, _PACKED = (types.UINT8, 3), (types.FLOAT, 3), (types.FLOAT, 1), (types.UINT8, 1)
-_PLACE, _ADDRESS, _FLAG = (types.INT32, 0), (types.INT64, 0), (types.BOOL, 0)
+_PHOTO, _VIEW, _PACKED, _ADDRESS = (types.UINT8, 3), (types.FLOAT, 3), (types.UINT8, 1), (types.INT64, 0)
 
 
-def make_view(size: int, photo: DataNode, row: DataNode) -> DataNode:
-    """`kernels.make_view`: float32 [size, size, 3]; photo: uint8 [H, W, 3], row: float32 [kernels.LENGTH]."""
-    return _run(kernels.make_view_entry, size, (photo, _PHOTO), (row, _ROW))
+class Row(NamedTuple):
+    """One of the rows that photos have, float32 [rows, kernels.LENGTH]: an operator that cuts it out would
+    cost more than it."""
+
+    rows: DataNode
+    number: int
+
+    @property
+    def inputs(self) -> list[Input]:
+        """As a kernel takes it."""
+        return [(self.rows, (types.FLOAT, 2)), _constant(self.number)]
 
 
-def make_view_over_grey(size: int, photo: DataNode, row: DataNode, packed: DataNode) -> DataNode:
+class Other(NamedTuple):
+    """Another sample of a batch of images, float32 [size, size, 3], whose place is `places[number]`, int32
+    [places], or `places` itself."""
+
+    images: DataNode
+    places: DataNode
+    number: int | None = None
+
+    @property
+    def inputs(self) -> list[Input]:
+        """Its address, and the images themselves, which stay in memory only while they are an input.
+        `fn.permute_batch` would copy them."""
+        places = (self.places, (types.INT32, 0 if self.number is None else 1))
+        address = _run(kernels.find_entry, None, (self.images, _VIEW), places, _constant(self.number or 0))
+        return [(address, _ADDRESS), (self.images, _VIEW)]
+
+
+def make_view(size: int, photo: DataNode, row: Row) -> DataNode:
+    """`kernels.make_view`: float32 [size, size, 3]; photo: uint8 [H, W, 3]."""
+    return _run(kernels.make_view_entry, size, (photo, _PHOTO), *row.inputs)
+
+
+def make_view_over_grey(size: int, photo: DataNode, row: Row, packed: DataNode) -> DataNode:
     """`make_view`, and a grey level behind it where the row says so; packed: mask, uint8 [S * S / 8]."""
-    return _run(kernels.make_view_over_grey_entry, size, (photo, _PHOTO), (row, _ROW), (packed, _PACKED))
+    inputs = (photo, _PHOTO), *row.inputs, (packed, _PACKED)
+    return _run(kernels.make_view_over_grey_entry, size, *inputs)
 
 
-def make_view_over_image(
-    size: int, photo: DataNode, row: DataNode, packed: DataNode, images: DataNode, place: DataNode
-) -> DataNode:
-    """`make_view`, and behind it, where the row says so, one of the batch's images, float32 [size, size, 3];
-    place: which, int32."""
-    inputs = (photo, _PHOTO), (row, _ROW), (packed, _PACKED), *_others(images, place)
+def make_view_over_image(size: int, photo: DataNode, row: Row, packed: DataNode, behind: Other) -> DataNode:
+    """`make_view`, and an image of the batch behind it where the row says so."""
+    inputs = (photo, _PHOTO), *row.inputs, (packed, _PACKED), *behind.inputs
     return _run(kernels.make_view_over_image_entry, size, *inputs)
 
 
-def copy_over(
-    size: int,
-    wanted: DataNode,
-    images: DataNode,
-    place: DataNode,
-    view: DataNode,
-    row: DataNode,
-    packed: DataNode,
-) -> DataNode:
-    """Copy one of the batch's images, float32 [size, size, 3]; where it is `wanted` (bool), keep of it what
-    is in the foreground of a view, and put the view's background behind it."""
-    inputs = *_others(images, place), (view, _VIEW), (row, _ROW), (packed, _PACKED), (wanted, _FLAG)
+def copy_over(size: int, view: DataNode, row: Row, packed: DataNode, image: Other) -> DataNode:
+    """Copy an image of the batch; where the row says so, keep of it what is in the foreground of a view, and
+    put the view's background behind it."""
+    inputs = (view, _VIEW), *row.inputs, (packed, _PACKED), *image.inputs
     return _run(kernels.copy_over_entry, size, *inputs)
 
 
-def _others(images: DataNode, place: DataNode) -> list[Input]:
-    """Inputs with which a kernel can read another sample: `fn.permute_batch` would copy it.
-
-    They are its address, and the images themselves, which stay in memory only while they are an input.
-    """
-    address = _run(kernels.find_entry, None, (images, _VIEW), (place, _PLACE))
-    return [(address, _ADDRESS), (images, _VIEW)]
+@do_not_convert
+def _constant(number: int) -> Input:
+    return types.Constant(number, dtype=types.INT32, device="cpu"), (types.INT32, 0)
 
 
 @do_not_convert
-def _run(adapter: Any, size: int | None, *inputs: Input) -> DataNode:
-    """Define an operator; inputs: nodes, each with its type and dimensions. One output: a view of this size,
-    or an address."""
+def _run(entry: Any, size: int | None, *inputs: Input) -> DataNode:
+    """Define an operator; inputs: at most six, DALI has room for no more. One output: a view of this size, or
+    an address."""
+    assert len(inputs) <= 6
     nodes, kinds = zip(*inputs, strict=True)
     dtypes, dimensions = zip(*kinds, strict=True)
     output = _VIEW if size else _ADDRESS
     operator = _Operator(
-        run_fn=adapter.address,
+        run_fn=entry.address,
         setup_fn=kernels.shape_setter(size).address,
         in_types=list(dtypes),
         ins_ndim=list(dimensions),

@@ -84,10 +84,15 @@ def put_behind(
     """
     mask, values = _mask(len(out), numbers, packed), out.reshape(-1)
     one, other = front.reshape(-1), behind.reshape(-1)
-    for pixel in range(np.uintp(len(mask))):
-        for channel in range(_3):
-            at = _3 * pixel + channel
-            values[at] = one[at] if mask[pixel] else other[at]
+    end = 0
+    while end < len(mask):  # run by run: masks are blobs
+        begin, inside = end, mask[end]
+        while end < len(mask) and mask[end] == inside:
+            end += 1
+        if inside:
+            _copy(values[3 * begin : 3 * end], one[3 * begin : 3 * end])
+        else:
+            _copy(values[3 * begin : 3 * end], other[3 * begin : 3 * end])
 
 
 @compiled
@@ -353,7 +358,9 @@ def _pixels(data: Any, shapes: Any, place: int, dtype: Any) -> np.ndarray:
 
 @compiled
 def _row(data: Any, place: int) -> np.ndarray:
-    return carray(data[place], LENGTH, np.float32)
+    """One of a photo's rows: `place` has them, the input behind it says which."""
+    number = carray(data[place + 1], 1, np.int32)[0]
+    return carray(data[place], (number + 1, LENGTH), np.float32)[number]
 
 
 @intrinsic
@@ -377,7 +384,7 @@ def _bytes(data: Any, shapes: Any, place: int) -> np.ndarray:
 
 @_entry(_of_sample)
 def make_view_entry(outs: Any, sizes: Any, _0: Any, _1: Any, ins: Any, shapes: Any, _2: Any, _3: Any) -> None:
-    """`make_view`; inputs: photo, row."""
+    """`make_view`; inputs: photo, rows, number of the row."""
     out = _pixels(outs, sizes, 0, np.float32)
     make_view(out, _pixels(ins, shapes, 0, np.uint8), _row(ins, 1))
 
@@ -386,42 +393,43 @@ def make_view_entry(outs: Any, sizes: Any, _0: Any, _1: Any, ins: Any, shapes: A
 def make_view_over_grey_entry(
     outs: Any, sizes: Any, _0: Any, _1: Any, ins: Any, shapes: Any, _2: Any, _3: Any
 ) -> None:
-    """`make_view` and `put_grey_behind`; inputs: photo, row, packed mask."""
+    """`make_view` and `put_grey_behind`; inputs: photo, rows, number of the row, packed mask."""
     out, row = _pixels(outs, sizes, 0, np.float32), _row(ins, 1)
     make_view(out, _pixels(ins, shapes, 0, np.uint8), row)
     if row[REPLACED]:
-        put_grey_behind(out, row, _bytes(ins, shapes, 2))
+        put_grey_behind(out, row, _bytes(ins, shapes, 3))
 
 
 @_entry(_of_sample)
 def make_view_over_image_entry(
     outs: Any, sizes: Any, _0: Any, _1: Any, ins: Any, shapes: Any, _2: Any, _3: Any
 ) -> None:
-    """`make_view` and `put_behind`; inputs: photo, row, packed mask, address of the image behind."""
+    """`make_view` and `put_behind`; inputs: photo, rows, number of the row, packed mask, address of the image
+    behind, (the images)."""
     out, row = _pixels(outs, sizes, 0, np.float32), _row(ins, 1)
     make_view(out, _pixels(ins, shapes, 0, np.uint8), row)
     if row[REPLACED]:
-        put_behind(out, out, _other(ins, 3, out.shape), row, _bytes(ins, shapes, 2))
+        put_behind(out, out, _other(ins, 4, out.shape), row, _bytes(ins, shapes, 3))
 
 
 @_entry(_of_sample)
 def copy_over_entry(outs: Any, sizes: Any, _0: Any, _1: Any, ins: Any, shapes: Any, _2: Any, _3: Any) -> None:
-    """Copy an image, or `put_behind` of it and a view; inputs: address of the image, (the images), view, row,
-    packed mask, whether it is wanted."""
-    out = _pixels(outs, sizes, 0, np.float32)
-    image = _other(ins, 0, out.shape)
-    if carray(ins[5], 1, np.bool_)[0]:
-        view = _pixels(ins, shapes, 2, np.float32)
-        put_behind(out, image, view, _row(ins, 3), _bytes(ins, shapes, 4))
+    """Copy an image or, where the row says so, `put_behind` of it and a view; inputs: view, rows, number of
+    the row, packed mask, address of the image, (the images)."""
+    out, row = _pixels(outs, sizes, 0, np.float32), _row(ins, 1)
+    image = _other(ins, 4, out.shape)
+    if row[REPLACED]:
+        put_behind(out, image, _pixels(ins, shapes, 0, np.float32), row, _bytes(ins, shapes, 3))
     else:
         _copy(out.reshape(-1), image.reshape(-1))
 
 
 @_entry(_of_batch)
 def find_entry(outs: Any, _0: Any, _1: Any, _2: Any, ins: Any, _3: Any, _4: Any, _5: Any, count: Any) -> None:
-    """Addresses of other samples of a batch; inputs: images, places in the batch."""
+    """Addresses of other samples of a batch; inputs: images, places in the batch, number of the place."""
     # Of a batch `ins` has the inputs one after another, each with all its samples.
-    addresses = carray(ins, 2 * count, np.intp)
+    addresses = carray(ins, 3 * count, np.intp)
+    number = carray(_as_pointer(addresses[2 * count]), 1, np.int32)[0]
     for sample in range(count):
-        place = carray(_as_pointer(addresses[count + sample]), 1, np.int32)[0]
+        place = carray(_as_pointer(addresses[count + sample]), number + 1, np.int32)[number]
         carray(outs[sample], 1, np.int64)[0] = addresses[place]
