@@ -24,7 +24,7 @@ from dali_bgaug.files import require_folder, write_text
 from dali_bgaug.shards import Manifest, open_shards
 from pipelines import LoaderConfig, build_loader
 from tools._cli import default_workers, run
-from tools.bench import machine
+from tools.bench.machine import machine
 from tools.demo_data import DemoSettings, write_demo_set
 from tools.masks import choose_detector, write_mask_store
 from tools.plot import plot_runs, read_curves

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
 from tools._cli import default_workers, run
-from tools.bench import machine
+from tools.bench.machine import machine
 from tools.demo_data import DemoSettings, write_demo_set
 from tools.detectors.imported import ImportOptions
 from tools.masks import write_mask_store

@@ -32,7 +32,7 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
 from tools import photos
 from tools._cli import run
-from tools.bench import machine
+from tools.bench.machine import machine
 from tools.detectors import DetectorOptions, read_options
 from tools.detectors.u2net import U2Net, prepare
 from tools.masks import write_mask_store

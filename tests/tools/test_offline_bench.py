@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.conftest import save
 from tests.tools.test_detectors import network, scene
-from tools.bench import machine
+from tools.bench.machine import machine
 from tools.offline_bench import measure, table
 
 

@@ -11,6 +11,7 @@
     sweep       which settings are fastest
     startup     a data set of a million samples: seconds and memory to the first batch
     feeding     does the loader keep a model fed
+    machine     what a figure was measured on
     page        the result as a table, a page and pictures
 
 How much hardware a training run needs is worked out from its result by `tools.plan`.

@@ -13,14 +13,11 @@ dali, …       opponents, on moco_v2's plain views (`opponents.py`)
 import contextlib
 import json
 import math
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +31,7 @@ from pipelines import LoaderConfig
 from pipelines.build import choose_device, default_threads
 from pipelines.config import METHODS, components
 from tools.bench import opponents
+from tools.bench.machine import machine
 from tools.bench.stages import DaliStage, TorchvisionStage, our_stage
 from tools.bench.timing import Rounds, Spread, Stage, interleave
 
@@ -283,31 +281,12 @@ def _settings(config: LoaderConfig) -> dict[str, Any]:
 def place(values: dict[str, Any]) -> dict[str, Any]:
     """What a figure was measured on: machine, software and data."""
     manifest = open_shards(Path(values["shards"]), False, "--shards")
+    here = machine(choose_device(values.get("device", "auto"), None))
     return {
-        "machine": machine(choose_device(values.get("device", "auto"), None)),
+        "machine": {name: value for name, value in here.items() if name != "date"},
         "data": {
             "photos": manifest.samples,
             "mb": round(manifest.bytes / 1e6, 3),
             "shards": len(manifest.shards),
         },
     }
-
-
-def machine(device_id: int | None) -> dict[str, Any]:
-    """What a figure was measured on."""
-    return {
-        "device": "cpu" if device_id is None else torch.cuda.get_device_name(device_id),
-        "processor": _processor(),
-        "cpus": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "dali": version("nvidia-dali-cuda120"),
-        "torch": torch.__version__,
-        "torchvision": version("torchvision"),
-    }
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()

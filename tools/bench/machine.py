@@ -1,0 +1,31 @@
+"""What a figure was measured on."""
+
+import os
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def machine(device_id: int | None) -> dict[str, Any]:
+    """Device, processor, CPUs this process may use, versions, and today's date."""
+    return {
+        "device": "cpu" if device_id is None else torch.cuda.get_device_name(device_id),
+        "processor": _processor(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "dali": version("nvidia-dali-cuda120"),
+        "torch": torch.__version__,
+        "torchvision": version("torchvision"),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
