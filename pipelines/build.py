@@ -2,6 +2,7 @@
 
 import os
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 from nvidia.dali import Pipeline, backend, pipeline_def
@@ -120,7 +121,7 @@ def build_pipeline(
         rank=share.rank,
         batch_size=share.batch_size,
         origin=origin,
-        compiled=config.compiled and device_id is None,
+        compiled=_compiled(config, device_id),
         hw_decoder_load=config.hw_decoder_load,
         preallocate=config.preallocate,
         strength=partial(_strength, config.background.warmup_epochs, share.padded_batches, origin),
@@ -157,6 +158,17 @@ def build_pipeline(
         return tuple(outputs.values())
 
     return define(), names
+
+
+def _compiled(config: LoaderConfig, device_id: int | None) -> bool:
+    """Whether views are made by compiled kernels."""
+    if not config.compiled or device_id is not None:
+        return False
+    if find_spec("numba") is None:
+        raise UserError(
+            "data.compiled=true: needs numba, which is not here; install it, or take data.compiled=false"
+        )
+    return True
 
 
 def _strength(warmup_epochs: int, batches: int, origin: int, iteration: int) -> float:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 from nvidia.dali.pipeline import do_not_convert
 
-from dali_bgaug.errors import UserError
 from dali_bgaug.graph import operators
 from dali_bgaug.graph.background import BackgroundOptions
 from dali_bgaug.graph.crop import NormaliseOptions
@@ -45,10 +44,6 @@ def _maker(source: Source, background: BackgroundOptions) -> Callable[..., Views
     # A background before the other augmentations is RotNet's default alone: it stays with the operators.
     if not source.context.compiled or (background.stage == "before" and background.kind != "none"):
         return operators.make
-    try:
-        from dali_bgaug.graph import compiled  # a GPU needs no Numba
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"data.compiled=true: needs {error.name}: pip install it, or take data.compiled=false"
-        ) from error
+    from dali_bgaug.graph import compiled  # a GPU needs no Numba
+
     return compiled.make

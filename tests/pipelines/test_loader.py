@@ -371,3 +371,13 @@ def test_bad_options_are_errors(textured: Path, tmp_path: Path) -> None:
 def test_no_gpu_is_said(textured: Path) -> None:
     with pytest.raises(UserError, match="data.device=gpu: no GPU found"):
         build_loader(_config(textured, device="gpu"))
+
+
+def test_kernels_without_numba_are_an_error_that_says_what_to_do(
+    textured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with pytest.raises(UserError, match=r"data\.compiled=true: needs numba.*data\.compiled=false"):
+        build_loader(_config(textured))
+    with build_loader(_config(textured, compiled=False)) as loader:
+        assert next(iter(loader))["query"].shape[0] == loader.batch_size
