@@ -3,7 +3,7 @@
     views.py        the views of a photo: by operators.py (GPU) or by compiled.py (CPU)
     plan.py         what happens to each photo of a batch, in numbers
     operators.py    views by DALI's operators: the pieces below, strung together
-    compiled.py     views by kernels.py, as operators of DALI in adapters.py
+    compiled.py     views by kernels.py, which DALI calls by entries.py, as operators in adapters.py
     context.py      backend, and every random number of a graph
     read.py         shards -> encoded photo, packed mask, tile, label
     outputs.py      what a graph of views ends with

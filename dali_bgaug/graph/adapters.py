@@ -6,7 +6,7 @@ from nvidia.dali import ops, types
 from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import do_not_convert
 
-from dali_bgaug.graph import kernels
+from dali_bgaug.graph import entries
 
 # DALI's operator for code compiled elsewhere: it calls an address for every sample.
 _Operator = ops.python_op_factory("NumbaFuncImpl", "NumbaFuncImpl", generated=False)
@@ -42,32 +42,32 @@ class Other(NamedTuple):
         """Its address, and the images themselves, which stay in memory only while they are an input.
         `fn.permute_batch` would copy them."""
         places = (self.places, (types.INT32, 0 if self.number is None else 1))
-        address = _run(kernels.find_entry, None, (self.images, _VIEW), places, _constant(self.number or 0))
+        address = _run(entries.find_entry, None, (self.images, _VIEW), places, _constant(self.number or 0))
         return [(address, _ADDRESS), (self.images, _VIEW)]
 
 
 def make_view(size: int, photo: DataNode, row: Row) -> DataNode:
     """`kernels.make_view`: float32 [size, size, 3]; photo: uint8 [H, W, 3]."""
-    return _run(kernels.make_view_entry, size, (photo, _PHOTO), *row.inputs)
+    return _run(entries.make_view_entry, size, (photo, _PHOTO), *row.inputs)
 
 
 def make_view_over_grey(size: int, photo: DataNode, row: Row, packed: DataNode) -> DataNode:
     """`make_view`, and a grey level behind it where the row says so; packed: mask, uint8 [S * S / 8]."""
     inputs = (photo, _PHOTO), *row.inputs, (packed, _PACKED)
-    return _run(kernels.make_view_over_grey_entry, size, *inputs)
+    return _run(entries.make_view_over_grey_entry, size, *inputs)
 
 
 def make_view_over_image(size: int, photo: DataNode, row: Row, packed: DataNode, behind: Other) -> DataNode:
     """`make_view`, and an image of the batch behind it where the row says so."""
     inputs = (photo, _PHOTO), *row.inputs, (packed, _PACKED), *behind.inputs
-    return _run(kernels.make_view_over_image_entry, size, *inputs)
+    return _run(entries.make_view_over_image_entry, size, *inputs)
 
 
 def copy_over(size: int, view: DataNode, row: Row, packed: DataNode, image: Other) -> DataNode:
     """Copy an image of the batch; where the row says so, keep of it what is in the foreground of a view, and
     put the view's background behind it."""
     inputs = (view, _VIEW), *row.inputs, (packed, _PACKED), *image.inputs
-    return _run(kernels.copy_over_entry, size, *inputs)
+    return _run(entries.copy_over_entry, size, *inputs)
 
 
 @do_not_convert
@@ -85,7 +85,7 @@ def _run(entry: Any, size: int | None, *inputs: Input) -> DataNode:
     output = _VIEW if size else _ADDRESS
     operator = _Operator(
         run_fn=entry.address,
-        setup_fn=kernels.shape_setter(size).address,
+        setup_fn=entries.shape_setter(size).address,
         in_types=list(dtypes),
         ins_ndim=list(dimensions),
         out_types=[output[0]],

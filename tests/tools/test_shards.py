@@ -1,7 +1,6 @@
 """Shards: what is packed and what not, classes and subsets, sizes, parts, a full disk, a million photos."""
 
 import io
-import struct
 import subprocess
 from pathlib import Path
 
@@ -27,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 SIZE = (96, 64)
 
 
-def _scene() -> tuple[np.ndarray, np.ndarray]:
+def scene() -> tuple[np.ndarray, np.ndarray]:
     """A photo that is red on the left, blue on the right, green on top: any turn shows; and a mask."""
     width, height = SIZE
     photo = np.zeros((height, width, 3), np.uint8)
@@ -46,7 +45,7 @@ def _encode(photo: np.ndarray, kind: str = "JPEG", mode: str = "RGB", **options:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Photos of all kinds a data set of a million has, and a good one of each of two classes."""
-    photo, mask = _scene()
+    photo, mask = scene()
     good = _encode(photo)
     kinds = {
         "a/good": good,
@@ -67,18 +66,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _stores(folder: Path, **options: object) -> Report:
+def stores(folder: Path, **options: object) -> Report:
     masks = ImportOptions(folder=folder / "masks")
     report = write_mask_store(folder / "photos", masks, folder / "ms", per_file=4, **options)
     write_tile_store(folder / "photos", folder / "ms", folder / "ts", **options)
     return report
 
 
-def _pack(folder: Path, out: str = "shards", **options: object) -> Report:
+def pack(folder: Path, out: str = "shards", **options: object) -> Report:
     return write_shards(folder / "photos", folder / "ms", folder / "ts", folder / out, **options)
 
 
-def _samples(folder: Path, out: str = "shards") -> dict[str, shards.Sample]:
+def read_samples(folder: Path, out: str = "shards") -> dict[str, shards.Sample]:
     manifest = shards.open_shards(folder / out)
     found = [s for shard in manifest.shards for s in shards.read_samples(folder / out, shard)]
     assert len(found) == manifest.samples
@@ -89,7 +88,7 @@ def _samples(folder: Path, out: str = "shards") -> dict[str, shards.Sample]:
 
 
 def test_what_cannot_be_trained_on_is_left_out_and_listed(folder: Path) -> None:
-    report = _stores(folder)
+    report = stores(folder)
     assert [item[:2] for item in report.left_out] == [
         ("b/empty.jpg", "empty file"),
         ("b/garbage.jpg", "not a picture"),
@@ -97,27 +96,27 @@ def test_what_cannot_be_trained_on_is_left_out_and_listed(folder: Path) -> None:
         ("b/nearly.jpg", "truncated or damaged"),
     ]
     assert "truncated" in report.left_out[3].detail.lower()
-    report = _pack(folder)
+    report = pack(folder)
     assert report.left_out == [
         LeftOut("b/png.jpg", "not a JPEG", "it is a PNG"),
         LeftOut("b/webp.jpg", "not a JPEG", "it is a WEBP"),
     ]
-    samples = _samples(folder)
+    samples = read_samples(folder)
     assert sorted(samples) == ["a/good", "b/cmyk", "b/good2", "b/grey", "b/progressive"]
     for key, sample in samples.items():
         assert sample.photo == (folder / "photos" / f"{key}.jpg").read_bytes()
     manifest = shards.read_manifest(folder / "shards")
     assert manifest.left_out == [tuple(item) for item in report.left_out]
-    assert _pack(folder).left_out == report.left_out
+    assert pack(folder).left_out == report.left_out
 
 
 def test_they_are_encoded_anew_if_asked_for(folder: Path) -> None:
-    _stores(folder)
-    report = _pack(folder, photo_options=PhotoOptions(reencode=True))
+    stores(folder)
+    report = pack(folder, photo_options=PhotoOptions(reencode=True))
     assert (report.left_out, report.counts["reencoded"]) == ([], 3)  # PNG, WebP, CMYK
-    samples = _samples(folder)
+    samples = read_samples(folder)
     assert len(samples) == 7
-    photo = _scene()[0].astype(int)
+    photo = scene()[0].astype(int)
     for key in ("b/png", "b/webp", "b/cmyk"):
         with Image.open(io.BytesIO(samples[key].photo)) as image:
             assert (image.format, image.mode, image.size) == ("JPEG", "RGB", SIZE)
@@ -127,38 +126,38 @@ def test_they_are_encoded_anew_if_asked_for(folder: Path) -> None:
 
 def test_what_only_the_training_decoder_refuses(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that one decoder reads and another does not: the one of training decides."""
-    _stores(folder)
+    stores(folder)
     victim = (folder / "photos" / "a" / "good.jpg").read_bytes()
     decode = Decoder.decode
     monkeypatch.setattr(
         Decoder, "decode", lambda self, image: None if image == victim else decode(self, image)
     )
-    report = _pack(folder)
+    report = pack(folder)
     assert LeftOut("a/good.jpg", "refused by the training decoder") in report.left_out
-    report = _pack(folder, "again", photo_options=PhotoOptions(reencode=True))
+    report = pack(folder, "again", photo_options=PhotoOptions(reencode=True))
     assert report.left_out == []
-    assert _samples(folder, "again")["a/good"].photo != victim
+    assert read_samples(folder, "again")["a/good"].photo != victim
 
 
 def test_a_photo_that_changed_or_cannot_be_read_stops_the_shard(folder: Path) -> None:
-    _stores(folder)
+    stores(folder)
     path = folder / "photos" / "a" / "good.jpg"
     path.write_bytes(_encode(np.zeros((10, 10, 3), np.uint8)))
     with pytest.raises(UserError, match=r"good.jpg: 631 bytes, but 753 when its mask was made; put"):
-        _pack(folder)
+        pack(folder)
     path.unlink()
     with pytest.raises(UserError, match=r"good.jpg: no such photo"):
-        _pack(folder)
+        pack(folder)
     assert not list((folder / "shards").glob("*.t*"))  # one shard: nothing, not half of it
 
 
 def test_nothing_but_bad_photos_is_an_error(tmp_path: Path) -> None:
-    photo, mask = _scene()
+    photo, mask = scene()
     save(tmp_path, "a", photo, mask)
     (tmp_path / "photos" / "a.jpg").write_bytes(_encode(photo, "PNG"))
-    _stores(tmp_path)
+    stores(tmp_path)
     with pytest.raises(UserError, match="every photo was left out"):
-        _pack(tmp_path)
+        pack(tmp_path)
     assert not list((tmp_path / "shards").glob("*.tar"))
 
 
@@ -175,92 +174,6 @@ def test_the_decoder_says_which(folder: Path) -> None:
         assert found["png"] == SIZE
 
 
-# --- orientation
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_photo_mask_and_tile_stand_the_same_way_up(tmp_path: Path, orientation: int) -> None:
-    photo, mask = _scene()
-    photo[mask] = 255  # the object is white
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "masks").mkdir()
-    Image.fromarray(photo).save(tmp_path / "photos" / "p.jpg", quality=95, exif=exif)
-    upright = np.asarray(open_photo(tmp_path / "photos" / "p.jpg"))
-    white = (upright > 200).all(axis=2)
-    Image.fromarray(white).save(tmp_path / "masks" / "p.png")
-    _stores(tmp_path)
-    _pack(tmp_path)
-    (sample,) = _samples(tmp_path).values()
-    for picture in (sample.photo, sample.tile):
-        assert Decoder().size(picture) == white.shape[::-1]
-    tile = np.asarray(Image.open(io.BytesIO(sample.tile))).astype(int)
-    outside = ~np.asarray(Image.fromarray(white).resize(white.shape[::-1]))
-    rows, columns = np.flatnonzero(white.any(1)), np.flatnonzero(white.any(0))
-    outside[max(rows[0] - 8, 0) : rows[-1] + 9, max(columns[0] - 8, 0) : columns[-1] + 9] = False
-    assert np.abs(tile - upright)[outside].mean() < 6  # the background is where it is in the photo
-    assert not (tile > 240).all(axis=2).any()
-    square = np.asarray(Image.fromarray(white).resize((256, 256), Image.Resampling.NEAREST))
-    assert (sample.mask & square).sum() / (sample.mask | square).sum() > 0.95
-
-
-def _with_exif(photo: np.ndarray, exif: bytes) -> bytes:
-    Image.fromarray(photo).save(buffer := io.BytesIO(), "JPEG", quality=95, exif=exif)
-    return buffer.getvalue()
-
-
-def _orientation_as_long(value: int) -> bytes:
-    """An EXIF block, big-endian, whose orientation is a LONG where a SHORT should be."""
-    entry = struct.pack(">HHII", 0x0112, 4, 1, value)
-    return b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 1) + entry + struct.pack(">I", 0)
-
-
-def test_decoders_that_turn_a_photo_differently_are_noticed_by_its_pixels(tmp_path: Path) -> None:
-    """A half turn does not show in the size: what is packed must look as the mask tool saw it."""
-    photo, mask = _scene()
-    save(tmp_path, "p", photo, mask)
-    data = _with_exif(photo, _orientation_as_long(3))
-    (tmp_path / "photos" / "p.jpg").write_bytes(data)
-    seen = np.asarray(open_photo(tmp_path / "photos" / "p.jpg")).astype(int)
-    assert np.abs(seen - Decoder().decode(data).astype(int)).mean() > 50
-    _stores(tmp_path)
-    with pytest.raises(UserError, match="every photo was left out"):
-        _pack(tmp_path)
-    _pack(tmp_path, "again", photo_options=PhotoOptions(reencode=True))
-    (sample,) = _samples(tmp_path, "again").values()
-    assert np.abs(Decoder().decode(sample.photo).astype(int) - seen).mean() < 5
-
-
-def test_orientation_in_xmp_is_ignored_as_in_training(tmp_path: Path) -> None:
-    photo, _ = _scene()
-    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="3"/></x:xmpmeta>'
-    Image.fromarray(photo).save(tmp_path / "p.jpg", quality=95, xmp=xmp)
-    seen = np.asarray(open_photo(tmp_path / "p.jpg")).astype(int)
-    assert np.abs(seen - Decoder().decode((tmp_path / "p.jpg").read_bytes())).mean() < 1
-    assert np.abs(seen - photo).mean() < 10
-
-
-# --- smaller photos
-
-
-def test_large_photos_are_made_smaller_if_asked_for(tmp_path: Path) -> None:
-    mask = np.zeros((300, 400), bool)
-    mask[100:200, 100:200] = True
-    rng = np.random.default_rng(0)
-    save(tmp_path, "large", rng.integers(0, 256, (300, 400, 3), dtype=np.uint8), mask)
-    save(tmp_path, "small", rng.integers(0, 256, (30, 40, 3), dtype=np.uint8), mask[::10, ::10])
-    _stores(tmp_path)
-    report = _pack(tmp_path, photo_options=PhotoOptions(max_side=200))
-    samples = _samples(tmp_path)
-    assert [Decoder().size(samples[key].photo) for key in ("large", "small")] == [(200, 150), (40, 30)]
-    before = (tmp_path / "photos" / "large.jpg").stat().st_size
-    assert report.counts == {"shrunk": 1, "bytes_saved": before - len(samples["large"].photo)}
-    assert samples["small"].photo == (tmp_path / "photos" / "small.jpg").read_bytes()
-    with pytest.raises(UserError, match="--max-side=8: must be at least 32"):
-        _pack(tmp_path, "other", photo_options=PhotoOptions(max_side=8))
-
-
 # --- sizes, subsets
 
 
@@ -271,53 +184,53 @@ def test_shards_are_as_large_as_asked_for(tmp_path: Path) -> None:
         mask = np.zeros(photo.shape[:2], bool)
         mask[30:50, 30:50] = True
         save(tmp_path, f"{number:02d}", photo, mask)
-    _stores(tmp_path)
-    _pack(tmp_path, shard_mb=0.2)
+    stores(tmp_path)
+    pack(tmp_path, shard_mb=0.2)
     sizes = [shard.bytes for shard in shards.read_manifest(tmp_path / "shards").shards]
     assert len(sizes) > 3
     assert all(150_000 < size <= 211_000 for size in sizes[:-1])  # the tar's own end is up to 10 kB
 
 
 def test_the_list_may_name_photos_that_were_left_out(folder: Path) -> None:
-    _stores(folder)
+    stores(folder)
     (folder / "list.txt").write_text("good.jpg\nempty.jpg\nb/half.jpg\n")
-    _pack(folder, subset=folder / "list.txt")
-    assert list(_samples(folder)) == ["a/good"]
+    pack(folder, subset=folder / "list.txt")
+    assert list(read_samples(folder)) == ["a/good"]
 
 
 def test_unfinished_shards_of_other_options_are_not_mixed_up(folder: Path) -> None:
-    _stores(folder)
-    _pack(folder, per_shard=2, part=Part(1, 2))
+    stores(folder)
+    pack(folder, per_shard=2, part=Part(1, 2))
     with pytest.raises(UserError, match=r"shard-0000\d.json: a shard of other photos, masks or options"):
-        _pack(folder, per_shard=2, seed=1)
-    _pack(folder, per_shard=2)
-    assert len(_samples(folder)) == 5
+        pack(folder, per_shard=2, seed=1)
+    pack(folder, per_shard=2)
+    assert len(read_samples(folder)) == 5
 
 
 def test_a_gpu_that_is_not_there(folder: Path) -> None:
-    _stores(folder)
+    stores(folder)
     if backend.GetCUDADeviceCount():
         pytest.skip("there is one")
     with pytest.raises(UserError, match="GPU 0 is not on this machine"):
-        _pack(folder, device="gpu")
+        pack(folder, device="gpu")
 
 
 def test_only_the_subset_is_packed(folder: Path) -> None:
-    _stores(folder)
+    stores(folder)
     (folder / "list.txt").write_text("good.jpg\ngrey.jpg\n")
-    _pack(folder, subset=folder / "list.txt")
-    samples = _samples(folder)
+    pack(folder, subset=folder / "list.txt")
+    samples = read_samples(folder)
     assert sorted(samples) == ["a/good", "b/grey"]
     assert [samples[key].label for key in ("a/good", "b/grey")] == [0, 1]
 
 
 def test_another_subset_of_the_same_classes_is_another_data_set(folder: Path) -> None:
-    _stores(folder)
+    stores(folder)
     for name in ("good2", "grey"):
         (folder / f"{name}.txt").write_text(f"{name}.jpg\n")
-    _pack(folder, subset=folder / "good2.txt")
+    pack(folder, subset=folder / "good2.txt")
     with pytest.raises(UserError, match=r"manifest.json: packed from other photos"):
-        _pack(folder, subset=folder / "grey.txt")
+        pack(folder, subset=folder / "grey.txt")
 
 
 # --- parts, a full disk, many photos
@@ -328,8 +241,8 @@ def _tree(folder: Path) -> dict[str, bytes]:
 
 
 def test_parts_together_make_what_one_machine_makes(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    _stores(folder)
-    _pack(folder, per_shard=2)
+    stores(folder)
+    pack(folder, per_shard=2)
     expected = {name: _tree(folder / name) for name in ("ms", "ts", "shards")}
     for name in expected:
         (folder / name).rename(folder / f"old_{name}")
@@ -339,7 +252,7 @@ def test_parts_together_make_what_one_machine_makes(folder: Path, capsys: pytest
         write_mask_store(folder / "photos", masks, folder / "ms", per_file=4, part=part)
         write_tile_store(folder / "photos", folder / "ms", folder / "ts", part=part)
     for index in (2, 3, 1):
-        report = _pack(folder, per_shard=2, part=Part(index, 3))
+        report = pack(folder, per_shard=2, part=Part(index, 3))
         report.finish()
         assert (folder / "shards" / "manifest.json").exists() == (index == 1)
         assert (folder / f"shards-report-{index}-of-3.json").exists()
@@ -356,7 +269,7 @@ def test_parts_made_in_different_ways_are_not_packed_together(folder: Path) -> N
     with pytest.raises(
         UserError, match=r"00001-of-00003.h5: was made with mask_size=128, 64 in .*00000-of-00003"
     ):
-        _pack(folder)
+        pack(folder)
 
 
 def test_parts_that_saw_other_photos_are_not_packed_together(folder: Path) -> None:
@@ -368,19 +281,19 @@ def test_parts_that_saw_other_photos_are_not_packed_together(folder: Path) -> No
     hidden.rename(folder / "photos" / "b" / "cmyk.jpg")
     write_tile_store(folder / "photos", folder / "ms", folder / "ts")
     with pytest.raises(UserError, match=r"00001-of-00002.h5: was made from another list of photos than"):
-        _pack(folder)
+        pack(folder)
 
 
 def test_leftovers_make_way(folder: Path) -> None:
     """Of a kill between the manifest and the clean-up, and of an older packing whose manifest was deleted."""
-    _stores(folder)
-    _pack(folder, per_shard=1)
+    stores(folder)
+    pack(folder, per_shard=1)
     expected = len(list((folder / "shards").glob("*.tar")))
     (folder / "shards" / ".progress").mkdir()
-    _pack(folder, per_shard=1)
+    pack(folder, per_shard=1)
     assert not (folder / "shards" / ".progress").exists()
     (folder / "shards" / "manifest.json").unlink()
-    _pack(folder, per_shard=3)
+    pack(folder, per_shard=3)
     assert 0 < len(list((folder / "shards").glob("*.tar"))) < expected
 
 
@@ -401,7 +314,7 @@ def test_shards_wait_for_all_masks(folder: Path) -> None:
     write_mask_store(folder / "photos", masks, folder / "ms", per_file=4, part=Part(1, 2))
     write_tile_store(folder / "photos", folder / "ms", folder / "ts", part=Part(1, 2))
     with pytest.raises(UserError, match="00001-of-00003.h5 is missing"):
-        _pack(folder)
+        pack(folder)
 
 
 @pytest.mark.parametrize("tool", ["masks", "tiles", "shards"])
@@ -412,7 +325,7 @@ def test_a_full_disk_keeps_what_is_finished_and_says_what_is_needed(tmp_path: Pa
     mask[30:50, 30:50] = True
     for number in range(60):
         save(tmp_path, f"{number:02d}", rng.integers(0, 256, (100, 100, 3), dtype=np.uint8), mask)
-    _stores(tmp_path)
+    stores(tmp_path)
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=700k", "none", str(disk)]
