@@ -20,6 +20,11 @@ _SOURCE = re.compile(r"(.*\.tar):(\d+):(.*)", re.DOTALL)
 class Journal:
     """The sources of the samples read last."""
 
+    damage = "the shards were damaged after packing"
+    """What it means that `damaged` finds something,"""
+    mend = "restore them from where they were copied, or pack them again"
+    """and what is to be done."""
+
     def __init__(self, folder: Path) -> None:
         """folder: of the shards."""
         self._folder = folder
@@ -37,13 +42,19 @@ class Journal:
     def damaged(self) -> list[str]:
         """What is wrong with the shards, or with the samples read last: lines of `SHARD: KEY: problem`."""
         try:
-            open_shards(self._folder, verify=False)
+            self._check()
             for batch in reversed(self._batches):
-                if found := _damaged(batch):
+                if found := self._damaged(batch):
                     return found
         except (UserError, OSError) as error:
             return [str(error)]
         return []
+
+    def _check(self) -> None:
+        open_shards(self._folder, verify=False)
+
+    def _damaged(self, sources: list[bytes]) -> list[str]:
+        return _damaged(sources)
 
 
 def _damaged(sources: list[bytes]) -> list[str]:

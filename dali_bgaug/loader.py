@@ -109,6 +109,11 @@ class Loader:
         """Photos a batch of this rank."""
         return self._share.batch_size
 
+    @property
+    def samples(self) -> int:
+        """Photos of the whole set."""
+        return self._share.samples
+
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         """The batches of the current epoch not given yet; after its last one, those of the next."""
         if self.batch == len(self):
@@ -152,11 +157,8 @@ class Loader:
         place = f"the loader failed in epoch {self.epoch}, batch {self.batch}, rank {self._share.rank}"
         if damaged:
             lines = "\n  ".join(damaged)
-            return UserError(
-                f"{place}; the shards were damaged after packing:\n  {lines}\n"
-                "restore them from where they were copied, or pack them again"
-            )
-        return UserError(f"{place}; the shards it was reading are good. DALI says: {error}")
+            return UserError(f"{place}; {self._journal.damage}:\n  {lines}\n{self._journal.mend}")
+        return UserError(f"{place}; what it was reading is good. DALI says: {error}")
 
     def state_dict(self) -> dict[str, Any]:
         """Where this loader is: numbers, text and a uint8 tensor. The batch last given counts as done."""
@@ -244,6 +246,8 @@ def _as_torch(output: Any) -> torch.Tensor:
 
 
 def _labels(digits: torch.Tensor) -> torch.Tensor:
-    """Decimal text uint8 [N, digits] -> int64 [N]."""
+    """Decimal text uint8 [N, digits], or numbers int32 [N, 1] -> int64 [N]."""
+    if digits.dtype == torch.int32:
+        return digits.flatten().long()
     places = 10 ** torch.arange(digits.shape[1] - 1, -1, -1)
     return (digits.long() - ord("0")) @ places

@@ -14,7 +14,7 @@ shards against it.
 
 import hashlib
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -221,16 +221,24 @@ def open_shards(folder: Path, verify: bool | None = None, option: str = "shards"
     return manifest
 
 
+def locate_samples(folder: Path, shard: Shard) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
+    """The samples of one shard, in order, by its index: the key, and each member's offset and bytes in the
+    tar, by extension."""
+    for line in (folder / shard.index).read_text(encoding="utf-8").splitlines()[1:]:
+        words = line.split(" ")
+        members = zip(words[::4], words[1::4], words[2::4], strict=True)
+        places = {extension: (int(offset), int(size)) for extension, offset, size in members}
+        yield words[3].removesuffix(f".{words[0]}"), places
+
+
 def read_samples(folder: Path, shard: Shard) -> Iterable[Sample]:
     """The samples of one shard, in order, by way of its index."""
     with (folder / shard.name).open("rb") as file:
-        for line in (folder / shard.index).read_text(encoding="utf-8").splitlines()[1:]:
-            words = line.split(" ")
+        for key, places in locate_samples(folder, shard):
             parts = {}
-            for extension, offset, size in zip(words[::4], words[1::4], words[2::4], strict=True):
-                file.seek(int(offset))
-                parts[extension] = file.read(int(size))
-            key = words[3].removesuffix(f".{words[0]}")
+            for extension, (offset, size) in places.items():
+                file.seek(offset)
+                parts[extension] = file.read(size)
             side = int((len(parts["mask"]) * 8) ** 0.5)
             mask = unpack_mask(parts["mask"], side)
             yield Sample(key, parts["jpg"], mask, parts["tile.jpg"], int(parts["cls"]))

@@ -10,7 +10,7 @@
 What pixels go through is in `dali_bgaug.graph`; training is in `train`.
 """
 
-from pipelines.build import build_loader, build_pipeline
+from pipelines.build import build_loader, build_pipeline, open_data
 from pipelines.config import LoaderConfig
 
-__all__ = ["LoaderConfig", "build_loader", "build_pipeline"]
+__all__ = ["LoaderConfig", "build_loader", "build_pipeline", "open_data"]

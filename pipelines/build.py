@@ -3,11 +3,13 @@
 import os
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from nvidia.dali import Pipeline, backend, pipeline_def
 
 from dali_bgaug.errors import UserError
+from dali_bgaug.folder import FolderJournal, PhotoFolder, open_folder, read_folder
 from dali_bgaug.graph.context import Context
 from dali_bgaug.graph.read import Source, read
 from dali_bgaug.journal import Journal
@@ -39,13 +41,15 @@ def build_loader(
         raise UserError(
             f"data.batch_size={config.batch_size}: must be divisible by the number of ranks, {world_size}"
         )
-    manifest = open_shards(config.shards, config.verify, "data.shards")
     complete = getattr(method_module(config.pipeline), "COMPLETE", False)
+    manifest = (open_data if complete else open_shards)(config.shards, config.verify, "data.shards")
+    if with_sources and isinstance(manifest, PhotoFolder):
+        raise UserError(f"data.shards={config.shards}: class folders have no masks to show; give shards")
     share = Share(manifest.samples, config.batch_size // world_size, rank, world_size, complete)
     check_share(config, manifest, share)
     device_id = choose_device(config.device, device_id)
     names: list[str] = []
-    journal = Journal(config.shards)
+    journal = (FolderJournal if isinstance(manifest, PhotoFolder) else Journal)(config.shards)
 
     def build(origin: int, checkpoint: bytes | None) -> Pipeline:
         pipeline, names[:] = build_pipeline(
@@ -61,14 +65,23 @@ def build_loader(
         return pipeline
 
     identity = {
-        "data": manifest_digest(config.shards),
+        "data": manifest.digest if isinstance(manifest, PhotoFolder) else manifest_digest(config.shards),
         "config": config.model_dump_json(exclude=FREE),
         "device": "cpu" if device_id is None else "gpu",
     }
     return Loader(build, names, share, identity, journal)
 
 
-def check_share(config: LoaderConfig, manifest: Manifest, share: Share) -> None:
+def open_data(
+    folder: Path, verify: bool | None = None, option: str = "data.shards"
+) -> Manifest | PhotoFolder:
+    """What a complete pipeline (evaluation) can read: packed shards, or else class folders of photos."""
+    if (folder / "manifest.json").exists():
+        return open_shards(folder, verify, option)
+    return open_folder(folder, option)
+
+
+def check_share(config: LoaderConfig, manifest: Manifest | PhotoFolder, share: Share) -> None:
     """Refuse a rank's share that its loader could not make a batch of."""
     if manifest.samples < share.world_size or len(share) == 0:
         raise UserError(
@@ -104,7 +117,7 @@ def choose_device(device: str, device_id: int | None) -> int | None:
 
 def build_pipeline(
     config: LoaderConfig,
-    manifest: Manifest,
+    manifest: Manifest | PhotoFolder,
     share: Share,
     *,
     device_id: int | None,
@@ -140,16 +153,19 @@ def build_pipeline(
         checkpoint=checkpoint,
     )
     def define() -> tuple[Any, ...]:
-        sample = read(
-            context,
-            config.shards,
-            manifest,
-            components(config, everything=with_sources),
-            share.world_size,
-            shuffle_buffer=0 if share.complete else config.shuffle_buffer,
-            mmap=config.mmap,
-            depth=config.reader_depth,
-        )
+        place = {"mmap": config.mmap, "depth": config.reader_depth}
+        if isinstance(manifest, PhotoFolder):
+            sample = read_folder(context, manifest, share.world_size, **place)
+        else:
+            sample = read(
+                context,
+                config.shards,
+                manifest,
+                components(config, everything=with_sources),
+                share.world_size,
+                shuffle_buffer=0 if share.complete else config.shuffle_buffer,
+                **place,
+            )
         if journal:
             journal.watch(sample["jpg"])
         outputs = method.graph(Source(context, sample, manifest.mask_size, with_sources), config)

@@ -42,7 +42,7 @@ class LoaderConfig(Options):
     pipeline: str = "moco_v2"
     """The method whose views are made: a module of `pipelines.methods`."""
     shards: Path = Field(strict=False)
-    """Folder of packed shards (`tools.shards`)."""
+    """Folder of packed shards (`tools.shards`); evaluation also reads a folder of class folders of photos."""
     batch_size: int = Field(default=256, ge=1)
     """Photos a batch over all ranks; the number of ranks must divide it."""
     seed: int = Field(default=0, ge=0, lt=2**63)

@@ -87,12 +87,12 @@ def _run(method: str, seed: int, folder: Path, out: Path) -> dict[str, Any]:
     for name, flags in {"trained": (), "untrained": ("--untrained",)}.items():
         path = folder / f"{name}.json"
         places = [
-            f"--train={out / BANK / 'shards'}",
+            f"--data={out / BANK / 'shards'}",
             f"--test={out / QUESTIONS / 'shards'}",
             f"--json={path}",
         ]
         _program("train.evaluate", "knn", f"--checkpoint={folder}", *places, *flags)
-        accuracy[name] = json.loads(path.read_text())["accuracy"]
+        accuracy[name] = json.loads(path.read_text())["top1"]
     card = json.loads((folder / "backbone.json").read_text())
     return {
         **accuracy,

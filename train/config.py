@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from dali_bgaug.config import Options
 from pipelines import LoaderConfig
 from pipelines.config import FREE
+from train.evaluate.neighbours import KnnOptions
 from train.methods import AnyMethod
 from train.networks import smallest_view
 from train.optim import OptimOptions
@@ -30,6 +31,8 @@ class RunConfig(Options):
     """auto: bfloat16 autocast on a GPU, float32 on the CPU."""
     compile: bool = False
     """torch.compile the backbones: some minutes at the start, faster steps."""
+
+    knn: KnnOptions = KnnOptions()
 
     log_every: int = Field(default=10, ge=1)
     """Steps between lines of log.jsonl (reading a loss off a GPU waits for it)."""
@@ -84,5 +87,6 @@ class RunConfig(Options):
             "keep_every_epochs",
             "timeout_s",
             "compile",
+            "knn",
         }
         return self.model_dump_json(exclude={"data": FREE, **dict.fromkeys(free, True)})

@@ -55,10 +55,15 @@ def limit_waiting(seconds: float) -> None:
 
 def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
     """The mean of every rank's values [N]."""
+    return sum_over_ranks(values) / world_size()
+
+
+def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """The sum of every rank's values [N]."""
     if world_size() > 1:
         values = values.clone()
         dist.all_reduce(values)
-    return values / world_size()
+    return values
 
 
 def from_first_rank(value: Any) -> Any:
@@ -85,6 +90,16 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     parts = [torch.empty_like(rows) for _ in range(world_size())]
     dist.all_gather(parts, rows.contiguous())
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def gather_uneven(rows: torch.Tensor) -> torch.Tensor:
+    """[n, …] of every rank, each its own n -> all of them on every rank, in order of ranks."""
+    counts = gather_objects(len(rows))
+    padded = rows.new_zeros(max(counts), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    parts = gather_rows(padded).split(max(counts))
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
 @torch.no_grad()

@@ -11,12 +11,14 @@ A run that ends leaves both in its folder.
 """
 
 import argparse
+import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from dali_bgaug.errors import UserError, run_program
 from dali_bgaug.files import atomic, sha256, write_text
@@ -24,6 +26,24 @@ from train import checkpoint
 from train.networks import FEATURES, build_backbone
 
 CARD_VERSION = 1
+_SHOWN = 20  # names of one kind in an error
+
+
+class Backbone(NamedTuple):
+    """What a file holds of a backbone."""
+
+    weights: dict[str, torch.Tensor]
+    config: dict[str, Any]
+    """Of the run it comes from."""
+
+    @property
+    def sha256(self) -> str:
+        """A hash of the weights, wherever they lie."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.weights.items()):
+            digest.update(name.encode())
+            digest.update(value.contiguous().cpu().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -46,6 +66,52 @@ def backbone_weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:
         for name, value in state["method"].items()
         if name.startswith(prefix)
     }
+
+
+def read_backbone(path: Path) -> Backbone:
+    """The backbone of a run's folder, of a checkpoint, or of exported weights with their card beside them.
+
+    Raises:
+        UserError: no such file, or none of these.
+    """
+    card = path.with_suffix(".json")
+    if path.is_file() and card.is_file():
+        config = json.loads(card.read_text(encoding="utf-8")).get("config")
+        if not isinstance(config, dict):
+            raise UserError(f"{card}: not the card of an exported backbone (it has no config)")
+        return Backbone(checkpoint.read(path), config)
+    state = checkpoint.load(find_checkpoint(path))
+    return Backbone(backbone_weights(state), json.loads(state["config"]))
+
+
+def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], source: str) -> None:
+    """Load weights that are exactly a network's own.
+
+    What does not match is never dropped: a network would be evaluated that nobody trained.
+
+    Raises:
+        UserError: names that are missing, unknown, or of other shapes; lists them.
+    """
+    own = network.state_dict()
+    shapes = [
+        f"{name} {list(weights[name].shape)} instead of {list(own[name].shape)}"
+        for name in sorted(set(own) & set(weights))
+        if weights[name].shape != own[name].shape
+    ]
+    problems = {
+        "missing": sorted(set(own) - set(weights)),
+        "unknown": sorted(set(weights) - set(own)),
+        "of another shape": shapes,
+    }
+    if any(problems.values()):
+        lines = [f"{what}: {_list(names)}" for what, names in problems.items() if names]
+        raise UserError("\n  ".join([f"{source}: these weights are not the network's", *lines]))
+    network.load_state_dict(weights)
+
+
+def _list(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def export_backbone(state: dict[str, Any], out: Path) -> Path:

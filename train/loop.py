@@ -18,6 +18,8 @@ from pipelines import build_loader
 from pipelines.build import choose_device
 from train import checkpoint, distributed
 from train.config import RunConfig
+from train.evaluate.features import same_classes
+from train.evaluate.neighbours import first_ranks_copy, knn
 from train.export import export_backbone
 from train.method import Batch, Method, Metrics, Progress, Setting
 from train.monitor import Clock, Monitor
@@ -25,9 +27,9 @@ from train.optim import build_optimiser
 from train.signals import StopRequest
 
 
-def choose_torch_device(config: RunConfig) -> torch.device:
-    """The device of the data is the device of the networks."""
-    number = choose_device(config.data.device, None)
+def choose_torch_device(wanted: str) -> torch.device:
+    """The device of the networks is that of the data: `data.device`, "auto", "cpu" or "gpu"."""
+    number = choose_device(wanted, None)
     if number is None:
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -56,7 +58,7 @@ def train(config: RunConfig, out: Path, resume: bool | Literal["auto"] = False) 
         UserError: `out` holds a run and `resume` is false, or it holds none and `resume` is true, or the run
             there was made with another config; the loss is no longer a number.
     """
-    device = choose_torch_device(config)
+    device = choose_torch_device(config.data.device)
     stop = StopRequest()
     with stop.listening(), distributed.process_group(device), Run(config, out, resume, device, stop) as run:
         run.all_epochs()
@@ -93,6 +95,7 @@ class Run:
         self.data = {
             "photos": manifest.samples,
             "classes": len(manifest.classes),
+            "class_names": manifest.classes,
             "manifest_sha256": manifest_digest(config.data.shards),
         }
         self.method = self._build_method()
@@ -132,6 +135,8 @@ class Run:
             )
         if config.data.half and not self.half:
             raise UserError("data.half=true: needs precision=bfloat16 (float16 views, float32 networks)")
+        if config.knn.every_epochs:
+            same_classes(self._knn_sets())
 
     def _build_method(self) -> Method:
         config = self.config
@@ -176,10 +181,9 @@ class Run:
         if not found:
             return None
         state = checkpoint.load(found[0])
-        if state["identity"] != self.config.identity():
+        if changed := checkpoint.difference(state["identity"], self.config.identity()):
             raise UserError(
-                f"{found[0]}: was made with another config: "
-                f"{checkpoint.difference(state['identity'], self.config.identity())}; resume with "
+                f"{found[0]}: was made with another config: {changed}; resume with "
                 f"the same (it is in {self.out / 'config.json'}), or choose another --out"
             )
         return state
@@ -238,7 +242,9 @@ class Run:
         """One epoch, or the rest of it; whether to go on."""
         config, clock = self.config, Clock(self.loader, distributed.world_size())
         batches = clock.batches()
-        permanent = config.keep_every_epochs * self.steps_per_epoch
+        permanent, judged = (
+            epochs * self.steps_per_epoch for epochs in (config.keep_every_epochs, config.knn.every_epochs)
+        )
         for _ in range(self.steps_per_epoch - self.loader.batch // config.accumulate):
             self.stop.ask()
             values = self.train_step(batches)
@@ -246,10 +252,16 @@ class Run:
             logging = last or self.step % config.log_every == 0
             saving = asked or last or self.step % config.checkpoint_every == 0
             saving = saving or (permanent > 0 and self.step % permanent == 0)
-            if logging or saving:
+            judging = self.step % judged == 0 if judged else False
+            if logging or saving or judging:
                 numbers = self._read(values)
-            if logging and self.monitor:
-                self._report(numbers, clock)
+            if logging or judging:
+                speed = clock.read()
+            if judging:
+                numbers["knn_accuracy"] = self._knn()
+                clock.restart()
+            if (logging or judging) and self.monitor:
+                self._report(numbers, *speed)
             if self.monitor:
                 self.monitor.advance()
             if saving:
@@ -269,7 +281,7 @@ class Run:
         progress = Progress(self.step, self.steps, self.loader.epoch)
         rate = config.optim.lr_at(self.step, self.steps, self.steps_per_epoch, config.data.batch_size)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("scale", 1.0)
         self.method.begin_step(progress)
         self.optimiser.zero_grad(set_to_none=True)
         passes = [
@@ -309,6 +321,18 @@ class Run:
             self._give_up(f"the loss is {numbers[0]} at step {self.step}, or was not finite shortly before")
         return dict(zip(values, numbers))
 
+    def _knn_sets(self) -> dict[str, Path]:
+        options = self.config.knn
+        return {"knn.bank": options.bank or self.config.data.shards, "knn.test": options.test}
+
+    def _knn(self) -> float:
+        """How good the features are by now; every rank must call this."""
+        data, sets = self.config.data, self._knn_sets()
+        network = first_ranks_copy(self.config.backbone, self.method.backbone)
+        words = [f"device={data.device}", f"threads={data.threads}"]
+        trained = data.model_dump(mode="json")
+        return knn(network, trained, *sets.values(), self.device, words=words, options=tuple(sets))["top1"]
+
     def _refuse_bad_weights(self) -> None:
         """A loss can be finite and the update or the statistics it leads to not: such weights are never
         saved."""
@@ -326,8 +350,7 @@ class Run:
             "optim.warmup_epochs, or optim.clip_norm"
         )
 
-    def _report(self, numbers: dict[str, float], clock: Clock) -> None:
-        rate, waiting = clock.read()
+    def _report(self, numbers: dict[str, float], rate: float, waiting: float) -> None:
         self.metrics = {"lr": self.optimiser.param_groups[0]["lr"], **numbers}
         place = {"step": self.step, "epoch": self.loader.epoch}
         speed = {"images_per_s": round(rate, 1), "data_wait": round(waiting, 4)}

@@ -27,6 +27,16 @@ def smallest_view(name: str) -> int:
     return 63 if name == "alexnet" else 1
 
 
+def feature_length(name: str, layer: str = "last") -> int:
+    """Numbers in a photo's features: of the last layer, or of AlexNet's fifth convolution (`conv5`)."""
+    return 256 * 6 * 6 if layer == "conv5" else FEATURES[name]
+
+
+def read_features(backbone: nn.Module, x: torch.Tensor, layer: str = "last") -> torch.Tensor:
+    """[N, 3, H, W] -> [N, feature_length]."""
+    return backbone.convolutions(x) if layer == "conv5" else backbone(x)
+
+
 class AlexNet(nn.Module):
     """RotNet's AlexNet for ImageNet (Gidaris, Singh, Komodakis 2018): batch norm everywhere, no dropout.
 
@@ -51,9 +61,13 @@ class AlexNet(nn.Module):
             *(nn.Linear(4096, 4096, bias=False), nn.BatchNorm1d(4096), nn.ReLU(inplace=True)),
         )
 
+    def convolutions(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, 3, H, W] -> [N, 256 * 6 * 6], what the fifth convolution makes, pooled."""
+        return self.pool(self.features(x)).flatten(1)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, 3, H, W] -> [N, 4096]."""
-        return self.fc(self.pool(self.features(x)).flatten(1))
+        return self.fc(self.convolutions(x))
 
 
 def _convolution(inputs: int, outputs: int, size: int, **options: int) -> list[nn.Module]:

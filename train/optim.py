@@ -25,6 +25,8 @@ class OptimOptions(Options):
     kind: Literal["sgd", "lars", "larc"] = "sgd"
     lr: float = Field(gt=0)
     """Peak learning rate at `lr_batch` photos a step; scales linearly with the photos a step really has."""
+    backbone_lr: float | None = Field(default=None, gt=0)
+    """Peak learning rate of the backbone where it has its own (fine-tuning); follows the same schedule."""
     lr_batch: int = Field(default=256, ge=1)
     warmup_lr: float = Field(default=0.0, ge=0)
     """Where the warm-up starts, also at `lr_batch`."""
@@ -71,20 +73,36 @@ class OptimOptions(Options):
 
 
 def build_optimiser(module: nn.Module, options: OptimOptions) -> torch.optim.Optimizer:
-    """The optimiser of all parameters of `module` that are trained."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    excluded = [p for p in trained if p.dim() <= 1] if options.exclude_bias_and_norm else []
-    included = [p for p in trained if p.dim() > 1] if options.exclude_bias_and_norm else trained
-    groups: list[dict[str, Any]] = [{"params": included, "weight_decay": options.weight_decay}]
-    if excluded:
-        groups.append({"params": excluded, "weight_decay": 0.0})
+    """The optimiser of all parameters of `module` that are trained.
+
+    A group's `scale` is what the learning rate of a step is to be multiplied by; without one it is 1.
+    module: with a `backbone`, where that has a learning rate of its own.
+    """
+    trunk = [] if options.backbone_lr is None else list(module.backbone.parameters())
+    known = {id(parameter) for parameter in trunk}
+    head = [parameter for parameter in module.parameters() if id(parameter) not in known]
+    groups = _groups(head, options)
+    if options.backbone_lr is not None:
+        scale = options.backbone_lr / options.lr
+        groups += [{**group, "scale": scale} for group in _groups(trunk, options)]
     if options.kind == "lars":
-        for group, flag in zip(groups, (False, True)):
-            group["excluded"] = flag
         return LARS(groups, options.lr, options.momentum, eta=options.trust)
     if options.kind == "larc":
         return LARC(groups, options.lr, options.momentum, trust_coefficient=options.trust)
     return torch.optim.SGD(groups, options.lr, options.momentum, nesterov=options.nesterov)
+
+
+def _groups(parameters: list[nn.Parameter], options: OptimOptions) -> list[dict[str, Any]]:
+    """Those that are trained, and apart from them biases and normalisation, if these are excluded."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    excluded = [p for p in trained if p.dim() <= 1] if options.exclude_bias_and_norm else []
+    included = [p for p in trained if p.dim() > 1] if options.exclude_bias_and_norm else trained
+    lars = options.kind == "lars"
+    groups = [
+        {"params": included, "weight_decay": options.weight_decay, **({"excluded": False} if lars else {})},
+        {"params": excluded, "weight_decay": 0.0, **({"excluded": True} if lars else {})},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 class _ScaledSGD(torch.optim.Optimizer):

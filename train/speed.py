@@ -37,7 +37,7 @@ def measure(config: RunConfig, rounds: int, steps: int) -> dict[str, Any]:
     Returns: `steps_per_s` and `images_per_s` with the loader and with a held batch, medians over rounds;
     `loader_over_held`; `waiting`, the share of a step's time spent waiting for the loader; the recipe's name.
     """
-    device = choose_torch_device(config)
+    device = choose_torch_device(config.data.device)
     seconds: dict[str, list[float]] = {"loader": [], "held": []}
     waits = []
     with (

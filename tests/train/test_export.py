@@ -1,11 +1,10 @@
-"""Exported backbones load elsewhere; their features are judged by k-NN, whose answers are NumPy's."""
+"""Exported backbones load elsewhere, and only where they fit."""
 
 import hashlib
 import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torchvision
@@ -15,8 +14,7 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.shards import manifest_digest
 from tests.train.runs import METHODS, read_recipe, write_recipe
 from train import checkpoint
-from train.evaluate import initial_backbone, knn, load_backbone, nearest_classes
-from train.evaluate import main as evaluate
+from train.evaluate.backbone import initial_backbone, load_backbone
 from train.export import backbone_weights
 from train.export import main as export
 from train.loop import Run, train
@@ -46,7 +44,10 @@ def test_a_finished_run_leaves_a_backbone_for_torchvision(finished: Path, textur
     assert (card["architecture"], card["features"], card["method"]) == ("resnet18", 512, "moco_v2")
     assert (card["step"], card["epochs"]) == (3, 1.0)
     assert card["sha256"] == hashlib.sha256((finished / "backbone.pt").read_bytes()).hexdigest()
-    assert card["data"] == {"photos": 50, "classes": 3, "manifest_sha256": manifest_digest(textured)}
+    assert card["data"] == {
+        **{"photos": 50, "classes": 3, "class_names": ["class0", "class1", "class2"]},
+        "manifest_sha256": manifest_digest(textured),
+    }
     assert {"loss", "lr", "accuracy", "feature_std"} <= set(card["metrics"])
     assert card["config"]["method"]["queue"] == 32
 
@@ -86,19 +87,28 @@ def test_weights_that_do_not_fit_are_listed(finished: Path, tmp_path: Path) -> N
     weights["layer9.weight"] = weights.pop("conv1.weight")
     torch.save(weights, tmp_path / "backbone.pt")
     (tmp_path / "backbone.json").write_text((finished / "backbone.json").read_text())
-    with pytest.raises(UserError, match=r"missing \['conv1.weight'\], unknown \['layer9.weight'\]"):
+    weights["conv1.weight"] = weights["layer9.weight"][:, :1]
+    torch.save(weights, tmp_path / "narrow.pt")
+    (tmp_path / "narrow.json").write_text((finished / "backbone.json").read_text())
+    with pytest.raises(
+        UserError, match=r"(?s)backbone.pt as a resnet18.*missing: conv1.weight.*: layer9.weight$"
+    ):
         load_backbone(tmp_path / "backbone.pt")
+    shape = r"of another shape: conv1.weight \[64, 1, 7, 7\] instead of \[64, 3, 7, 7\]"
+    with pytest.raises(UserError, match=shape):
+        load_backbone(tmp_path / "narrow.pt")
 
 
 def test_run_checkpoint_and_export_are_one_backbone(finished: Path) -> None:
-    networks = [
-        load_backbone(path)[0]
+    backbones = [
+        load_backbone(path)
         for path in (finished, finished / "checkpoints" / "latest.pt", finished / "backbone.pt")
     ]
-    for network in networks:
+    assert len({backbone.sha256 for backbone in backbones}) == 1
+    stored = backbone_weights(checkpoint.load(finished / "checkpoints" / "latest.pt"))
+    for network, *_ in backbones:
         assert not network.training
-        for name, value in backbone_weights(checkpoint.load(finished / "checkpoints" / "latest.pt")).items():
-            assert torch.equal(network.state_dict()[name], value)
+        assert all(torch.equal(network.state_dict()[name], value) for name, value in stored.items())
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -109,49 +119,3 @@ def test_untrained_is_what_the_run_started_from(method: str, textured: Path, tmp
     fresh = initial_backbone(config).state_dict()
     assert start.keys() == fresh.keys()
     assert all(torch.equal(value, fresh[name]) for name, value in start.items())
-
-
-def test_sets_of_other_classes_are_refused(finished: Path, flat: Path, textured: Path) -> None:
-    backbone, config = load_backbone(finished, untrained=True)
-    with pytest.raises(UserError, match=r"its classes are not those of --train=.*class0, class1"):
-        knn(backbone, config, textured, flat, [])
-
-
-def test_nearest_classes_are_numpys() -> None:
-    rng = np.random.default_rng(0)
-    features, bank, labels = rng.normal(size=(30, 6)), rng.normal(size=(80, 6)), rng.integers(0, 5, 80)
-    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (features, bank)]
-    expected = []
-    for row in unit[0]:
-        similarity = unit[1] @ row
-        nearest = np.argsort(-similarity)[:7]
-        votes = np.bincount(labels[nearest], np.exp(similarity[nearest] / 0.1), minlength=5)
-        expected.append(votes.argmax())
-    found = nearest_classes(
-        torch.from_numpy(features), torch.from_numpy(bank), torch.from_numpy(labels), 7, 0.1
-    )
-    assert found.tolist() == expected
-    # More neighbours than there are: all vote.
-    assert (
-        len(nearest_classes(torch.from_numpy(features), torch.from_numpy(bank[:3]), torch.tensor([1, 1, 2])))
-        == 30
-    )
-
-
-def test_knn_from_the_command_line(
-    finished: Path,
-    textured: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Photos that are in the bank find themselves: the nearest neighbour's weight decides at a low
-    temperature."""
-    words = ["--checkpoint", str(finished), "--train", str(textured), "--test", str(textured)]
-    out = tmp_path / "knn.json"
-    monkeypatch.setattr(sys, "argv", ["evaluate", "knn", *words, "--json", str(out), "batch_size=16"])
-    evaluate()
-    result = json.loads(out.read_text())
-    assert result["test"]["photos"] == result["train"]["photos"] == 50
-    assert result["accuracy"] > 0.4  # of three classes
-    assert "of 50 photos" in capsys.readouterr().out

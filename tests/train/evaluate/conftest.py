@@ -1,0 +1,35 @@
+"""Every test here works with the tiny network in a ResNet-18's place."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+from tests.train.evaluate.sets import coloured_set, untrained_run
+from tests.train.runs import TinyNet
+from train.networks import FEATURES
+
+
+@pytest.fixture(autouse=True)
+def tiny_net(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`resnet18` is the TinyNet, for which one thread is enough."""
+    monkeypatch.setattr(torchvision.models, "resnet18", TinyNet)
+    monkeypatch.setitem(FEATURES, "resnet18", 32)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def coloured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of 36 photos in three classes that any network tells apart."""
+    return coloured_set(tmp_path_factory.mktemp("coloured"))
+
+
+@pytest.fixture
+def untrained(tmp_path: Path, coloured: Path) -> Path:
+    """A run of MoCo-v2 that has done no step."""
+    return untrained_run(tmp_path, coloured)

@@ -1,0 +1,63 @@
+"""Every photo of a set is evaluated once, in order, on one, two and three ranks."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.processes import run
+from tests.train.evaluate.sets import untrained_run
+from tests.train.runs import use_tiny_net
+from train.distributed import gather_uneven, process_group, rank
+from train.evaluate.backbone import load_backbone
+from train.evaluate.classifier import count_right, right_in_top
+from train.evaluate.fast import linear_fast
+from train.evaluate.features import evaluation_data, extract_features
+from train.evaluate.neighbours import knn
+
+CPU = torch.device("cpu")
+
+
+def _level(images: torch.Tensor) -> torch.Tensor:
+    """Which photo of `flat` an image is, by its corner's grey: [n, 1]."""
+    grey = images[:, 1, 0, 0] * 0.224 + 0.456
+    return (grey * 255 / 2).round()[:, None]
+
+
+def _below_twenty(images: torch.Tensor) -> torch.Tensor:
+    """Logits of two classes: 0, which all photos of `flat` have, is likelier for the first twenty levels."""
+    level = _level(images)
+    return torch.cat([torch.full_like(level, 19.5), level], dim=1)
+
+
+def _evaluate(flat: Path, coloured: Path, checkpoint: Path, out: Path) -> None:
+    use_tiny_net()
+    with process_group(CPU):
+        trained = load_backbone(checkpoint).config["data"]
+        data = evaluation_data(trained, flat, "--data", ["batch_size=18", "device=cpu", "threads=1"])
+        rows, _ = extract_features(_level, data, CPU, "levels")
+        levels = gather_uneven(rows).flatten().tolist()
+        right, photos = count_right(_below_twenty, data, CPU, "count")
+        found = knn(load_backbone(checkpoint).network, trained, coloured, coloured, CPU)
+        fast = linear_fast(checkpoint, coloured, coloured, CPU, rates=(0.1,))
+        if rank() == 0:
+            torch.save((levels, right, photos, found["top1"], fast["top1"], fast["photos"]), out)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_every_photo_counts_once(tmp_path: Path, flat: Path, coloured: Path, ranks: int) -> None:
+    """`flat` has 64 photos with the grey levels 0, 2, …, 126, in one class."""
+    checkpoint = untrained_run(tmp_path, coloured)
+    run(_evaluate, flat, coloured, checkpoint, tmp_path / "found.pt", ranks=ranks)
+    levels, right, photos, neighbours, linear, tested = torch.load(tmp_path / "found.pt")
+    assert sorted(levels) == list(range(64))
+    assert (right, photos) == ([20, 64], 64)
+    assert (neighbours, linear, tested) == (1.0, 1.0, 36)
+
+
+def test_top_five() -> None:
+    logits = torch.tensor([[9.0, 8, 7, 6, 5, 4, 3], [1, 2, 3, 4, 5, 6, 7]])
+    assert right_in_top(logits, torch.tensor([0, 6])).tolist() == [2, 2]
+    assert right_in_top(logits, torch.tensor([4, 2])).tolist() == [0, 2]
+    assert right_in_top(logits, torch.tensor([5, 1])).tolist() == [0, 0]
+    assert right_in_top(logits[:, :3], torch.tensor([2, 0])).tolist() == [0, 2]

@@ -1,0 +1,115 @@
+"""k-NN answers as NumPy does, on any number of ranks, from the command line and while training."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dali_bgaug.errors import UserError
+from tests.processes import run
+from tests.train.runs import read_recipe, write_recipe
+from train import checkpoint
+from train.distributed import process_group, rank, world_size
+from train.evaluate.__main__ import main
+from train.evaluate.backbone import load_backbone
+from train.evaluate.neighbours import knn, nearest_classes
+from train.loop import train
+from train.monitor import read_log
+
+
+def _numpys(
+    features: np.ndarray, bank: np.ndarray, labels: np.ndarray, k: int, temperature: float
+) -> list[int]:
+    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (features, bank)]
+    answers = []
+    for row in unit[0]:
+        similarity = unit[1] @ row
+        nearest = np.argsort(-similarity)[:k]
+        votes = np.bincount(labels[nearest], np.exp(similarity[nearest] / temperature), minlength=5)
+        answers.append(int(votes.argmax()))
+    return answers
+
+
+def _rows() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(30, 6)), rng.normal(size=(80, 6)), rng.integers(0, 5, 80)
+
+
+def _on_a_rank(path: Path) -> None:
+    with process_group(torch.device("cpu")):
+        features, bank, labels = map(torch.from_numpy, _rows())
+        own = slice(80 * rank() // world_size(), 80 * (rank() + 1) // world_size())
+        found = nearest_classes(features, bank[own], labels[own], 7, 0.1)
+        few = nearest_classes(features, bank[:3][own], labels[:3][own])  # some ranks have none
+        (path / f"{rank()}.json").write_text(json.dumps([found.tolist(), few.tolist()]))
+
+
+def test_nearest_classes_are_numpys() -> None:
+    features, bank, labels = _rows()
+    found = nearest_classes(*map(torch.from_numpy, (features, bank, labels)), 7, 0.1)
+    assert found.tolist() == _numpys(features, bank, labels, 7, 0.1)
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_that_share_a_bank_answer_as_one_with_all_of_it(tmp_path: Path, ranks: int) -> None:
+    run(_on_a_rank, tmp_path, ranks=ranks)
+    features, bank, labels = _rows()
+    expected = [_numpys(features, bank, labels, 7, 0.1), _numpys(features, bank[:3], labels[:3], 20, 0.07)]
+    for number in range(ranks):
+        assert json.loads((tmp_path / f"{number}.json").read_text()) == expected
+
+
+def test_sets_of_other_classes_are_refused(untrained: Path, coloured: Path, textured: Path) -> None:
+    network, config, _ = load_backbone(untrained)
+    with pytest.raises(UserError, match=r"--test=.*its 3 classes are not the 3 of --data=.*blue, class0"):
+        knn(network, config["data"], coloured, textured, torch.device("cpu"))
+
+
+def test_from_the_command_line(
+    untrained: Path, coloured: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Classes that are colours: even random features have the right neighbours. Photos may lie in folders."""
+    photos = coloured.parent / "photos"
+    words = ["--checkpoint", str(untrained), "--data", str(coloured), "--test", str(photos), "--k", "5"]
+    monkeypatch.setattr(sys, "argv", ["evaluate", "knn", *words, "batch_size=16", "device=cpu"])
+    main()
+    result = json.loads((untrained / "knn.json").read_text())
+    assert result["test"] == {"shards": str(photos), "photos": 36}
+    assert (result["top1"], result["k"], result["bn"], result["ranks"]) == (1.0, 5, "eval", 1)
+    assert "top1         100.00%" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["evaluate", "knn", *words[:-1], "0"])
+    with pytest.raises(UserError, match=r"--k=0 --temperature=0.07: both must be above 0"):
+        main()
+
+
+def test_while_training(tmp_path: Path, coloured: Path) -> None:
+    """Every second epoch, without a trace in what is trained, and what the last checkpoint gives."""
+    recipe = write_recipe(tmp_path, coloured, epochs=3)
+    judged = (f"knn.test={coloured.parent / 'photos'}", "knn.every_epochs=2")
+    train(read_recipe(recipe, *judged), tmp_path / "judged")
+    train(read_recipe(recipe), tmp_path / "plain")
+    states = [checkpoint.load(tmp_path / name / "checkpoints" / "latest.pt") for name in ("judged", "plain")]
+    for name, value in states[0]["method"].items():
+        assert not isinstance(value, torch.Tensor) or torch.equal(value, states[1]["method"][name])
+    lines = [line for line in read_log(tmp_path / "judged" / "log.jsonl") if "knn_accuracy" in line]
+    assert [line["step"] for line in lines] == [8]
+
+    train(read_recipe(recipe, *judged, "epochs=4"), tmp_path / "even")
+    network, config, _ = load_backbone(tmp_path / "even")
+    found = knn(network, config["data"], coloured, coloured.parent / "photos", torch.device("cpu"))
+    assert read_log(tmp_path / "even" / "log.jsonl")[-1]["knn_accuracy"] == found["top1"]
+    card = json.loads((tmp_path / "even" / "backbone.json").read_text())
+    assert card["metrics"]["knn_accuracy"] == found["top1"]
+
+
+def test_while_training_on_other_classes_is_refused_at_once(
+    tmp_path: Path, coloured: Path, textured: Path
+) -> None:
+    recipe = write_recipe(tmp_path, coloured)
+    with pytest.raises(UserError, match=r"knn.test=.*its 3 classes are not the 3 of knn.bank="):
+        train(read_recipe(recipe, f"knn.test={textured}", "knn.every_epochs=1"), tmp_path / "run")
+    with pytest.raises(UserError, match=r"every_epochs=1: give knn.test"):
+        read_recipe(recipe, "knn.every_epochs=1")

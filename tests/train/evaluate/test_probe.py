@@ -1,0 +1,221 @@
+"""Linear probes and fine-tuning: what is trained and what stays, resumed runs, recipes, what is refused."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dali_bgaug.config import read_yaml
+from dali_bgaug.errors import UserError
+from tests.train.evaluate.sets import untrained_run
+from train import checkpoint
+from train.evaluate.__main__ import main
+from train.evaluate.backbone import load_backbone
+from train.evaluate.classifier import load_classifier
+from train.evaluate.probe import RECIPES, ProbeJob, probe_config, recipe_of, run_probe
+from train.export import export_backbone
+from train.loop import Run
+from train.method import Setting
+from train.methods.probe import ProbeOptions
+from train.signals import StopRequest
+
+CPU = torch.device("cpu")
+LINEAR = (
+    *("data.batch_size=12", "data.device=cpu", "data.threads=1", "data.crop.scale=[0.5, 1.0]"),
+    *("epochs=20", "optim.milestones=[15]", "optim.warmup_epochs=0", "optim.lr_batch=12", "optim.lr=0.3"),
+)
+
+
+@pytest.fixture
+def job(untrained: Path, coloured: Path, tmp_path: Path) -> ProbeJob:
+    """A linear probe of random features for colours."""
+    recipe = RECIPES / "linear_moco_v2.yaml"
+    return ProbeJob(untrained, coloured, coloured.parent / "photos", tmp_path / "probe", recipe, LINEAR)
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_linear_probe_trains_nothing_but_the_classifier(job: ProbeJob, mode: str) -> None:
+    job = job._replace(words=[*LINEAR, f"method.backbone_bn={mode}"])
+    result = run_probe(job, CPU, StopRequest())
+    assert (result["top1"], result["top5"], result["photos"]) == (1.0, 1.0, 36)
+    assert (result["bn"], result["recipe"], result["backbone_lr"]) == (mode, "linear_moco_v2", 0)
+    before = load_backbone(job.checkpoint)
+    assert result["weights"] == before.sha256
+    classifier, _ = load_classifier(job.out)
+    assert classifier.classes == ["blue", "green", "red"]
+    after = classifier.backbone.state_dict()
+    for name, value in before.network.named_parameters():
+        assert torch.equal(value, after[name]), name
+    adapted = [
+        not torch.equal(v, after[name]) for name, v in before.network.named_buffers() if "running" in name
+    ]
+    assert adapted == [mode == "train"] * 4
+
+
+def test_fine_tuning_trains_all_of_it_at_two_rates(job: ProbeJob) -> None:
+    words = [*LINEAR, "optim.backbone_lr=0.003", "method.freeze=false", "epochs=16"]
+    config = probe_config(job._replace(words=words), load_backbone(job.checkpoint))
+    with Run(config, job.out, False, CPU) as run:
+        before = {name: value.clone() for name, value in run.method.named_parameters()}
+        run.train_step(iter(run.loader))
+        assert [group["lr"] for group in run.optimiser.param_groups] == pytest.approx([0.3, 0.003])
+        for name, value in run.method.named_parameters():
+            assert not torch.equal(value, before[name]), name
+        heads = run.optimiser.param_groups[0]["params"]
+        assert {id(p) for p in heads} == {id(p) for p in run.method.classifier.parameters()}
+
+
+def test_an_interrupted_probe_ends_as_if_it_had_not_been(job: ProbeJob, tmp_path: Path) -> None:
+    whole = run_probe(job._replace(out=tmp_path / "whole"), CPU, StopRequest())
+    stop = StopRequest()
+    stop.name = "SIGTERM"
+    assert run_probe(job, CPU, stop) is None
+    assert checkpoint.load(job.out / "checkpoints" / "latest.pt")["step"] == 1
+    assert run_probe(job, CPU, StopRequest()) == whole
+    ends = [load_classifier(folder)[0].state_dict() for folder in (job.out, tmp_path / "whole")]
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+    assert run_probe(job, CPU, StopRequest()) == whole  # finished: tested again, not trained
+    with pytest.raises(UserError, match=r"optim.lr was 0.3, now it is 0.2"):
+        run_probe(job._replace(words=[*LINEAR, "optim.lr=0.2"]), CPU, StopRequest())
+
+
+def test_another_architecture_or_other_weights_are_refused(job: ProbeJob, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"(?s)run as a resnet50: these weights.*missing: .* and \d+ more"):
+        run_probe(job._replace(words=[*LINEAR, "backbone=resnet50"]), CPU, StopRequest())
+    with pytest.raises(UserError, match=r"layer=conv5: of alexnet, this is a resnet18"):
+        run_probe(job._replace(words=[*LINEAR, "method.layer=conv5"]), CPU, StopRequest())
+    options = ProbeOptions(checkpoint=job.checkpoint, weights="0" * 64)
+    with pytest.raises(UserError, match=r"holds other weights than when this began"):
+        options.build(Setting("resnet18", photos=8, classes=3))
+    assert not (tmp_path / "probe" / "checkpoints").exists()
+
+
+def test_other_classes_are_refused(job: ProbeJob, textured: Path) -> None:
+    with pytest.raises(UserError, match=r"--test=.*its 3 classes are not the 3 of --data="):
+        run_probe(job._replace(test=textured), CPU, StopRequest())
+
+
+def test_a_classifier_of_other_classes_is_refused(job: ProbeJob) -> None:
+    run_probe(job._replace(words=[*LINEAR, "epochs=16"]), CPU, StopRequest())
+    path = job.out / "checkpoints" / "latest.pt"
+    state = checkpoint.read(path)
+    state["data"]["classes"] = 5
+    torch.save(state, path)
+    with pytest.raises(
+        UserError, match=r"classifier of 5 classes.*\n.*weight \[3, 32\] instead of \[5, 32\]"
+    ):
+        load_classifier(path)
+    with pytest.raises(UserError, match=r"trained by moco_v2 has no classifier"):
+        load_classifier(job.checkpoint)
+
+
+def test_an_exported_backbone_is_probed_too(job: ProbeJob, tmp_path: Path) -> None:
+    export_backbone(checkpoint.load(job.checkpoint / "checkpoints" / "latest.pt"), tmp_path / "b.pt")
+    exported = probe_config(job._replace(checkpoint=tmp_path / "b.pt"), load_backbone(tmp_path / "b.pt"))
+    own = probe_config(job, load_backbone(job.checkpoint))
+    assert exported.method.weights == own.method.weights
+    assert exported.data == own.data
+
+
+# ---------------------------------------------------------------- recipes
+
+LINEARS = {
+    # epochs, batch, rate at that batch, milestones, factor, warm-up, decay, Nesterov, batch norm, layer
+    "moco_v2": (120, 2048, 240.0, (60, 80, 100), 0.1, 10, 0, False, "train", "last"),
+    "byol": (140, 1024, 0.8, (80, 100, 120), 0.1, 0, 0, True, "train", "last"),
+    "swav": (100, 2048, 2.4, (), 0.1, 5, 1e-6, False, "eval", "last"),
+    "rotnet": (35, 256, 0.1, (5, 15, 25), 0.2, 0, 5e-4, True, "train", "conv5"),
+}
+FINETUNES = {
+    # epochs, milestones, factor, head, trunk
+    ("moco_v2", 1): (50, (30, 40), 0.1, 1.0, 1e-4),
+    ("moco_v2", 10): (50, (30, 40), 0.1, 0.3, 1e-4),
+    ("byol", 1): (50, (30, 40), 0.1, 1.0, 1e-3),
+    ("byol", 10): (50, (30, 40), 0.1, 0.1, 1e-3),
+    ("swav", 1): (20, (12, 16), 0.2, 5.0, 0.02),
+    ("swav", 10): (20, (12, 16), 0.2, 0.2, 0.01),
+}
+
+
+@pytest.mark.parametrize("method", LINEARS)
+def test_linear_recipes(job: ProbeJob, method: str) -> None:
+    config = probe_config(
+        job._replace(recipe=recipe_of("linear", method), words=()), load_backbone(job.checkpoint)
+    )
+    epochs, batch, rate, milestones, factor, warmup, decay, nesterov, mode, layer = LINEARS[method]
+    optim, options = config.optim, config.method
+    assert (config.epochs, config.data.batch_size) == (epochs, batch)
+    assert optim.lr_at(warmup * 10, epochs * 10, 10, batch) == pytest.approx(rate)
+    assert (optim.milestones, optim.factor, optim.warmup_epochs) == (milestones, factor, warmup)
+    assert (optim.weight_decay, optim.nesterov, optim.momentum) == (decay, nesterov, 0.9)
+    assert (options.backbone_bn, options.layer, options.freeze) == (mode, layer, True)
+    view = config.data.views["image"]
+    assert (view.crop.scale, view.crop.flip_p, view.crop.size) == ((0.08, 1.0), 0.5, 32)
+    assert (view.photometric.jitter_p, view.photometric.blur_p) == (0, 0)
+
+
+@pytest.mark.parametrize(("method", "percent"), FINETUNES)
+def test_fine_tuning_recipes(job: ProbeJob, method: str, percent: int) -> None:
+    recipe = recipe_of("finetune", method, percent)
+    config = probe_config(job._replace(recipe=recipe, words=()), load_backbone(job.checkpoint))
+    epochs, milestones, factor, head, trunk = FINETUNES[method, percent]
+    optim = config.optim
+    assert (config.epochs, config.data.batch_size, optim.milestones, optim.factor) == (
+        epochs,
+        256,
+        milestones,
+        factor,
+    )
+    assert (optim.lr, optim.backbone_lr, optim.weight_decay) == (head, trunk, 0)
+    assert not config.method.freeze
+
+
+def test_all_recipes_are_tested() -> None:
+    names = {f"linear_{name}" for name in LINEARS} | {f"finetune_{m}_{p}percent" for m, p in FINETUNES}
+    assert {path.stem for path in RECIPES.glob("*.yaml")} == names
+    assert all("extends" not in read_yaml(path) for path in RECIPES.glob("*.yaml"))
+    with pytest.raises(UserError, match=r"no recipe linear_supervised .*; choose one with --recipe"):
+        recipe_of("linear", "supervised")
+
+
+def test_conv5_of_alexnet(tmp_path: Path, coloured: Path) -> None:
+    run = untrained_run(tmp_path, coloured, "backbone=alexnet", "data.crop.size=63")
+    probe = ProbeOptions(checkpoint=run, layer="conv5").build(Setting("alexnet", photos=2, classes=3))
+    assert probe.classifier.in_features == 9216
+    x, label = torch.randn(2, 3, 63, 63), torch.tensor([0, 1])
+    with torch.no_grad():
+        probe.eval()
+        expected = probe.classifier(probe.network.pool(probe.network.features(x)).flatten(1))
+        loss, _ = probe({"image": x, "label": label})
+    assert loss == pytest.approx(torch.nn.functional.cross_entropy(expected, label).item())
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def _main(monkeypatch: pytest.MonkeyPatch, *words: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, words)])
+    main()
+
+
+def test_from_the_command_line(
+    job: ProbeJob, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--checkpoint", job.checkpoint, "--data", job.data, "--test", job.test]
+    _main(monkeypatch, "linear", *places, "--bn", "eval", *LINEAR)
+    result = json.loads((job.checkpoint / "linear.json").read_text())
+    assert (result["protocol"], result["bn"], result["top1"]) == ("linear", "eval", 1.0)
+    assert (job.checkpoint / "linear" / "checkpoints" / "latest.pt").exists()
+    shown = capsys.readouterr().out
+    assert "top1         100.00%" in shown
+    assert "batch norm       eval" in shown
+    short = (*LINEAR, "epochs=2", "optim.milestones=[1]")
+    _main(monkeypatch, "finetune", *places, "--percent", 10, *short, "--json", job.out / "ft.json")
+    result = json.loads((job.out / "ft.json").read_text())
+    assert (result["protocol"], result["recipe"]) == ("finetune-10percent", "finetune_moco_v2_10percent")
+    assert result["backbone_lr"] == 1e-4
+    with pytest.raises(UserError, match=r"--untrained=True: a probe by a recipe"):
+        _main(monkeypatch, "linear", *places, "--untrained")

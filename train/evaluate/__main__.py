@@ -1,0 +1,275 @@
+"""What is a pre-trained backbone worth?
+
+    python -m train.evaluate linear         --checkpoint RUN --data SHARDS --test SHARDS [--bn eval] [--fast]
+    python -m train.evaluate finetune       --checkpoint RUN --data SHARDS --test SHARDS --percent 1
+    python -m train.evaluate knn            --checkpoint RUN --data SHARDS --test SHARDS
+    python -m train.evaluate background-gap --checkpoint RUN --data FOLDER [--train SHARDS]
+
+`torchrun --nproc-per-node=8 -m train.evaluate …` shares the work. `--test` also takes a folder of class
+folders of photos. The same command goes on with a linear probe or fine-tuning that was interrupted.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dali_bgaug.config import override
+from dali_bgaug.errors import UserError, run_program
+from dali_bgaug.files import write_text
+from train import distributed
+from train.evaluate.backbone import load_backbone
+from train.evaluate.background_gap import background_gap
+from train.evaluate.classifier import load_classifier
+from train.evaluate.fast import fit_fast, linear_fast
+from train.evaluate.features import ready
+from train.evaluate.heads import RATES
+from train.evaluate.neighbours import TEMPERATURE, K, knn
+from train.evaluate.probe import ProbeJob, recipe_of, run_probe
+from train.export import read_backbone
+from train.loop import choose_torch_device
+from train.signals import StopRequest
+
+Result = dict[str, Any] | None
+
+
+def _linear(args: argparse.Namespace, device: torch.device) -> Result:
+    if args.fast:
+        _refuse(args, ("bn", "recipe", "out"), "--fast: features are extracted once, in evaluation mode")
+        rates = RATES if args.rates is None else tuple(args.rates)
+        return linear_fast(
+            args.checkpoint,
+            args.data,
+            args.test,
+            device,
+            untrained=args.untrained,
+            words=_loader_words(args),
+            rates=rates,
+        )
+    _refuse(args, ("rates", "untrained"), "a probe by a recipe has one rate and trained weights: with --fast")
+    return _probe(args, device, None, [f"method.backbone_bn={args.bn}"] if args.bn else [])
+
+
+def _finetune(args: argparse.Namespace, device: torch.device) -> Result:
+    return _probe(args, device, args.percent, [])
+
+
+def _probe(args: argparse.Namespace, device: torch.device, percent: int | None, words: list[str]) -> Result:
+    method = read_backbone(args.checkpoint).config["method"]["name"]
+    job = ProbeJob(
+        checkpoint=args.checkpoint,
+        data=args.data,
+        test=args.test,
+        out=args.out or _folder(args.checkpoint) / _name(args),
+        recipe=args.recipe or recipe_of(args.protocol, method, percent),
+        words=[*words, *args.overrides],
+    )
+    return run_probe(job, device, args.stop)
+
+
+def _knn(args: argparse.Namespace, device: torch.device) -> Result:
+    backbone = load_backbone(args.checkpoint, args.untrained)
+    found = knn(
+        backbone.network,
+        backbone.config["data"],
+        args.data,
+        args.test,
+        device,
+        words=_loader_words(args),
+        neighbours=args.k,
+        temperature=args.temperature,
+    )
+    return {"backbone": backbone.config["backbone"], "weights": backbone.sha256, **found}
+
+
+def _background_gap(args: argparse.Namespace, device: torch.device) -> Result:
+    words = _loader_words(args)
+    if args.train is None:
+        _refuse(args, ("untrained",), "--untrained: there is nothing to classify with; give --train=SHARDS")
+        classifier, config = load_classifier(args.checkpoint)
+        logits, classes, how = ready(classifier, device), classifier.classes, {"classifier": "its own"}
+    else:
+        backbone = load_backbone(args.checkpoint, args.untrained)
+        config = backbone.config
+        fast = fit_fast(backbone, args.train, device, option="--train", words=words)
+        logits, classes, how = fast.logits, fast.classes, {"classifier": fast.result}
+    found = background_gap(
+        logits, classes, config["data"], args.data, device, class_map=args.class_map, words=words
+    )
+    return {"backbone": config["backbone"], "bn": "eval", **how, "data": str(args.data), **found}
+
+
+def _refuse(args: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
+    for name in names:
+        if getattr(args, name) not in (None, False):
+            raise UserError(f"--{name.replace('_', '-')}={getattr(args, name)}: {why}; leave it out")
+
+
+def _loader_words(args: argparse.Namespace) -> list[str]:
+    return [word.removeprefix("data.") for word in args.overrides]
+
+
+# ---------------------------------------------------------------- what comes of it
+
+
+def _folder(checkpoint: Path) -> Path:
+    """The run's folder."""
+    if checkpoint.is_dir():
+        return checkpoint
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
+def _name(args: argparse.Namespace) -> str:
+    """What results of this kind are called."""
+    words = [args.protocol]
+    words += ["fast"] if getattr(args, "fast", False) else []
+    words += [f"{args.percent}percent"] if getattr(args, "percent", None) else []
+    words += ["untrained"] if getattr(args, "untrained", False) else []
+    return "-".join(words)
+
+
+def table(result: dict[str, Any]) -> str:
+    """A result for people."""
+    rows: list[tuple[str, str]] = []
+    if "splits" in result:
+        rows += [
+            (name, f"{s['accuracy']:8.2%}  {s['photos']:>7} photos") for name, s in result["splits"].items()
+        ]
+        gap = result["bg_gap"]
+        rows += [
+            ("BG-Gap", "needs mixed_same and mixed_rand" if gap is None else f"{100 * gap:7.2f}   points")
+        ]
+    else:
+        rows += [(name, f"{result[name]:8.2%}") for name in ("top1", "top5") if name in result]
+        rows += [("photos", f"{result['test']['photos']:>8}")]
+    for rate, held_out, top1 in zip(
+        result.get("rates", ()), result.get("held_out", ()), result.get("top1_by_rate", ()), strict=False
+    ):
+        chosen = "  <- chosen" if rate == result["rate"] else ""
+        rows.append((f"rate {rate:g}", f"{top1:8.2%}  {held_out:.2%} of photos kept back{chosen}"))
+    rows.append(("batch norm", f"     {result['bn']}"))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def _common(protocol: str, what: str, words: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"train.evaluate {protocol}", description=what)
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="a run, a checkpoint, or exported weights"
+    )
+    parser.add_argument(
+        "--json", type=Path, help=f"the result (default: {protocol}.json in the run's folder)"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=words)
+    return parser
+
+
+_LOADER_WORDS = "loader config, e.g. batch_size=256"
+_RUN_WORDS = "values of the recipe, e.g. epochs=10 optim.lr=3 data.batch_size=256; with --fast of the loader"
+_UNTRAINED = "the weights the run started from: the yardstick"
+
+
+def _sets(parser: argparse.ArgumentParser, data: str) -> None:
+    parser.add_argument("--data", type=Path, required=True, help=data)
+    parser.add_argument("--test", type=Path, required=True, help="to test on: shards, or a folder of classes")
+
+
+def _linear_parser() -> argparse.ArgumentParser:
+    parser = _common("linear", "A linear classifier on the frozen backbone.", _RUN_WORDS)
+    _sets(parser, "shards to train on")
+    parser.add_argument("--bn", choices=["train", "eval"], help="batch norm while training (the recipe's)")
+    parser.add_argument("--recipe", type=Path, help="(configs/evaluate/linear_METHOD.yaml)")
+    parser.add_argument("--out", type=Path, help="folder of the probe's run (default: linear in the run's)")
+    parser.add_argument("--fast", action="store_true", help="fit on features that are extracted once")
+    parser.add_argument(
+        "--rates",
+        type=float,
+        nargs="+",
+        help=f"with --fast: rates per 256 photos ({' '.join(map(str, RATES))})",
+    )
+    parser.add_argument("--untrained", action="store_true", help=f"with --fast: {_UNTRAINED}")
+    return parser
+
+
+def _finetune_parser() -> argparse.ArgumentParser:
+    parser = _common("finetune", "The whole network, from some of the labels.", _RUN_WORDS)
+    _sets(parser, "shards of the labelled photos (tools.subsets chooses, tools.shards --subset packs them)")
+    parser.add_argument(
+        "--percent", type=int, choices=[1, 10], required=True, help="of the labels: the recipe"
+    )
+    parser.add_argument("--recipe", type=Path, help="(configs/evaluate/finetune_METHOD_Npercent.yaml)")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the run (default: finetune-Npercent in the run's)"
+    )
+    return parser
+
+
+def _knn_parser() -> argparse.ArgumentParser:
+    parser = _common("knn", "Weighted k-nearest neighbours.", _LOADER_WORDS)
+    _sets(parser, "the photos that neighbours are among: shards, or a folder of classes")
+    parser.add_argument("--k", type=int, default=K, help="neighbours (%(default)s)")
+    parser.add_argument(
+        "--temperature", type=float, default=TEMPERATURE, help="of their weights (%(default)s)"
+    )
+    parser.add_argument("--untrained", action="store_true", help=_UNTRAINED)
+    return parser
+
+
+def _gap_parser() -> argparse.ArgumentParser:
+    parser = _common("background-gap", "Accuracy with other backgrounds.", _LOADER_WORDS)
+    parser.add_argument("--data", type=Path, required=True, help="ImageNet-9's folder, or one like it")
+    parser.add_argument(
+        "--train", type=Path, help="fit a linear classifier on these photos (default: the run's own)"
+    )
+    parser.add_argument(
+        "--class-map", type=Path, help="JSON, {class: folder} (default: classes are the folders, by name)"
+    )
+    parser.add_argument("--untrained", action="store_true", help=f"with --train: {_UNTRAINED}")
+    return parser
+
+
+PROTOCOLS: dict[str, tuple[Callable[[], argparse.ArgumentParser], Callable[..., Result]]] = {
+    "linear": (_linear_parser, _linear),
+    "finetune": (_finetune_parser, _finetune),
+    "knn": (_knn_parser, _knn),
+    "background-gap": (_gap_parser, _background_gap),
+}
+
+
+def main() -> None:
+    """Evaluate from the command line."""
+    words = sys.argv[1:]
+    if not words or words[0] not in PROTOCOLS:
+        top = argparse.ArgumentParser(
+            "train.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        top.add_argument("protocol", choices=PROTOCOLS, help="--help after it lists its options")
+        top.parse_args(words[:1])
+        return
+    make_parser, evaluate = PROTOCOLS[words[0]]
+    args = make_parser().parse_intermixed_args(words[1:])
+    args.protocol, args.stop = words[0], StopRequest()
+    if getattr(args, "k", 1) < 1 or getattr(args, "temperature", 1) <= 0:
+        raise UserError(f"--k={args.k} --temperature={args.temperature}: both must be above 0")
+    device = choose_torch_device(override({}, _loader_words(args)).get("device", "auto"))
+    with args.stop.listening(), distributed.process_group(device):
+        found = evaluate(args, device)
+        ranks, main_rank = distributed.world_size(), distributed.rank() == 0
+    if found is None or not main_rank:
+        return  # a signal ended it; the run has said so
+    result = {"protocol": _name(args), "checkpoint": str(args.checkpoint), "ranks": ranks, **found}
+    path = args.json or _folder(args.checkpoint) / f"{_name(args)}.json"
+    write_text(path, json.dumps(result, indent=1) + "\n")
+    print(table(result))
+    print(path)
+
+
+if __name__ == "__main__":
+    run_program(main, "the same command goes on with a probe's run")

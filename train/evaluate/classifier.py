@@ -1,0 +1,86 @@
+"""A classifier of a run with labels, and how many photos of a set it gets right."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dali_bgaug.errors import UserError
+from pipelines import LoaderConfig
+from train import checkpoint, distributed
+from train.evaluate.features import batches
+from train.export import backbone_weights, find_checkpoint, load_weights
+from train.networks import build_backbone, feature_length, read_features
+
+TOP = (1, 5)
+
+
+class Classifier(nn.Module):
+    """A backbone and a linear layer: [N, 3, H, W] -> logits [N, classes]."""
+
+    def __init__(self, backbone: nn.Module, layer: str, linear: nn.Linear, classes: list[str]) -> None:
+        """classes: names, in order of labels."""
+        super().__init__()
+        self.backbone, self.layer, self.linear, self.classes = backbone, layer, linear, classes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits in float32."""
+        return self.linear(read_features(self.backbone, x, self.layer).float())
+
+
+def load_classifier(path: Path) -> tuple[Classifier, dict[str, Any]]:
+    """The classifier of a run with labels (a probe, or supervised training), and its config.
+
+    Args:
+        path: the run's folder or a checkpoint.
+
+    Raises:
+        UserError: it has no classifier, or weights that are not exactly its own.
+    """
+    path = find_checkpoint(path)
+    state = checkpoint.load(path)
+    config = json.loads(state["config"])
+    method, prefix = config["method"], "classifier."
+    if method["name"] not in ("probe", "supervised"):
+        raise UserError(
+            f"{path}: a backbone trained by {method['name']} has no classifier; give the run of a linear "
+            "probe, or --train=SHARDS to fit one on"
+        )
+    layer = method.get("layer", "last")
+    backbone = build_backbone(config["backbone"])
+    load_weights(backbone, backbone_weights(state), f"{path} as a {config['backbone']}")
+    linear = nn.Linear(feature_length(config["backbone"], layer), state["data"]["classes"])
+    weights = {k.removeprefix(prefix): v for k, v in state["method"].items() if k.startswith(prefix)}
+    load_weights(linear, weights, f"{path}: classifier of {state['data']['classes']} classes")
+    numbers = [str(label) for label in range(linear.out_features)]  # of runs made before names were kept
+    return Classifier(backbone, layer, linear, state["data"].get("class_names", numbers)).eval(), config
+
+
+@torch.no_grad()
+def count_right(
+    logits: Callable[[torch.Tensor], torch.Tensor], data: LoaderConfig, device: torch.device, title: str
+) -> tuple[list[int], int]:
+    """How many photos of a set have their class among the TOP most likely, and how many there are.
+
+    logits: images [n, 3, H, W] on `device` -> [n, classes]. Counts are of all ranks, each photo once; every
+    rank must call this.
+    """
+    counts = torch.zeros(len(TOP) + 1, dtype=torch.double, device=device)
+    for images, labels in batches(data, device, title):
+        counts += torch.cat([right_in_top(logits(images), labels), counts.new_tensor([len(labels)])])
+    *right, photos = map(int, distributed.sum_over_ranks(counts).tolist())
+    return right, photos
+
+
+def right_in_top(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Rows of logits [n, classes] whose label is among the TOP largest: double [len(TOP)]."""
+    order = logits.topk(min(max(TOP), logits.shape[1]), dim=1).indices == labels[:, None]
+    return torch.stack([order[:, :k].any(dim=1).double().sum() for k in TOP])
+
+
+def shares(right: Sequence[int], photos: int) -> dict[str, Any]:
+    """`top1`, `top5` and the count of photos, as results have them."""
+    return {**{f"top{k}": round(n / photos, 4) for k, n in zip(TOP, right, strict=True)}, "photos": photos}

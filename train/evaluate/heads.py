@@ -1,0 +1,140 @@
+"""Linear classifiers on features that were extracted once: several learning rates at the same time.
+
+Quick, where a linear probe by a recipe sees every photo anew each epoch: features are of central crops, so
+its numbers are not a recipe's. They are good for comparing backbones with each other.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from train import distributed
+from train.evaluate.features import Features
+from train.schedules import scaled_lr, warmup_cosine
+
+RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""Learning rates per 256 photos."""
+EPOCHS, BATCH, MOMENTUM = 50, 256, 0.9
+HOLD_OUT = 10
+"""One photo of so many is kept back to choose the rate by."""
+
+
+class Heads(NamedTuple):
+    """L linear classifiers on standardised features."""
+
+    mean: torch.Tensor
+    """Of the features they were fitted on, [D],"""
+    scale: torch.Tensor
+    """and one over their standard deviation, [D]."""
+    weight: torch.Tensor
+    """[L, D, C]."""
+    bias: torch.Tensor
+    """[L, 1, C]."""
+
+    def logits(self, rows: torch.Tensor) -> torch.Tensor:
+        """[N, D] -> [L, N, C]."""
+        return torch.baddbmm(
+            self.bias, ((rows - self.mean) * self.scale).expand(len(self.weight), -1, -1), self.weight
+        )
+
+
+class Fitted(NamedTuple):
+    """Heads, and which of them to take."""
+
+    heads: Heads
+    """Fitted on all photos."""
+    rates: tuple[float, ...]
+    held_out: list[float]
+    """Accuracy of each rate on photos that were kept back while it was fitted on the others."""
+
+    @property
+    def best(self) -> int:
+        """The rate that was best on the photos kept back."""
+        return max(range(len(self.rates)), key=self.held_out.__getitem__)
+
+
+def fit_and_choose(
+    features: Features, classes: int, *, rates: Sequence[float] = RATES, epochs: int = EPOCHS, seed: int = 0
+) -> Fitted:
+    """Fit a classifier for every rate, and choose among them without looking at a test set.
+
+    features: this rank's share; every rank must call this. The rate is chosen by one photo in HOLD_OUT, then
+    all are fitted again on all photos.
+    """
+    order = torch.randperm(len(features.rows), generator=torch.Generator().manual_seed(seed))
+    kept = torch.zeros(len(order), dtype=torch.bool)
+    kept[order[: max(1, len(order) // HOLD_OUT)]] = True
+    kept = kept.to(features.rows.device)
+    others = Features(features.rows[~kept], features.labels[~kept])
+    trial = fit_heads(others, classes, rates, epochs=epochs, seed=seed, title="heads, to choose a rate")
+    right = (trial.logits(features.rows[kept]).argmax(dim=2) == features.labels[kept]).double().sum(dim=1)
+    counts = distributed.sum_over_ranks(torch.cat([right, kept.sum().double()[None]]))
+    heads = fit_heads(features, classes, rates, epochs=epochs, seed=seed, title="heads, on all photos")
+    return Fitted(heads, tuple(rates), (counts[:-1] / counts[-1]).tolist())
+
+
+def fit_heads(
+    features: Features,
+    classes: int,
+    rates: Sequence[float] = RATES,
+    *,
+    epochs: int = EPOCHS,
+    batch: int = BATCH,
+    seed: int = 0,
+    title: str = "heads",
+) -> Heads:
+    """Softmax regression by SGD with momentum .9 and a cosine to 0, without weight decay; weights start at 0.
+
+    Args:
+        features: this rank's share; gradients are averaged over ranks, so all get the same heads.
+        classes: how many there are.
+        rates: a head for each, per 256 photos a step.
+        epochs, batch: batch is that of all ranks together; all of the smallest share, if that is less.
+        seed: of the order of photos.
+        title: of the progress bar.
+    """
+    rows, labels = features
+    device, ranks = rows.device, distributed.world_size()
+    mean, scale = _standard(rows)
+    rows = (rows - mean) * scale
+    share = min(distributed.gather_objects(len(rows)))
+    size = min(math.ceil(batch / ranks), share)
+    weight = torch.zeros(len(rates), rows.shape[1], classes, device=device)
+    bias = torch.zeros(len(rates), 1, classes, device=device)
+    velocity = [torch.zeros_like(weight), torch.zeros_like(bias)]
+    rate = torch.tensor([scaled_lr(value, size * ranks) for value in rates], device=device)[:, None, None]
+    generator = torch.Generator().manual_seed(seed)
+    steps = epochs * (share // size)
+    with tqdm(total=steps, desc=title, unit="step", disable=distributed.rank() > 0) as bar:
+        for epoch in range(epochs):
+            order = torch.randperm(len(rows), generator=generator).to(device)
+            for number, chosen in enumerate(order[: share // size * size].split(size)):
+                step = epoch * (share // size) + number
+                x, target = rows[chosen], F.one_hot(labels[chosen], classes)
+                logits = torch.baddbmm(bias, x.expand(len(rates), -1, -1), weight)
+                error = (logits.softmax(dim=2) - target) / size  # the gradient of the mean cross-entropy
+                gradients = (x.T @ error, error.sum(dim=1, keepdim=True))
+                factor = rate * warmup_cosine(step, steps, 0, 1.0)
+                for value, speed, gradient in zip((weight, bias), velocity, gradients, strict=True):
+                    speed.mul_(MOMENTUM).add_(distributed.mean_over_ranks(gradient))
+                    value.sub_(factor * speed)
+                bar.update()
+    return Heads(mean, scale, weight, bias)
+
+
+def _standard(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and one over the standard deviation of every feature, over all ranks; [D] each.
+
+    A feature that is constant gets 0.
+    """
+    precise = rows.double()
+    sums = [torch.full_like(precise[:1], len(rows)), precise.sum(0, True), precise.square().sum(0, True)]
+    count, total, squares = distributed.sum_over_ranks(torch.cat(sums))
+    mean = total / count
+    deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
+    scale = torch.where(deviation > 1e-6 * mean.abs().clamp_min(1e-6), 1 / deviation, 0.0)
+    return mean.float(), scale.float()

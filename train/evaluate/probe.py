@@ -1,0 +1,100 @@
+"""Linear probes and fine-tuning by a recipe, as runs of the training loop: distributed, resumed, watched."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from dali_bgaug.config import merge, override, read_yaml, validate
+from dali_bgaug.errors import UserError
+from train import distributed
+from train.config import RunConfig
+from train.evaluate.backbone import Loaded, load_backbone
+from train.evaluate.classifier import count_right, load_classifier, shares
+from train.evaluate.features import evaluation_data, ready, same_classes
+from train.loop import Run
+from train.signals import StopRequest
+
+RECIPES = Path(__file__).parents[2] / "configs" / "evaluate"
+
+
+class ProbeJob(NamedTuple):
+    """A linear probe, or fine-tuning, of a checkpoint."""
+
+    checkpoint: Path
+    data: Path
+    """Shards to train on."""
+    test: Path
+    """Shards, or class folders, to test on."""
+    out: Path
+    recipe: Path
+    """Of `configs/evaluate/`, or another."""
+    words: Sequence[str] = ()
+    """`key=value` of the run's config."""
+
+
+def recipe_of(protocol: str, method: str, percent: int | None = None) -> Path:
+    """The recipe for backbones of a method; percent: of the labels, for fine-tuning."""
+    wanted = RECIPES / f"{protocol}_{method}{f'_{percent}percent' if percent else ''}.yaml"
+    if not wanted.is_file():
+        there = ", ".join(sorted(path.stem for path in RECIPES.glob(f"{protocol}_*.yaml")))
+        raise UserError(
+            f"no recipe {wanted.stem} for a backbone trained by {method}; choose one with --recipe "
+            f"(configs/evaluate/ has {there})"
+        )
+    return wanted
+
+
+def probe_config(job: ProbeJob, backbone: Loaded) -> RunConfig:
+    """The run: the recipe's values, the backbone's architecture, size and normalisation, then the words."""
+    trained = backbone.config["data"]
+    filled = {
+        "backbone": backbone.config["backbone"],
+        "method": {"name": "probe", "checkpoint": str(job.checkpoint), "weights": backbone.sha256},
+        "data": {
+            "pipeline": "supervised",
+            "shards": str(job.data),
+            "crop": {"size": next(iter(trained["views"].values()))["crop"]["size"]},
+            "normalise": trained["normalise"],
+        },
+    }
+    values = override(merge(filled, read_yaml(job.recipe)), list(job.words))
+    return validate(RunConfig, values, str(job.recipe))
+
+
+def run_probe(job: ProbeJob, device: torch.device, stop: StopRequest) -> dict[str, Any] | None:
+    """Train (or go on from the run's last checkpoint), then test; every rank must call this.
+
+    Returns:
+        The result; None if a signal ended training before its time.
+    """
+    same_classes({"--data": job.data, "--test": job.test})
+    backbone = load_backbone(job.checkpoint)
+    config = probe_config(job, backbone)
+    with Run(config, job.out, "auto", device, stop) as run:
+        run.all_epochs()
+        if run.step < run.steps:
+            return None
+        photos = run.data["photos"]
+    distributed.gather_objects(None)  # the last checkpoint is written
+    classifier, _ = load_classifier(job.out)  # with the first rank's batch-norm statistics, as others will
+    data = evaluation_data(
+        config.model_dump(mode="json")["data"], job.test, "--test", _loader_words(job.words)
+    )
+    right, tested = count_right(ready(classifier, device), data, device, "test")
+    return {
+        **shares(right, tested),
+        "bn": config.method.backbone_bn,
+        **{"backbone": config.backbone, "weights": backbone.sha256},
+        **{"recipe": job.recipe.stem, "epochs": config.epochs, "batch_size": config.data.batch_size},
+        **{"lr": config.optim.lr, "backbone_lr": 0 if config.method.freeze else config.optim.backbone_lr},
+        "data": {"shards": str(job.data), "photos": photos},
+        "test": {"shards": str(job.test), "photos": tested},
+    }
+
+
+def _loader_words(words: Sequence[str]) -> list[str]:
+    """Of a run's words those that also say how to test: where, and with how many threads."""
+    keep = ("data.device=", "data.threads=", "data.normalise", "data.crop.size=")
+    return [word.removeprefix("data.") for word in words if word.startswith(keep)]

@@ -1,0 +1,90 @@
+"""A linear classifier on a pre-trained backbone: linear probes (frozen), and fine-tuning (trained too)."""
+
+import math
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import nn
+
+from dali_bgaug.errors import UserError
+from train.batch_norm import group_batch_norm
+from train.export import load_weights, read_backbone
+from train.method import Batch, Method, MethodOptions, Metrics, Setting, accuracy, feature_std
+from train.networks import build_backbone, feature_length, precise, read_features
+
+
+class ProbeOptions(MethodOptions):
+    """A probe's options; `train.evaluate` fills in whose backbone it is."""
+
+    pipeline: ClassVar[str] = "supervised"
+
+    name: Literal["probe"] = "probe"
+    checkpoint: Path = Field(strict=False)
+    """Where the backbone comes from: a run's folder, a checkpoint, or exported weights with their card."""
+    weights: str | None = None
+    """SHA-256 of the backbone's weights (`train.export.Backbone`): a run is not resumed with others."""
+    freeze: bool = True
+    """The backbone's parameters stay as they are (linear probe); false: they are trained (fine-tuning)."""
+    backbone_bn: Literal["train", "eval"] = "train"
+    """train: batch norm uses the batch's statistics, and its running statistics adapt to these photos; eval:
+    the running statistics of pre-training, unchanged. The paper's Table 2 has `train` for MoCo-v2 and BYOL,
+    `eval` for SwAV."""
+    layer: Literal["last", "conv5"] = "last"
+    """conv5: of AlexNet, what its fifth convolution makes."""
+
+    def build(self, setting: Setting) -> "Probe":
+        """The backbone with its weights, and a new classifier of the data set's classes.
+
+        Raises:
+            UserError: the checkpoint's weights are not the backbone's, or not those of `weights`.
+        """
+        return Probe(self, setting)
+
+
+class Probe(Method):
+    """A backbone and a linear classifier whose weights start as N(0, .01)."""
+
+    def __init__(self, options: ProbeOptions, setting: Setting) -> None:
+        super().__init__()
+        if options.layer == "conv5" and setting.backbone != "alexnet":
+            raise UserError(f"method.layer=conv5: of alexnet, this is a {setting.backbone}; leave it out")
+        self.freeze, self.backbone_bn, self.layer = options.freeze, options.backbone_bn, options.layer
+        self.network = build_backbone(setting.backbone)
+        backbone = read_backbone(options.checkpoint)
+        load_weights(self.network, backbone.weights, f"{options.checkpoint} as a {setting.backbone}")
+        if options.weights not in (None, backbone.sha256):
+            raise UserError(
+                f"{options.checkpoint}: holds other weights than when this began; choose another --out"
+            )
+        group_batch_norm(self.network, options.grouping(setting), setting.device)
+        self.network.requires_grad_(not self.freeze)
+        self.classifier = nn.Linear(feature_length(setting.backbone, self.layer), setting.classes)
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        nn.init.zeros_(self.classifier.bias)
+        self.chance_loss = math.log(setting.classes)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The pre-trained one."""
+        return self.network
+
+    def train(self, mode: bool = True) -> "Probe":
+        """As a module's, but that batch norm may stay in evaluation mode."""
+        super().train(mode)
+        if self.backbone_bn == "eval":
+            self.network.eval()
+        return self
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, Metrics]:
+        """batch: `image` [N, 3, H, W] and `label` int64 [N]."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
+            features = read_features(self.network, batch["image"], self.layer)
+        logits = precise(self.classifier(features))
+        metrics = {
+            "accuracy": accuracy(logits, batch["label"]),
+            "feature_std": feature_std(features.detach()),
+        }
+        return F.cross_entropy(logits, batch["label"]), metrics
