@@ -18,7 +18,7 @@ READY := $(VENV)/.ready
 SCALE := $(if $(WORKERS),--workers $(WORKERS)) --part $(PART)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo masks tiles shards inspect train views bench plan test lint gpu-check clean
+.PHONY: help setup demo masks tiles shards inspect train views bench plan experiment test lint gpu-check clean
 
 # $(call need,NAME,what it is): stop with a clear message if the variable is empty
 need = @test -n "$($(1))" || { echo "error: $(1)= is needed: $(2), e.g. make $@ $(1)=/path" >&2; exit 2; }
@@ -67,6 +67,9 @@ bench: $(READY)  ## images/s of every stage of the loader and of others, on SHAR
 
 plan: $(READY)  ## ARGS="--gpus 64 --images-per-second 2500": what a cluster needs, from what bench measured
 	@$(RUN) -m tools.plan --measured $(OUT)/bench.json $(ARGS)
+
+experiment: $(READY)  ## does it work? trains with and without backgrounds, measures the gap: half an hour on two CPU cores
+	@$(RUN) -m tools.experiment --out $(OUT)/experiment $(if $(WORKERS),--workers $(WORKERS)) $(ARGS)
 
 test: $(READY)  ## run the tests
 	@$(RUN) -m pytest $(ARGS)

@@ -18,6 +18,9 @@ from dali_bgaug.graph.read import READER
 from dali_bgaug.journal import Journal
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
+MIXED = ("mixed_same", "mixed_rand", "mixed_next")
+CHALLENGE = ("original", *MIXED, "only_fg", "only_bg_b", "only_bg_t", "no_fg")
+"""The folders of the backgrounds challenge (ImageNet-9; Xiao et al. 2020, Table 1)."""
 _SHOWN = 8  # names in an error
 
 

@@ -38,11 +38,11 @@ from PIL import Image, ImageOps
 from dali_bgaug import shards as packed
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic, write_text
+from dali_bgaug.folder import CHALLENGE as SPLITS
+from dali_bgaug.folder import MIXED
 from tools._cli import default_workers, process, run
 from tools.photos import decode_photo
 
-MIXED = ("mixed_same", "mixed_rand", "mixed_next")
-SPLITS = ("original", *MIXED, "only_fg", "only_bg_b", "only_bg_t", "no_fg")
 VERSION = 1  # goes up whenever the same settings give other pixels
 _CHUNK = 16  # photos a job
 _SHOWN = 10  # photos named on the screen

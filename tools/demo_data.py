@@ -49,6 +49,9 @@ class DemoSettings:
     """Classes in use, 2 to 9; background families are as many."""
     correlation: float = 0.9
     """Share of training photos whose background family is the one of their class."""
+    material: float = 0.0
+    """Share of photos whose object is of its class's material: a hue and a pattern, as lemons are yellow.
+    Else the outline alone tells an object's class, which takes longer to learn than small runs last."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -57,8 +60,9 @@ class DemoSettings:
         for option, value in (("--photos", self.photos), ("--test-photos", self.test_photos)):
             if value < self.classes:
                 raise UserError(f"{option} is {value}: give at least one a class, {self.classes} or more")
-        if not 0 <= self.correlation <= 1:
-            raise UserError(f"--correlation is {self.correlation}: give a share, 0 to 1")
+        for option, share in (("--correlation", self.correlation), ("--material", self.material)):
+            if not 0 <= share <= 1:
+                raise UserError(f"{option} is {share}: give a share, 0 to 1")
         if self.seed < 0:
             raise UserError(f"--seed is {self.seed}: give 0 or more")
 
@@ -73,6 +77,8 @@ class Photo:
     """Index into CLASSES."""
     family: int
     """Index into BACKGROUNDS; family k is the one that goes with class k."""
+    own_material: bool = False
+    """Whether the object is made of its class's material, or of any."""
 
     @property
     def path(self) -> str:
@@ -89,7 +95,7 @@ class Photo:
 def plan(settings: DemoSettings) -> list[Photo]:
     """Draw the class and background family of every photo of the three splits; sorted by path."""
     photos = []
-    for split, (_, stream) in _STREAMS.items():
+    for split, (foreground, stream) in _STREAMS.items():
         for index in range(settings.photos if split == "train" else settings.test_photos):
             rng = np.random.default_rng([settings.seed, stream, index, 0])
             label = index % settings.classes
@@ -98,7 +104,8 @@ def plan(settings: DemoSettings) -> list[Photo]:
                 family = int(rng.integers(settings.classes))
             elif split == "train" and rng.random() >= settings.correlation:
                 family = int(label + rng.integers(1, settings.classes)) % settings.classes
-            photos.append(Photo(split, index, label, family))
+            material = np.random.default_rng([settings.seed, foreground, index, 3]).random()
+            photos.append(Photo(split, index, label, family, bool(material < settings.material)))
     return sorted(photos, key=lambda photo: photo.path)
 
 
@@ -128,13 +135,18 @@ def _silhouette(rng: np.random.Generator, name: str, height: int, width: int) ->
             return coverage, float(extent.max())
 
 
-def _surface(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Paint for an object, of no colour or pattern in particular: (H, W, 3) float32."""
+def _surface(rng: np.random.Generator, height: int, width: int, material: int | None) -> np.ndarray:
+    """Paint for an object, of no colour or pattern in particular, or of a class's: (H, W, 3) float32."""
     hue, cell = rng.random(), rng.uniform(8, 40)
     u, v = (np.sin(2 * np.pi * axis) for axis in grid(rng, height, width, cell, np.pi))
-    pattern = (np.zeros_like(u), 2 * u, 4 * u * v)[rng.integers(3)]  # plain, striped or spotted
+    kind = rng.integers(3)
+    if material is not None:
+        hue, kind = (material + 0.54 * (hue - 0.5)) / len(CLASSES), material % 3
+    pattern = (np.zeros_like(u), 2 * u, 4 * u * v)[kind]  # plain, striped or spotted
     tone = 0.5 + rng.uniform(0.05, 0.25) * pattern + rng.uniform(0.03, 0.15) * noise(rng, height, width, 1.2)
     other, vivid = hue + rng.normal(0, 0.12), rng.uniform(0.2, 0.9)
+    if material is not None:
+        vivid = (1 + vivid) / 2  # so that a hue can be told
     dark = rng.uniform(0.25, 0.7)
     return ramp(
         tone, palette_near(rng, (hue, vivid, dark), (hue, vivid, dark + 0.2), (other, vivid / 2, 0.95))
@@ -168,7 +180,8 @@ def render(photo: Photo, seed: int) -> tuple[Image.Image, Image.Image]:
 
     rim = rng.uniform(0.05, 0.12) * min(size, 200)  # the object's edge is rounded off as far in as this
     lit = _blurred(coverage, rim, (away[0] * rim, away[1] * rim)) - _blurred(coverage, rim)
-    body = _surface(rng, height, width) * (1 - rng.uniform(0.5, 1) * lit)[..., None]
+    material = photo.label if photo.own_material else None
+    body = _surface(rng, height, width, material) * (1 - rng.uniform(0.5, 1) * lit)[..., None]
     body += (rng.uniform(0, 1.5) * np.clip(-lit - 0.25, 0, 1))[..., None]  # highlight
     share = np.asarray(coverage, np.float32)[..., None] / 255
     scene = scene + (body - scene) * share
@@ -267,6 +280,12 @@ def main() -> None:
         type=float,
         default=default.correlation,
         help="share of backgrounds that fit the class",
+    )
+    parser.add_argument(
+        "--material",
+        type=float,
+        default=default.material,
+        help="share of objects made of their class's stuff",
     )
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes")

@@ -10,8 +10,6 @@ same seed. What is finished is kept: a second run does the rest.
 
 import argparse
 import json
-import subprocess
-import sys
 import textwrap
 import time
 from pathlib import Path
@@ -25,10 +23,7 @@ from dali_bgaug.files import write_text
 from tools._cli import default_workers, run
 from tools.bench.machine import machine
 from tools.demo_data import DemoSettings, write_demo_set
-from tools.detectors.imported import ImportOptions
-from tools.masks import write_mask_store
-from tools.shards import write_shards
-from tools.tiles import write_tile_store
+from tools.runs import pack_split, program
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 METHODS = ("moco_v2", "byol", "swav", "rotnet", "supervised")
@@ -61,12 +56,7 @@ def _pack(out: Path, workers: int) -> None:
     data = out / "data"
     write_demo_set(data, SETTINGS, workers)
     for split in (BANK, QUESTIONS):
-        photos, folder = data / split, out / split
-        write_mask_store(
-            photos, ImportOptions(folder=data / "masks" / split), folder / "masks", workers=workers
-        )
-        write_tile_store(photos, folder / "masks", folder / "tiles", workers=workers)
-        write_shards(photos, folder / "masks", folder / "tiles", folder / "shards", workers=workers)
+        pack_split(data / split, data / "masks" / split, out / split, workers)
 
 
 def _run(method: str, seed: int, folder: Path, out: Path) -> dict[str, Any]:
@@ -81,7 +71,7 @@ def _run(method: str, seed: int, folder: Path, out: Path) -> dict[str, Any]:
         f"data.seed={seed}",
     )
     config = str(CONFIGS / f"{method}_demo.yaml")
-    _program("train", "--config", config, "--out", str(folder), "--auto-resume", *words)
+    program("train", "--config", config, "--out", str(folder), "--auto-resume", *words)
     seconds = time.perf_counter() - start
     accuracy = {}
     for name, flags in {"trained": (), "untrained": ("--untrained",)}.items():
@@ -91,7 +81,7 @@ def _run(method: str, seed: int, folder: Path, out: Path) -> dict[str, Any]:
             f"--test={out / QUESTIONS / 'shards'}",
             f"--json={path}",
         ]
-        _program("train.evaluate", "knn", f"--checkpoint={folder}", *places, *flags)
+        program("train.evaluate", "knn", f"--checkpoint={folder}", *places, *flags)
         accuracy[name] = json.loads(path.read_text())["top1"]
     card = json.loads((folder / "backbone.json").read_text())
     return {
@@ -100,15 +90,6 @@ def _run(method: str, seed: int, folder: Path, out: Path) -> dict[str, Any]:
         "steps": card["step"],
         "loss": round(card["metrics"]["loss"], 4),
     }
-
-
-def _program(module: str, *words: str) -> None:
-    """Training is a program of its own (tools do not import it)."""
-    result = subprocess.run(
-        [sys.executable, "-m", module, *words], capture_output=True, text=True, check=False
-    )
-    if result.returncode:
-        raise UserError(f"python -m {module} {' '.join(words)} failed:\n{result.stderr.strip()[-2000:]}")
 
 
 def _summary(methods: list[str], rows: list[dict[str, Any]]) -> dict[str, Any]:

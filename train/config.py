@@ -17,7 +17,7 @@ class RunConfig(Options):
     """A pre-training run."""
 
     method: AnyMethod
-    backbone: Literal["resnet18", "resnet50", "alexnet"] = "resnet50"
+    backbone: Literal["resnet10_narrow", "resnet18", "resnet50", "alexnet"] = "resnet50"
     data: LoaderConfig
     optim: OptimOptions
     epochs: int = Field(ge=1)

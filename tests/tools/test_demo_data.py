@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 
 from dali_bgaug.errors import UserError
 from tools import demo_data
-from tools.demo_data import BACKGROUNDS, CLASSES, DemoSettings, plan, write_demo_set
+from tools.demo_data import BACKGROUNDS, CLASSES, DemoSettings, Photo, plan, render, write_demo_set
 
 SMALL = DemoSettings(photos=36, test_photos=18, seed=3)
 TINY = DemoSettings(photos=4, test_photos=3, classes=3)
@@ -52,6 +52,7 @@ def test_layout(demo: Path) -> None:
         "test_photos": 18,
         "classes": 9,
         "correlation": 0.9,
+        "material": 0.0,
         "seed": 3,
     }
 
@@ -145,6 +146,30 @@ def test_correlation_at_its_ends(correlation: float, own: int) -> None:
     assert sum(photo.family == photo.label for photo in photos if photo.split == "train") == own
 
 
+def _reds(photos: list[Photo]) -> list[float]:
+    """How red the objects are: red over all, means over their pixels."""
+    reds = []
+    for photo in photos:
+        image, mask = render(photo, seed=0)
+        pixels = np.asarray(image)[np.asarray(mask) > 0].mean(axis=0)
+        reds.append(pixels[0] / pixels.sum())
+    return reds
+
+
+def test_objects_of_their_own_material_have_a_hue_in_common() -> None:
+    """Class 0's hue is red, class 3's is green."""
+    photos = plan(DemoSettings(photos=90, test_photos=9, material=1.0))
+    assert all(photo.own_material for photo in photos)
+    red, green = (_reds([p for p in photos if p.split == "train" and p.label == k]) for k in (0, 3))
+    assert np.mean(red) > 0.5
+    assert np.mean(green) < 0.25
+    plain = [photo for photo in plan(DemoSettings(photos=90, test_photos=9)) if photo.split == "train"]
+    assert not any(photo.own_material for photo in plain)
+    assert all(0.25 < np.mean(_reds([p for p in plain if p.label == k])) < 0.45 for k in (0, 3))
+    half = Counter(photo.own_material for photo in plan(DemoSettings(photos=400, material=0.5)))
+    assert 340 < half[True] < 460  # of 800
+
+
 def test_finished_set_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_demo_set(tmp_path, TINY, workers=1)
     before = {path: os.stat(path).st_mtime_ns for path in tmp_path.rglob("*")}
@@ -198,6 +223,7 @@ def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         ("test_photos", 8, "--test-photos is 8"),
         ("correlation", 1.5, r"--correlation is 1\.5"),
         ("correlation", float("nan"), "--correlation is nan"),
+        ("material", -0.1, r"--material is -0\.1"),
         ("seed", -1, "--seed is -1"),
     ],
 )

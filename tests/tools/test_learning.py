@@ -68,10 +68,3 @@ def test_bad_options(words: list[str], message: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "argv", ["learning", *words])
     with pytest.raises(UserError, match=message):
         learning.main()
-
-
-def test_a_program_that_fails_is_quoted() -> None:
-    with pytest.raises(
-        UserError, match=r"(?s)python -m train --config nowhere.yaml failed.*no such config file"
-    ):
-        learning._program("train", "--config", "nowhere.yaml")

@@ -17,14 +17,11 @@ import torch
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import require_folder
+from dali_bgaug.folder import CHALLENGE
 from pipelines import open_data
 from train import distributed
 from train.evaluate.features import batches, evaluation_data
 
-SPLITS = (
-    *("original", "mixed_same", "mixed_rand", "mixed_next"),
-    *("only_fg", "only_bg_b", "only_bg_t", "no_fg"),
-)
 NONE = -1
 """In a class map: a class that is none of the folders'."""
 
@@ -37,14 +34,14 @@ def find_splits(root: Path) -> dict[str, Path]:
     """
     require_folder(root, "--data")
     found = {}
-    for split in SPLITS:
+    for split in CHALLENGE:
         inner, outer = root / split / "val", root / split
         if outer.is_dir():
             found[split] = inner if inner.is_dir() else outer
     if not found:
         raise UserError(
-            f"--data={root}: has none of the folders {', '.join(SPLITS)}; give ImageNet-9's folder, or one "
-            "that `python -m tools.background_challenge` made"
+            f"--data={root}: has none of the folders {', '.join(CHALLENGE)}; give ImageNet-9's folder, or "
+            "one that `python -m tools.background_challenge` made"
         )
     return found
 

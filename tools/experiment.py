@@ -1,0 +1,242 @@
+"""Do background augmentations make features rely less on backgrounds? Pre-trains, probes, and sums up.
+
+    python -m tools.experiment [--scale cpu|gpu] [--seeds 3] [--out out/experiment] [--json FILE]
+
+On a demo set whose backgrounds go with the class in three photos of five, MoCo-v2 is trained without
+background augmentation, with BG_RM, BG_Random and BG_Swaps, BYOL and SwAV without and with BG_Random, all by
+`configs/experiment/`. A linear classifier on each frozen backbone is then tested on photos like those of
+training, and in the folders of `tools.background_challenge` made of them. Runs go side by side; what is
+finished is kept, so the same command goes on after an interruption.
+
+    OUT/data, OUT/held_out      demo sets, of two seeds; packed
+    OUT/challenge               the held-out photos with other backgrounds
+    OUT/runs/METHOD-BACKGROUND-SEED     recipe.yaml, the run, gap.json
+"""
+
+import argparse
+import json
+import os
+import shlex
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+from tqdm import tqdm
+
+from dali_bgaug.errors import UserError
+from dali_bgaug.files import write_text
+from tools._cli import default_workers, run
+from tools.background_challenge import make_challenge
+from tools.bench.machine import machine
+from tools.demo_data import DemoSettings, write_demo_set
+from tools.experiment_page import draw, page, summary
+from tools.runs import pack_split, program
+
+CONFIGS = Path(__file__).parents[1] / "configs" / "experiment"
+P = 0.3
+"""Probability of another background, and of a matched negative."""
+UNTRAINED = "untrained"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How large the experiment is."""
+
+    photos: int
+    """To train on."""
+    held_out: int
+    """To test on."""
+    side: int
+    """Short side of the challenge's pictures."""
+    recipes: dict[str, str]
+    """What recipes of a method extend besides their own: a file of `configs/experiment/`."""
+    at_once: int
+    """Runs side by side."""
+
+
+SCALES = {
+    "cpu": Scale(photos=3000, held_out=900, side=64, recipes={}, at_once=len(os.sched_getaffinity(0))),
+    "gpu": Scale(
+        photos=6000,
+        held_out=1800,
+        side=128,
+        recipes={"moco_v2": "gpu.yaml", "byol": "gpu.yaml", "swav": "gpu_swav.yaml"},
+        at_once=4,
+    ),
+}
+
+
+class Condition(NamedTuple):
+    """What a network is trained with."""
+
+    method: str
+    background: str
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Of the recipe's `data.background`."""
+        own = {"kind": self.background}
+        own |= {} if self.background == "none" else {"p_pos": P}
+        return own | ({"p_neg": P} if self.background == "swaps" else {})
+
+
+CONDITIONS = (
+    *(Condition("moco_v2", background) for background in ("none", "rm", "random", "swaps")),
+    *(Condition(method, background) for method in ("byol", "swav") for background in ("none", "random")),
+)
+
+
+def measure(scale_name: str, seeds: int, out: Path, workers: int) -> dict[str, Any]:
+    """Prepare, train and test what is not there yet; the result as it goes into the JSON file.
+
+    Returns:
+        `rows`, a dict for each run and for the untrained network of each seed: accuracy on every split,
+        `accuracy` (on `original`) and `gap`; `summary` of `experiment_page.summary`; how it was made.
+    """
+    scale = SCALES[scale_name]
+    shards, challenge = _prepare(scale, out, workers)
+    jobs = [(condition, seed) for seed in range(seeds) for condition in CONDITIONS]
+    rows: dict[tuple[Condition, int], list[dict[str, Any]]] = {}
+    with (
+        ThreadPoolExecutor(scale.at_once) as pool,
+        tqdm(total=len(jobs), desc="runs", unit="run", dynamic_ncols=True) as bar,
+    ):
+        futures = {pool.submit(_run, job, scale, shards, challenge, out): job for job in jobs}
+        try:
+            for future in as_completed(futures):
+                rows[futures[future]] = future.result()
+                bar.update()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    ordered = sorted((row for job in jobs for row in rows[job]), key=lambda row: row["method"] == UNTRAINED)
+    return {
+        "scale": scale_name,
+        "seeds": seeds,
+        "p": P,
+        "machine": machine(0 if torch.cuda.is_available() else None),
+        "at_once": scale.at_once,
+        "photos": {"train": scale.photos, "test": _test_photos(challenge)},
+        "settings": asdict(_settings(scale)[0]),
+        "rows": ordered,
+        "summary": summary(ordered),
+    }
+
+
+def _settings(scale: Scale) -> tuple[DemoSettings, DemoSettings]:
+    """The sets to train on and to test on: equally distributed, other seeds."""
+    common = {"material": 1.0, "correlation": 0.6, "test_photos": 9}
+    return (
+        DemoSettings(photos=scale.photos, seed=1, **common),
+        DemoSettings(photos=scale.held_out, seed=2, **common),
+    )
+
+
+def _prepare(scale: Scale, out: Path, workers: int) -> tuple[Path, Path]:
+    """The shards to train on, and the challenge to test on."""
+    shards = []
+    for name, settings in zip(("data", "held_out"), _settings(scale), strict=True):
+        photos = out / name / "photos"
+        write_demo_set(photos, settings, workers)
+        shards.append(pack_split(photos / "train", photos / "masks" / "train", out / name, workers))
+    make_challenge(shards[1], out / "challenge", side=scale.side, workers=workers)
+    return shards[0], out / "challenge"
+
+
+def _test_photos(challenge: Path) -> int:
+    return json.loads((challenge / "challenge.json").read_text(encoding="utf-8"))["photos"]
+
+
+def _run(
+    job: tuple[Condition, int], scale: Scale, shards: Path, challenge: Path, out: Path
+) -> list[dict[str, Any]]:
+    """One run's row; the first condition of a method tests its network untrained, too."""
+    condition, seed = job
+    folder = out / "runs" / f"{condition.method}-{condition.background}-{seed}"
+    start, timing = time.perf_counter(), folder / "seconds.json"
+    _train(condition, seed, scale, shards, folder)
+    rows = [
+        {"method": condition.method, "background": condition.background, "seed": seed}
+        | _probe(folder, "gap", shards, challenge)
+    ]
+    if not timing.exists():
+        write_text(timing, json.dumps(round(time.perf_counter() - start)))
+    log = json.loads((folder / "backbone.json").read_text(encoding="utf-8"))
+    rows[0] |= {"steps": log["step"], "loss": round(log["metrics"]["loss"], 4)}
+    rows[0] |= {"seconds": json.loads(timing.read_text(encoding="utf-8"))}
+    if condition == CONDITIONS[0]:
+        yardstick = {"method": UNTRAINED, "background": "none", "seed": seed}
+        rows.append(yardstick | _probe(folder, UNTRAINED, shards, challenge))
+    return rows
+
+
+def _probe(folder: Path, name: str, shards: Path, challenge: Path) -> dict[str, Any]:
+    """Accuracy on every split, `accuracy` and `gap` of a run's backbone, or of its network untrained."""
+    path = folder / f"{name}.json"
+    if not path.exists():
+        words = [f"--checkpoint={folder}", f"--data={challenge}", f"--train={shards}", f"--json={path}"]
+        words += ["--untrained"] if name == UNTRAINED else []
+        program("train.evaluate", "background-gap", *words, "threads=1", threads=1)
+    found = json.loads(path.read_text(encoding="utf-8"))
+    splits = {split: values["accuracy"] for split, values in found["splits"].items()}
+    return {"accuracy": splits["original"], "gap": found["bg_gap"], **splits}
+
+
+def _train(condition: Condition, seed: int, scale: Scale, shards: Path, folder: Path) -> None:
+    """Train, or go on, unless it is done."""
+    if (folder / "backbone.json").exists():
+        return
+    recipe = folder / "recipe.yaml"
+    write_text(recipe, yaml.safe_dump(_recipe(condition, seed, scale, shards), sort_keys=False))
+    program("train", f"--config={recipe}", f"--out={folder}", "--auto-resume", threads=1)
+
+
+def _recipe(condition: Condition, seed: int, scale: Scale, shards: Path) -> dict[str, Any]:
+    """A run's recipe: what it extends and what it changes."""
+    larger = scale.recipes.get(condition.method)
+    files = [CONFIGS / f"{condition.method}.yaml", *([CONFIGS / larger] if larger else [])]
+    return {
+        "extends": [str(file) for file in files],
+        "seed": seed,
+        "data": {
+            "shards": str(shards.resolve()),
+            **{"seed": seed, "threads": 1 if scale.at_once > 1 else 0},
+            "background": condition.values,
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tools.experiment", description=__doc__.splitlines()[0])
+    default = "gpu" if torch.cuda.is_available() else "cpu"
+    parser.add_argument(
+        "--scale", choices=list(SCALES), default=default, help="(%(default)s on this machine)"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each kind (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("out/experiment"), help="(%(default)s)")
+    parser.add_argument(
+        "--json", type=Path, help="result; page and picture beside it (default OUT/experiment.json)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=default_workers(), help="processes that pack (all CPUs)"
+    )
+    args = parser.parse_args()
+    if args.seeds < 1:
+        raise UserError(f"--seeds={args.seeds}: give one at least")
+    path = args.json or args.out / "experiment.json"
+    result = measure(args.scale, args.seeds, args.out, args.workers)
+    words = ["--scale", args.scale, "--seeds", str(args.seeds), "--json", str(path)]
+    result["command"] = f"python -m tools.experiment {shlex.join(words)}"
+    write_text(path, json.dumps(result, indent=1) + "\n")
+    draw(result, path.with_suffix(".png"))
+    text = page(result, path.with_suffix(".png").name)
+    write_text(path.with_suffix(".md"), text)
+    print(text)
+    print(f"{path}, {path.with_suffix('.md')} and {path.with_suffix('.png')}")
+
+
+if __name__ == "__main__":
+    run(main)
