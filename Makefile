@@ -24,7 +24,7 @@ SCALE := $(if $(WORKERS),--workers $(WORKERS)) --part $(PART)
 need = @test -n "$($(1))" || { echo "error: $(1)= is needed: $(2), e.g. make $@ $(1)=/path" >&2; exit 2; }
 
 help:  ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  variables: DATA MASKS DETECTOR WEIGHTS OUT SHARDS CONFIG WORKERS PART=i/n PYTHON, ARGS (further arguments of the tool)"
 
 setup: $(READY)  ## make .venv and install everything from setup.cfg

@@ -13,7 +13,7 @@
     monitor.py      log, progress bar, TensorBoard, warnings
     loop.py         epochs, steps, resume
     export.py       `python -m train.export`: the backbone alone, with a card
-    evaluate.py     `python -m train.evaluate knn`: how good features are
+    evaluate/       `python -m train.evaluate`: linear probes, fine-tuning, k-NN, the background gap
 
 Nothing outside this folder imports it. Data comes from `pipelines`.
 """

@@ -57,10 +57,11 @@ def same_classes(sets: dict[str, Path]) -> list[str]:
     for option, path, classes in others:
         if classes != first[2]:
             different = sorted(set(classes) ^ set(first[2]))
+            how = f"only in one of them: {', '.join(different[:8])}" if different else "in another order"
             raise UserError(
                 f"{option}={path}: its {len(classes)} classes are not the {len(first[2])} of "
-                f"{first[0]}={first[1]} (only in one of them: {', '.join(different[:8])}); labels would not "
-                "mean the same"
+                f"{first[0]}={first[1]} ({how}), labels would not mean the same; pack it with the same "
+                "--classes"
             )
     return first[2]
 

@@ -10,8 +10,11 @@ import torch
 
 from dali_bgaug.config import read_yaml
 from dali_bgaug.errors import UserError
+from tests.processes import run
 from tests.train.evaluate.sets import untrained_run
+from tests.train.runs import use_tiny_net
 from train import checkpoint
+from train.distributed import process_group, rank
 from train.evaluate.__main__ import main
 from train.evaluate.backbone import load_backbone
 from train.evaluate.classifier import load_classifier
@@ -80,6 +83,21 @@ def test_an_interrupted_probe_ends_as_if_it_had_not_been(job: ProbeJob, tmp_path
     assert run_probe(job, CPU, StopRequest()) == whole  # finished: tested again, not trained
     with pytest.raises(UserError, match=r"optim.lr was 0.3, now it is 0.2"):
         run_probe(job._replace(words=[*LINEAR, "optim.lr=0.2"]), CPU, StopRequest())
+
+
+def _probe_on_a_rank(job: ProbeJob) -> None:
+    use_tiny_net()
+    with process_group(CPU):
+        result = run_probe(job, CPU, StopRequest())
+        (job.out / f"{rank()}.json").write_text(json.dumps(result))
+
+
+def test_ranks_probe_together(job: ProbeJob) -> None:
+    """Twelve photos a step on two ranks; each tests its half of 36 photos, and both have the result."""
+    run(_probe_on_a_rank, job, ranks=2)
+    first, second = (json.loads((job.out / f"{number}.json").read_text()) for number in range(2))
+    assert first == second
+    assert (first["top1"], first["photos"], first["batch_size"]) == (1.0, 36, 12)
 
 
 def test_another_architecture_or_other_weights_are_refused(job: ProbeJob, tmp_path: Path) -> None:
