@@ -11,7 +11,7 @@ from nvidia.dali import Pipeline, backend, pipeline_def
 from dali_bgaug.errors import UserError
 from dali_bgaug.folder import FolderJournal, PhotoFolder, open_folder, read_folder
 from dali_bgaug.graph.context import Context
-from dali_bgaug.graph.read import Source, read
+from dali_bgaug.graph.read import Source, read, with_header
 from dali_bgaug.journal import Journal
 from dali_bgaug.loader import Loader, Share
 from dali_bgaug.shards import Manifest, manifest_digest, open_shards
@@ -168,6 +168,7 @@ def build_pipeline(
             )
         if journal:
             journal.watch(sample["jpg"])
+        sample["jpg"] = with_header(context, sample["jpg"])
         outputs = method.graph(Source(context, sample, manifest.mask_size, with_sources), config)
         outputs["cls"] = sample["cls"]
         names[:] = outputs

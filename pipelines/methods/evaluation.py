@@ -36,13 +36,10 @@ def check(config: LoaderConfig) -> None:
 def graph(source: Source, config: LoaderConfig) -> dict[str, DataNode]:
     """image: normalised [size, size, 3]; torchvision's Resize and CenterCrop to the pixel."""
     side = config.views["image"].crop.size
-    encoded = source.sample["jpg"]
-    shape = fn.peek_image_shape(encoded)
+    shape = fn.peek_image_shape(source.sample["jpg"])
     decide = partial(_central, config.resize, side)
-    size, start, window, order = source.context.of_batch(decide, shape, outputs=4)
-    # In its own order: the decoder of DALI 2.4 ends the process where a header cannot be read, so it must
-    # not be given what peeking has refused. Folders of photos were not checked as shards are.
-    photo = decode(source.context, fn.permute_batch(encoded, indices=order[0]))
+    size, start, window = source.context.of_batch(decide, shape, outputs=3)
+    photo = decode(source.context, source.sample["jpg"])
     resized = fn.resize(photo, size=size, antialias=True, interp_type=types.INTERP_LINEAR)
     image = fn.slice(resized, start=start, shape=[side, side], axes=[0, 1])
     outputs = {"image": normalise(image, config.normalise, config.half)}
@@ -52,11 +49,10 @@ def graph(source: Source, config: LoaderConfig) -> dict[str, DataNode]:
 
 
 def _central(resize: int, side: int, _: int, shapes: list[np.ndarray]) -> tuple[np.ndarray, ...]:
-    """Sizes of the resized photos, float32 [N, 2], where the crops start, int32 [N, 2], the windows these
-    are of the photos, float32 [N, 1, 4], and the photos' numbers, int32 [N, 1]."""
+    """Sizes of the resized photos, float32 [N, 2], where the crops start, int32 [N, 2], and the windows these
+    are of the photos, float32 [N, 1, 4]."""
     shape = np.stack(shapes)[:, :2]
     size = resize * shape // shape.min(axis=1, keepdims=True)
     start = np.rint((size - side) / 2)
     window = np.concatenate([start / size, (start + side) / size], axis=1)
-    order = np.arange(len(shape), dtype=np.int32)[:, None]
-    return size.astype(np.float32), start.astype(np.int32), window[:, None].astype(np.float32), order
+    return size.astype(np.float32), start.astype(np.int32), window[:, None].astype(np.float32)
