@@ -1,9 +1,12 @@
 """Photos in class folders, as they were downloaded: what evaluation reads where nothing was packed.
 
 FOLDER/CLASS/….jpg    .jpg, .jpeg or .png; classes are numbered by name, photos come in order of their paths
+
+A class folder may be a link; links to folders inside of one are not followed.
 """
 
 import hashlib
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,6 +74,9 @@ def open_folder(folder: Path, option: str = "data.shards") -> PhotoFolder:
             for path in place.rglob("*")
             if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
         )
+        for name in found:
+            if name != name.encode("utf-8", "replace").decode():
+                raise UserError(f"{option}={folder}: {os.fsencode(name)!r} is not a name in UTF-8; rename it")
         if not found:
             empty.append(place.name)
         files += found
@@ -110,6 +116,7 @@ class FolderJournal(Journal):
 
     damage = "these cannot be decoded"
     mend = "replace them, or take them away"
+    good = ""  # a file that vanished was never read; DALI names it
 
     def _check(self) -> None:
         require_folder(self._folder, "data.shards")

@@ -24,6 +24,8 @@ class Journal:
     """What it means that `damaged` finds something,"""
     mend = "restore them from where they were copied, or pack them again"
     """and what is to be done."""
+    good = "the shards it was reading are good. "
+    """What it means that it finds nothing."""
 
     def __init__(self, folder: Path) -> None:
         """folder: of the shards."""

@@ -158,7 +158,7 @@ class Loader:
         if damaged:
             lines = "\n  ".join(damaged)
             return UserError(f"{place}; {self._journal.damage}:\n  {lines}\n{self._journal.mend}")
-        return UserError(f"{place}; what it was reading is good. DALI says: {error}")
+        return UserError(f"{place}; {self._journal.good}DALI says: {error}")
 
     def state_dict(self) -> dict[str, Any]:
         """Where this loader is: numbers, text and a uint8 tensor. The batch last given counts as done."""

@@ -5,6 +5,7 @@ other backgrounds, alone, and gone.
 
     OUT/SPLIT/val/CLASS/NAME.png    PNG: a folder's pixels are exactly what its name says; 1 MB a photo in all
     OUT/challenge.json              settings, counts, photos left out; there once the folders are complete
+    OUT/class_map.json              which folder a class is, where folders are not the classes by name
 
     original      the photo, its short side brought down to --side
     mixed_same    its foreground on the tiled background of another photo of its class
@@ -43,6 +44,7 @@ from dali_bgaug.folder import MIXED
 from tools._cli import default_workers, process, run
 from tools.photos import decode_photo
 
+MAP = "class_map.json"
 VERSION = 1  # goes up whenever the same settings give other pixels
 _CHUNK = 16  # photos a job
 _SHOWN = 10  # photos named on the screen
@@ -231,6 +233,9 @@ def make_challenge(
         "counts": {split: {name: counts[name] for name in folders.values()} for split in SPLITS},
         "left_out": [[photo.key, photo.unusable] for photo in photos if photo.unusable],
     }
+    if list(folders.values()) != manifest.classes:  # else names say it
+        belongs = {name: folders.get(label, -1) for label, name in enumerate(manifest.classes)}
+        write_text(out / MAP, json.dumps(belongs, indent=1) + "\n")
     write_text(started, json.dumps(result, indent=1) + "\n")
     started.rename(finished)
     return result
@@ -284,7 +289,9 @@ def main() -> None:
         print("\n  ".join(["left out:", *(f"{key}: {reason}" for key, reason in left_out[:_SHOWN])]))
     print(f"{result['photos']} photos, {len(left_out)} left out (all are in {args.out / 'challenge.json'})")
     print(f"{args.out}/SPLIT/val/CLASS: SPLIT is {', '.join(SPLITS)}")
-    print(f"measure the gap on them: python -m train.evaluate background-gap --data {args.out}")
+    words = ["--checkpoint RUN", f"--data {args.out}", "[--train SHARDS]"]
+    words += [f"--class-map {args.out / MAP}"] if (args.out / MAP).exists() else []
+    print(f"measure the gap on them: python -m train.evaluate background-gap {' '.join(words)}")
 
 
 if __name__ == "__main__":

@@ -223,7 +223,7 @@ def _write_photos(out: Path, photos: list[Photo], seed: int) -> None:
 def _check_same(path: Path, wanted: dict[str, object]) -> None:
     """Raise UserError where the settings file at `path` is not the one of the set that is asked for."""
     try:
-        found = dict(json.loads(path.read_text()))
+        found = {"material": 0.0, **json.loads(path.read_text())}  # sets from before there was any have none
     except (ValueError, TypeError) as error:
         raise UserError(
             f"{path} is no settings file ({error}): delete the set or choose another --out"

@@ -27,6 +27,7 @@ import torch
 import yaml
 from tqdm import tqdm
 
+from dali_bgaug.config import merge, read_yaml
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
 from tools._cli import default_workers, run
@@ -110,8 +111,10 @@ def measure(scale_name: str, seeds: int, out: Path, workers: int) -> dict[str, A
             for future in as_completed(futures):
                 rows[futures[future]] = future.result()
                 bar.update()
-        finally:
+        except BaseException:
+            bar.write("a run did not end well; those under way are waited for")
             pool.shutdown(wait=True, cancel_futures=True)
+            raise
     ordered = sorted((row for job in jobs for row in rows[job]), key=lambda row: row["method"] == UNTRAINED)
     return {
         "scale": scale_name,
@@ -157,16 +160,18 @@ def _run(
     condition, seed = job
     folder = out / "runs" / f"{condition.method}-{condition.background}-{seed}"
     start, timing = time.perf_counter(), folder / "seconds.json"
+    fresh = not (folder / "checkpoints").exists()
     _train(condition, seed, scale, shards, folder)
     rows = [
         {"method": condition.method, "background": condition.background, "seed": seed}
         | _probe(folder, "gap", shards, challenge)
     ]
-    if not timing.exists():
+    if fresh:
         write_text(timing, json.dumps(round(time.perf_counter() - start)))
     log = json.loads((folder / "backbone.json").read_text(encoding="utf-8"))
     rows[0] |= {"steps": log["step"], "loss": round(log["metrics"]["loss"], 4)}
-    rows[0] |= {"seconds": json.loads(timing.read_text(encoding="utf-8"))}
+    if timing.exists():  # not of a run that was interrupted
+        rows[0] |= {"seconds": json.loads(timing.read_text(encoding="utf-8"))}
     if condition == CONDITIONS[0]:
         yardstick = {"method": UNTRAINED, "background": "none", "seed": seed}
         rows.append(yardstick | _probe(folder, UNTRAINED, shards, challenge))
@@ -187,26 +192,27 @@ def _probe(folder: Path, name: str, shards: Path, challenge: Path) -> dict[str, 
 
 def _train(condition: Condition, seed: int, scale: Scale, shards: Path, folder: Path) -> None:
     """Train, or go on, unless it is done."""
-    if (folder / "backbone.json").exists():
-        return
-    recipe = folder / "recipe.yaml"
-    write_text(recipe, yaml.safe_dump(_recipe(condition, seed, scale, shards), sort_keys=False))
-    program("train", f"--config={recipe}", f"--out={folder}", "--auto-resume", threads=1)
+    recipe, text = folder / "recipe.yaml", yaml.safe_dump(_recipe(condition, seed, scale, shards))
+    if recipe.exists() and recipe.read_text(encoding="utf-8") != text:
+        raise UserError(
+            f"{recipe}: a run by another recipe than configs/experiment/ says now; choose another --out, or "
+            "delete that folder"
+        )
+    write_text(recipe, text)
+    if not (folder / "backbone.json").exists():
+        program("train", f"--config={recipe}", f"--out={folder}", "--auto-resume", threads=1)
+    if not (folder / "backbone.json").exists():
+        raise UserError(f"{folder}: training was stopped; the same command goes on with it")
 
 
 def _recipe(condition: Condition, seed: int, scale: Scale, shards: Path) -> dict[str, Any]:
-    """A run's recipe: what it extends and what it changes."""
+    """A run's whole recipe."""
     larger = scale.recipes.get(condition.method)
-    files = [CONFIGS / f"{condition.method}.yaml", *([CONFIGS / larger] if larger else [])]
-    return {
-        "extends": [str(file) for file in files],
-        "seed": seed,
-        "data": {
-            "shards": str(shards.resolve()),
-            **{"seed": seed, "threads": 1 if scale.at_once > 1 else 0},
-            "background": condition.values,
-        },
-    }
+    values = read_yaml(CONFIGS / f"{condition.method}.yaml")
+    if larger:
+        values = merge(values, read_yaml(CONFIGS / larger))
+    own = {"shards": str(shards.resolve()), "seed": seed, "threads": 1, "background": condition.values}
+    return merge(values, {"seed": seed, "data": own})
 
 
 def main() -> None:
@@ -229,6 +235,7 @@ def main() -> None:
     path = args.json or args.out / "experiment.json"
     result = measure(args.scale, args.seeds, args.out, args.workers)
     words = ["--scale", args.scale, "--seeds", str(args.seeds), "--json", str(path)]
+    words += [] if args.out == parser.get_default("out") else ["--out", str(args.out)]
     result["command"] = f"python -m tools.experiment {shlex.join(words)}"
     write_text(path, json.dumps(result, indent=1) + "\n")
     draw(result, path.with_suffix(".png"))

@@ -54,7 +54,7 @@ def _mean(values: Sequence[float]) -> list[float | None]:
 def page(result: dict[str, Any], picture: str) -> str:
     """The result as a Markdown page. picture: the file beside it."""
     place, photos = result["machine"], result["photos"]
-    seconds = [row["seconds"] for row in result["rows"] if "seconds" in row]
+    seconds = [row["seconds"] for row in result["rows"] if "seconds" in row] or [0]
     what = (
         f"Networks are pre-trained, without labels, on {photos['train']} photos of the demo set, whose "
         f"backgrounds go with the class in {result['settings']['correlation']:.0%} of them. A linear "
@@ -99,7 +99,7 @@ def page(result: dict[str, Any], picture: str) -> str:
         textwrap.fill(gains, 118),
         "Accuracy in every folder of the challenge, in percent:",
         splits,
-        "What we make of it is in [benchmarks/notes.md](../benchmarks/notes.md).",
+        "What we make of ours is in `benchmarks/notes.md`.",
     ]
     return "\n\n".join([*head, main, *tail]) + "\n"
 

@@ -58,8 +58,10 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int, keep_multipl
     return path
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, mend: str = "give another file") -> dict[str, Any]:
     """Read a file of torch.save to the CPU: tensors, numbers and text only (`weights_only`).
+
+    mend: what an error says is to be done.
 
     Raises:
         UserError: no such file, damaged, or holding anything else.
@@ -70,16 +72,21 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such checkpoint") from error
     except Exception as error:  # a damaged file makes the unpickler raise nearly anything
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise UserError(f"{path}: cannot be read as a checkpoint ({reason}); {_MEND}") from error
+        raise UserError(f"{path}: cannot be read as a checkpoint ({reason}); {mend}") from error
     if not isinstance(state, dict):
-        raise UserError(f"{path}: holds no checkpoint but a {type(state).__name__}; {_MEND}")
+        raise UserError(f"{path}: holds no checkpoint but a {type(state).__name__}; {mend}")
     return state
+
+
+def is_whole(state: dict[str, Any]) -> bool:
+    """Whether a file held a checkpoint of this version."""
+    return state.get("version") == VERSION and set(state) >= KEYS
 
 
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint of this version; UserError as `read`, and for anything else."""
-    state = read(path)
-    if state.get("version") != VERSION or not set(state) >= KEYS:
+    state = read(path, _MEND)
+    if not is_whole(state):
         raise UserError(f"{path}: not a checkpoint of version {VERSION}; {_MEND}")
     return state
 

@@ -89,4 +89,7 @@ class RunConfig(Options):
             "compile",
             "knn",
         }
-        return self.model_dump_json(exclude={"data": FREE, **dict.fromkeys(free, True)})
+        # A probe's backbone may have moved: the hash of its weights says whether it is the same.
+        return self.model_dump_json(
+            exclude={"data": FREE, "method": {"checkpoint"}, **dict.fromkeys(free, True)}
+        )

@@ -22,7 +22,7 @@ from torch import nn
 
 from dali_bgaug.errors import UserError, run_program
 from dali_bgaug.files import atomic, sha256, write_text
-from train import checkpoint
+from train import checkpoint, distributed
 from train.networks import FEATURES, build_backbone
 
 CARD_VERSION = 1
@@ -47,10 +47,11 @@ class Backbone(NamedTuple):
 
 
 def find_checkpoint(path: Path) -> Path:
-    """A checkpoint itself, or the newest one of a run's folder."""
+    """A checkpoint itself, or the newest one of a run's folder that the first rank sees; every rank must call
+    this."""
     if not path.is_dir():
         return path
-    found = checkpoint.list_checkpoints(path / "checkpoints")
+    found = distributed.from_first_rank(checkpoint.list_checkpoints(path / "checkpoints"))
     if not found:
         raise UserError(
             f"{path}: {path / 'checkpoints'} has no checkpoint; give a run's folder or a checkpoint"
@@ -76,12 +77,34 @@ def read_backbone(path: Path) -> Backbone:
     """
     card = path.with_suffix(".json")
     if path.is_file() and card.is_file():
-        config = json.loads(card.read_text(encoding="utf-8")).get("config")
-        if not isinstance(config, dict):
-            raise UserError(f"{card}: not the card of an exported backbone (it has no config)")
-        return Backbone(checkpoint.read(path), config)
-    state = checkpoint.load(find_checkpoint(path))
+        return Backbone(checkpoint.read(path), _read_card(card)["config"])
+    state = read_checkpoint(path)
     return Backbone(backbone_weights(state), json.loads(state["config"]))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint, or the newest one of a run's folder; every rank must call this.
+
+    Raises:
+        UserError: it is none.
+    """
+    path = find_checkpoint(path)
+    state = checkpoint.read(path)
+    if not checkpoint.is_whole(state):
+        raise UserError(
+            f"{path}: neither a checkpoint of a run (version {checkpoint.VERSION}) nor exported weights with "
+            f"their card, {path.with_suffix('.json').name}, beside them"
+        )
+    return state
+
+
+def _read_card(card: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(card.read_text(encoding="utf-8"))
+        values["config"]["backbone"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{card}: not the card of an exported backbone; export it again") from error
+    return values
 
 
 def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], source: str) -> None:
@@ -160,7 +183,7 @@ def main() -> None:
     out = args.out or (args.run if args.run.is_dir() else path.parent) / "backbone.pt"
     if out.suffix == ".json":
         raise UserError(f"--out={out}: the card gets this name; give the weights another, e.g. backbone.pt")
-    card = export_backbone(checkpoint.load(path), out)
+    card = export_backbone(read_checkpoint(path), out)
     print(f"{out} and {card}, of {path}")
 
 

@@ -18,7 +18,7 @@ from pipelines import build_loader
 from pipelines.build import choose_device
 from train import checkpoint, distributed
 from train.config import RunConfig
-from train.evaluate.features import same_classes
+from train.evaluate.features import same_classes, same_reading
 from train.evaluate.neighbours import first_ranks_copy, knn
 from train.export import export_backbone
 from train.method import Batch, Method, Metrics, Progress, Setting
@@ -80,6 +80,7 @@ class Run:
         self.stop.connect()
         self.main = distributed.rank() == 0
         self.folder = out / "checkpoints"
+        self.resumes = resume == "auto"
         state = self._load(resume)
         self.half = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
         self._check()
@@ -251,23 +252,23 @@ class Run:
             last, asked = self.step == self.steps, self.stop.answer()
             logging = last or self.step % config.log_every == 0
             saving = asked or last or self.step % config.checkpoint_every == 0
-            saving = saving or (permanent > 0 and self.step % permanent == 0)
-            judging = self.step % judged == 0 if judged else False
-            if logging or saving or judging:
+            judging = judged > 0 and self.step % judged == 0 and not asked
+            saving = saving or judging or (permanent > 0 and self.step % permanent == 0)
+            if logging or saving:
                 numbers = self._read(values)
-            if logging or judging:
-                speed = clock.read()
-            if judging:
-                numbers["knn_accuracy"] = self._knn()
-                clock.restart()
-            if (logging or judging) and self.monitor:
-                self._report(numbers, *speed)
+            if logging and self.monitor:
+                self._report(numbers, clock)
             if self.monitor:
                 self.monitor.advance()
             if saving:
                 self._refuse_bad_weights()
                 self.save()
                 clock.restart()
+            if judging:  # after saving: what is wrong with its photos must not cost the run its progress
+                self._judge()
+                clock.restart()
+                if last:
+                    self.save()  # so that the backbone's card has it
             if asked and not last:
                 self._say_stopped()
                 return False
@@ -325,13 +326,22 @@ class Run:
         options = self.config.knn
         return {"knn.bank": options.bank or self.config.data.shards, "knn.test": options.test}
 
-    def _knn(self) -> float:
-        """How good the features are by now; every rank must call this."""
+    def _judge(self) -> None:
+        """Log how good the features are by now; every rank must call this."""
         data, sets = self.config.data, self._knn_sets()
+        distributed.limit_waiting(
+            distributed.START.total_seconds()
+        )  # a rank may be done minutes before others
         network = first_ranks_copy(self.config.backbone, self.method.backbone)
-        words = [f"device={data.device}", f"threads={data.threads}"]
         trained = data.model_dump(mode="json")
-        return knn(network, trained, *sets.values(), self.device, words=words, options=tuple(sets))["top1"]
+        found = knn(
+            network, trained, *sets.values(), self.device, words=same_reading(data), options=tuple(sets)
+        )
+        distributed.limit_waiting(self.config.timeout_s)
+        judged = {"knn_accuracy": found["top1"], "knn_epoch": round(self.step / self.steps_per_epoch)}
+        self.metrics |= judged
+        if self.monitor:
+            self.monitor.note({"step": self.step, **judged})
 
     def _refuse_bad_weights(self) -> None:
         """A loss can be finite and the update or the statistics it leads to not: such weights are never
@@ -350,15 +360,18 @@ class Run:
             "optim.warmup_epochs, or optim.clip_norm"
         )
 
-    def _report(self, numbers: dict[str, float], rate: float, waiting: float) -> None:
-        self.metrics = {"lr": self.optimiser.param_groups[0]["lr"], **numbers}
+    def _report(self, numbers: dict[str, float], clock: Clock) -> None:
+        rate, waiting = clock.read()
+        judged = {name: value for name, value in self.metrics.items() if name.startswith("knn_")}
+        self.metrics = {**judged, "lr": self.optimiser.param_groups[0]["lr"], **numbers}
         place = {"step": self.step, "epoch": self.loader.epoch}
         speed = {"images_per_s": round(rate, 1), "data_wait": round(waiting, 4)}
-        self.monitor.report({**place, "loss": numbers["loss"], **self.metrics, **speed})
+        self.monitor.report({**place, "loss": numbers["loss"], "lr": self.metrics["lr"], **numbers, **speed})
 
     def _say_stopped(self) -> None:
         if self.monitor:
+            how = "" if self.resumes else " with --resume"
             self.monitor.say(
                 f"stopped by {self.stop.name or 'another rank'} after step {self.step} of {self.steps}; "
-                "the same command with --resume goes on from here"
+                f"the same command{how} goes on from here"
             )

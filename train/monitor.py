@@ -37,10 +37,7 @@ class Monitor:
         """Log a step: `step`, `loss`, `images_per_s`, `data_wait` and whatever else there is to say."""
         warning = self._warning(values["loss"])
         self._log.write({**values, "warning": warning} if warning else values)
-        if self._board:
-            for name, value in values.items():
-                if name != "step":
-                    self._board.add_scalar(name, value, values["step"])
+        self._show(values)
         self._bar.set_postfix_str(
             f"loss {values['loss']:.3f}, {values['images_per_s']:.0f} images/s, "
             f"{values['data_wait']:.0%} waiting for data",
@@ -49,9 +46,20 @@ class Monitor:
         if warning:
             self.say(f"warning: {warning}")
 
+    def note(self, values: dict[str, Any]) -> None:
+        """Log what is measured apart from steps: `step` and what was found after it."""
+        self._log.write(values)
+        self._show(values)
+
     def say(self, text: str) -> None:
         """A line above the progress bar."""
         self._bar.write(text)
+
+    def _show(self, values: dict[str, Any]) -> None:
+        if self._board:
+            for name, value in values.items():
+                if name != "step":
+                    self._board.add_scalar(name, value, values["step"])
 
     def _warning(self, loss: float) -> str | None:
         """Once: the loss has not left the number that a network reaches which tells nothing apart."""

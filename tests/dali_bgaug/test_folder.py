@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.folder import open_folder
@@ -57,6 +59,26 @@ def test_the_loader_gives_each_once(photos: Path, ranks: int) -> None:
     assert levels == pytest.approx([0, 30, 60, 90, 120, 150, 180], abs=2)
 
 
+def test_grey_cmyk_and_turned_photos_are_decoded(tmp_path: Path) -> None:
+    upright = np.zeros((40, 60), np.uint8)
+    upright[:, 30:] = 200  # bright on the right
+    (tmp_path / "a").mkdir()
+    Image.fromarray(upright).save(tmp_path / "a" / "1.jpg", quality=95)
+    Image.fromarray(upright).convert("RGB").convert("CMYK").save(tmp_path / "a" / "2.jpg", quality=95)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise to be upright
+    Image.fromarray(np.rot90(upright)).convert("RGB").save(tmp_path / "a" / "3.jpg", quality=95, exif=exif)
+    config = LoaderConfig(
+        **{"pipeline": "evaluation", "shards": tmp_path, "batch_size": 3, "crop": {"size": 40}, "resize": 40},
+        **{"device": "cpu", "normalise": {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}},
+    )
+    with build_loader(config) as loader:
+        [batch] = loader
+    levels = 255 * batch["image"]
+    assert levels[:, :, :, :15].max() < 12
+    assert levels[:, :, :, 25:].min() > 185
+
+
 def test_bad_folders(photos: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -78,6 +100,10 @@ def test_a_photo_that_vanished_or_is_damaged_is_named(photos: Path) -> None:
     config = LoaderConfig(pipeline="evaluation", shards=photos, batch_size=4, crop={"size": 32}, device="cpu")
     with build_loader(config) as loader:
         list(loader)
+        (photos / "b" / "x.jpg").rename(photos / "gone")
+        with pytest.raises(UserError, match=r"(?s)rank 0; these cannot.*No such file.*b/x.jpg"):
+            for _ in range(9):  # batches made ahead still have it
+                list(loader)
     (photos / "b" / "x.jpg").write_bytes(b"\xff\xd8 cut short")
     with (
         build_loader(config) as loader,

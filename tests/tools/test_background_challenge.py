@@ -339,6 +339,8 @@ def test_folders_are_in_the_order_of_labels(levels: Path, tmp_path: Path) -> Non
     )
     result = make_challenge(tmp_path / "shards", tmp_path / "out")
     assert result["labels"] == {"0_cow": 0, "2_bee": 2, "3_ant": 3}
+    belongs = json.loads((tmp_path / "out" / "class_map.json").read_text())
+    assert list(belongs.values()) == ["0_cow", -1, "2_bee", "3_ant"]
     folders = [path.name for path in (tmp_path / "out/mixed_next/val").iterdir()]
     assert sorted(folders) == ["0_cow", "2_bee", "3_ant"]
     level = int(pixels(tmp_path / "out", "mixed_next", "0_cow/1")[0, 0, 0])
@@ -376,7 +378,8 @@ def test_command_line(
         f"9 photos, 3 left out (all are in {out}/challenge.json)",
         f"{out}/SPLIT/val/CLASS: SPLIT is original, mixed_same, mixed_rand, mixed_next, only_fg, only_bg_b, "
         "only_bg_t, no_fg",
-        f"measure the gap on them: python -m train.evaluate background-gap --data {out}",
+        "measure the gap on them: python -m train.evaluate background-gap --checkpoint RUN "
+        f"--data {out} [--train SHARDS]",
     ]
     assert pixels(out, "original", "ant/0").shape == (32, 32, 3)
     assert pixels(out, "original", "ant/1").shape == (32, 64, 3)

@@ -178,6 +178,14 @@ def test_finished_set_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "already" in capsys.readouterr().out
 
 
+def test_a_set_from_before_there_were_materials_is_known(tmp_path: Path) -> None:
+    write_demo_set(tmp_path, TINY, workers=1)
+    settings = json.loads((tmp_path / "demo.json").read_text())
+    del settings["material"]
+    (tmp_path / "demo.json").write_text(json.dumps(settings))
+    write_demo_set(tmp_path, TINY, workers=1)
+
+
 def test_other_settings_are_refused(tmp_path: Path) -> None:
     write_demo_set(tmp_path, TINY, workers=1)
     with pytest.raises(UserError, match=r"demo\.json.* photos = 4, .* photos = 5: .*--out"):

@@ -140,5 +140,12 @@ def test_a_run_that_fails_ends_it_with_its_message(
     with pytest.raises(UserError, match="the loss is nan"):
         _main(monkeypatch, "--scale", "cpu", "--out", str(tmp_path))
     assert not (tmp_path / "experiment.json").exists()
+    monkeypatch.setattr(experiment, "program", lambda *_, **__: None)  # as after SIGTERM
+    with pytest.raises(UserError, match="training was stopped; the same command goes on"):
+        _main(monkeypatch, "--scale", "cpu", "--out", str(tmp_path))
+    assert not list(tmp_path.rglob("gap.json"))
+    monkeypatch.setattr(experiment, "P", 0.4)
+    with pytest.raises(UserError, match=r"recipe.yaml: a run by another recipe"):
+        _main(monkeypatch, "--scale", "cpu", "--out", str(tmp_path))
     with pytest.raises(UserError, match="--seeds=0"):
         _main(monkeypatch, "--seeds", "0", "--out", str(tmp_path))

@@ -23,10 +23,10 @@ from dali_bgaug.errors import UserError, run_program
 from dali_bgaug.files import write_text
 from train import distributed
 from train.evaluate.backbone import load_backbone
-from train.evaluate.background_gap import background_gap
+from train.evaluate.background_gap import background_gap, open_splits
 from train.evaluate.classifier import load_classifier
 from train.evaluate.fast import fit_fast, linear_fast
-from train.evaluate.features import ready
+from train.evaluate.features import ready, same_classes
 from train.evaluate.heads import RATES
 from train.evaluate.neighbours import TEMPERATURE, K, knn
 from train.evaluate.probe import ProbeJob, recipe_of, run_probe
@@ -68,7 +68,7 @@ def _probe(args: argparse.Namespace, device: torch.device, percent: int | None, 
         recipe=args.recipe or recipe_of(args.protocol, method, percent),
         words=[*words, *args.overrides],
     )
-    return run_probe(job, device, args.stop)
+    return run_probe(job, device, StopRequest())
 
 
 def _knn(args: argparse.Namespace, device: torch.device) -> Result:
@@ -90,17 +90,17 @@ def _background_gap(args: argparse.Namespace, device: torch.device) -> Result:
     words = _loader_words(args)
     if args.train is None:
         _refuse(args, ("untrained",), "--untrained: there is nothing to classify with; give --train=SHARDS")
-        classifier, config = load_classifier(args.checkpoint)
-        logits, classes, how = ready(classifier, device), classifier.classes, {"classifier": "its own"}
+        source = trained = load_classifier(args.checkpoint)
+        splits = open_splits(args.data, trained.network.classes, args.class_map)
+        logits, how = ready(trained.network, device), {"bn": trained.bn, "classifier": "its own"}
     else:
-        backbone = load_backbone(args.checkpoint, args.untrained)
-        config = backbone.config
+        source = backbone = load_backbone(args.checkpoint, args.untrained)
+        splits = open_splits(args.data, same_classes({"--train": args.train}), args.class_map)
         fast = fit_fast(backbone, args.train, device, option="--train", words=words)
-        logits, classes, how = fast.logits, fast.classes, {"classifier": fast.result}
-    found = background_gap(
-        logits, classes, config["data"], args.data, device, class_map=args.class_map, words=words
-    )
-    return {"backbone": config["backbone"], "bn": "eval", **how, "data": str(args.data), **found}
+        logits, how = fast.logits, {"bn": "eval", "untrained": args.untrained, "classifier": fast.result}
+    found = background_gap(logits, splits, source.config["data"], device, words=words)
+    what = {"backbone": source.config["backbone"], "weights": source.sha256}
+    return {**what, **how, "data": str(args.data), **found}
 
 
 def _refuse(args: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
@@ -121,6 +121,16 @@ def _folder(checkpoint: Path) -> Path:
     if checkpoint.is_dir():
         return checkpoint
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
+def _result_path(args: argparse.Namespace) -> Path:
+    """Where the result goes: beside a probe's run, or into the folder of the run that is judged."""
+    if args.json:
+        return args.json
+    if getattr(args, "out", None):
+        return args.out.with_name(f"{args.out.name}.json")
+    of = "" if args.checkpoint.is_dir() else f"{args.checkpoint.stem}-"  # a folder may hold several
+    return _folder(args.checkpoint) / f"{of}{_name(args)}.json"
 
 
 def _name(args: argparse.Namespace) -> str:
@@ -172,7 +182,7 @@ def _common(protocol: str, what: str, words: str) -> argparse.ArgumentParser:
 
 
 _LOADER_WORDS = "loader config, e.g. batch_size=256"
-_RUN_WORDS = "values of the recipe, e.g. epochs=10 optim.lr=3 data.batch_size=256; with --fast of the loader"
+_RUN_WORDS = "values of the recipe, e.g. optim.lr=3 data.batch_size=256; with --fast of the loader"
 _UNTRAINED = "the weights the run started from: the yardstick"
 
 
@@ -255,17 +265,17 @@ def main() -> None:
         return
     make_parser, evaluate = PROTOCOLS[words[0]]
     args = make_parser().parse_intermixed_args(words[1:])
-    args.protocol, args.stop = words[0], StopRequest()
+    args.protocol = words[0]
     if getattr(args, "k", 1) < 1 or getattr(args, "temperature", 1) <= 0:
         raise UserError(f"--k={args.k} --temperature={args.temperature}: both must be above 0")
     device = choose_torch_device(override({}, _loader_words(args)).get("device", "auto"))
-    with args.stop.listening(), distributed.process_group(device):
+    with distributed.process_group(device):
         found = evaluate(args, device)
         ranks, main_rank = distributed.world_size(), distributed.rank() == 0
     if found is None or not main_rank:
         return  # a signal ended it; the run has said so
     result = {"protocol": _name(args), "checkpoint": str(args.checkpoint), "ranks": ranks, **found}
-    path = args.json or _folder(args.checkpoint) / f"{_name(args)}.json"
+    path = _result_path(args)
     write_text(path, json.dumps(result, indent=1) + "\n")
     print(table(result))
     print(path)

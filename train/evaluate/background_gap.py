@@ -9,9 +9,9 @@ BG-Gap is the accuracy on mixed_same minus that on mixed_rand; lower is better.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -62,9 +62,10 @@ def read_class_map(path: Path | None, classes: list[str], folders: list[str]) ->
     if path is None:
         if classes != folders:
             only = sorted(set(classes) ^ set(folders))
+            how = f"only in one of them: {_few(only)}" if only else "in another order"
             raise UserError(
-                f"the classifier has {len(classes)} classes, the folders are {len(folders)} (only in one of "
-                f"them: {_few(only)}); give --class-map=FILE, which says what belongs to what"
+                f"the classifier has {len(classes)} classes, the folders are {len(folders)} ({how}); give "
+                "--class-map=FILE, which says what belongs to what"
             )
         return torch.arange(len(classes))
     try:
@@ -99,45 +100,61 @@ def _few(names: list[str], shown: int = 8) -> str:
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
+class Split(NamedTuple):
+    """A folder of the challenge."""
+
+    place: Path
+    to_folder: torch.Tensor
+    """Of each class of the classifier, its folder's number: int64 [classes]."""
+
+
+def open_splits(root: Path, classes: list[str], class_map: Path | None = None) -> dict[str, Split]:
+    """The splits that are there, checked, and what a classifier's classes are in them.
+
+    Raises:
+        UserError: see `find_splits`, `read_class_map`; empty folders.
+    """
+    places = find_splits(root)
+    folders = {split: open_data(place, False, f"--data: {split}").classes for split, place in places.items()}
+    return {
+        split: Split(place, read_class_map(class_map, classes, folders[split]))
+        for split, place in places.items()
+    }
+
+
 @torch.no_grad()
 def background_gap(
     classifier: Callable[[torch.Tensor], torch.Tensor],
-    classes: list[str],
+    splits: dict[str, Split],
     trained: dict[str, Any],
-    root: Path,
     device: torch.device,
     *,
-    class_map: Path | None = None,
-    words: list[str] | None = None,
+    words: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Accuracy on every split that is there; every rank must call this.
+    """Accuracy on every split; every rank must call this.
 
     Args:
-        classifier: images [n, 3, H, W] on `device` -> logits [n, len(classes)].
-        classes: its classes' names.
+        classifier: images [n, 3, H, W] on `device` -> logits [n, classes]. The most likely of all classes
+            counts for the folder it belongs to, as in ImageNet-9.
+        splits: of `open_splits`.
         trained: the `data` section of the backbone's run.
-        root: the folder of splits.
-        class_map: see `read_class_map`. The most likely of all classes counts, mapped, as in ImageNet-9.
         words: `key=value` of the loader's config.
 
     Returns:
         `splits`, accuracy and photos by name, and `bg_gap`, None without both mixed splits.
     """
-    places = find_splits(root)
-    sets = {split: open_data(place, False, f"--data: {split}") for split, place in places.items()}
-    maps = {split: read_class_map(class_map, classes, data.classes) for split, data in sets.items()}
-    splits = {}
-    for split, place in places.items():
-        to_folder = maps[split].to(device)
+    found = {}
+    for name, split in splits.items():
+        to_folder = split.to_folder.to(device)
         counts = torch.zeros(2, dtype=torch.double, device=device)
         for images, labels in batches(
-            evaluation_data(trained, place, f"--data: {split}", words or ()), device, split
+            evaluation_data(trained, split.place, f"--data: {name}", words), device, name
         ):
             right = to_folder[classifier(images).argmax(dim=1)] == labels
             counts += torch.stack([right.sum(), torch.full_like(right.sum(), len(labels))])
         right, photos = map(int, distributed.sum_over_ranks(counts).tolist())
-        splits[split] = {"accuracy": round(right / photos, 4), "photos": photos}
+        found[name] = {"accuracy": round(right / photos, 4), "photos": photos}
     gap = None
-    if {"mixed_same", "mixed_rand"} <= set(splits):
-        gap = round(splits["mixed_same"]["accuracy"] - splits["mixed_rand"]["accuracy"], 4)
-    return {"bg_gap": gap, "splits": splits}
+    if {"mixed_same", "mixed_rand"} <= set(found):
+        gap = round(found["mixed_same"]["accuracy"] - found["mixed_rand"]["accuracy"], 4)
+    return {"bg_gap": gap, "splits": found}

@@ -3,16 +3,16 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from dali_bgaug.errors import UserError
 from pipelines import LoaderConfig
-from train import checkpoint, distributed
+from train import distributed
 from train.evaluate.features import batches
-from train.export import backbone_weights, find_checkpoint, load_weights
+from train.export import Backbone, backbone_weights, find_checkpoint, load_weights, read_checkpoint
 from train.networks import build_backbone, feature_length, read_features
 
 TOP = (1, 5)
@@ -31,17 +31,31 @@ class Classifier(nn.Module):
         return self.linear(read_features(self.backbone, x, self.layer).float())
 
 
-def load_classifier(path: Path) -> tuple[Classifier, dict[str, Any]]:
-    """The classifier of a run with labels (a probe, or supervised training), and its config.
+class Trained(NamedTuple):
+    """A classifier, and the run it comes from."""
+
+    network: Classifier
+    config: dict[str, Any]
+    sha256: str
+    """Of the backbone's weights."""
+
+    @property
+    def bn(self) -> str:
+        """How batch norm in its backbone was trained."""
+        return self.config["method"].get("backbone_bn", "train")
+
+
+def load_classifier(path: Path) -> Trained:
+    """The classifier of a run with labels (a probe, or supervised training), in evaluation mode.
 
     Args:
-        path: the run's folder or a checkpoint.
+        path: the run's folder or a checkpoint; every rank must call this.
 
     Raises:
         UserError: it has no classifier, or weights that are not exactly its own.
     """
     path = find_checkpoint(path)
-    state = checkpoint.load(path)
+    state = read_checkpoint(path)
     config = json.loads(state["config"])
     method, prefix = config["method"], "classifier."
     if method["name"] not in ("probe", "supervised"):
@@ -51,12 +65,14 @@ def load_classifier(path: Path) -> tuple[Classifier, dict[str, Any]]:
         )
     layer = method.get("layer", "last")
     backbone = build_backbone(config["backbone"])
-    load_weights(backbone, backbone_weights(state), f"{path} as a {config['backbone']}")
+    stored = Backbone(backbone_weights(state), config)
+    load_weights(backbone, stored.weights, f"{path} as a {config['backbone']}")
     linear = nn.Linear(feature_length(config["backbone"], layer), state["data"]["classes"])
     weights = {k.removeprefix(prefix): v for k, v in state["method"].items() if k.startswith(prefix)}
     load_weights(linear, weights, f"{path}: classifier of {state['data']['classes']} classes")
     numbers = [str(label) for label in range(linear.out_features)]  # of runs made before names were kept
-    return Classifier(backbone, layer, linear, state["data"].get("class_names", numbers)).eval(), config
+    network = Classifier(backbone, layer, linear, state["data"].get("class_names", numbers))
+    return Trained(network.eval(), config, stored.sha256)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Features of a whole set through the `evaluation` pipeline, each photo once, on any number of ranks."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from tqdm import tqdm
 from dali_bgaug.config import override, validate
 from dali_bgaug.errors import UserError
 from pipelines import LoaderConfig, build_loader, open_data
+from pipelines.config import FREE
 from train import distributed
 
 PHOTOS = 64
@@ -43,6 +45,12 @@ def evaluation_data(
         **{"crop": {"size": size}, "resize": round(size * 8 / 7), "normalise": trained["normalise"]},
     }
     return validate(LoaderConfig, override(values, list(words)), f"{option}={shards}")
+
+
+def same_reading(data: LoaderConfig) -> list[str]:
+    """Words that have a loader read as another does: on what device, with how many threads, mapped or not."""
+    values = data.model_dump(mode="json", include={"device", "hw_decoder_load", *FREE - {"shards"}})
+    return [f"{name}={json.dumps(value)}" for name, value in values.items()]
 
 
 def same_classes(sets: dict[str, Path]) -> list[str]:

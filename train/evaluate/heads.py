@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from dali_bgaug.errors import UserError
 from train import distributed
 from train.evaluate.features import Features
 from train.schedules import scaled_lr, warmup_cosine
@@ -19,6 +20,7 @@ from train.schedules import scaled_lr, warmup_cosine
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Learning rates per 256 photos."""
 EPOCHS, BATCH, MOMENTUM = 50, 256, 0.9
+_ROWS = 4096  # worked on at a time
 HOLD_OUT = 10
 """One photo of so many is kept back to choose the rate by."""
 
@@ -65,14 +67,22 @@ def fit_and_choose(
     features: this rank's share; every rank must call this. The rate is chosen by one photo in HOLD_OUT, then
     all are fitted again on all photos.
     """
+    wrong = [rate for rate in rates if not 0 < rate < math.inf]
+    if wrong or not rates:
+        raise UserError(f"--rates={' '.join(map(str, rates))}: learning rates must be above 0")
+    fewest = min(distributed.gather_objects(len(features.rows)))
+    if fewest < 2:
+        raise UserError(f"a rank has {fewest} photos to fit on, two are needed; take fewer ranks")
     order = torch.randperm(len(features.rows), generator=torch.Generator().manual_seed(seed))
-    kept = torch.zeros(len(order), dtype=torch.bool)
-    kept[order[: max(1, len(order) // HOLD_OUT)]] = True
-    kept = kept.to(features.rows.device)
-    others = Features(features.rows[~kept], features.labels[~kept])
-    trial = fit_heads(others, classes, rates, epochs=epochs, seed=seed, title="heads, to choose a rate")
-    right = (trial.logits(features.rows[kept]).argmax(dim=2) == features.labels[kept]).double().sum(dim=1)
-    counts = distributed.sum_over_ranks(torch.cat([right, kept.sum().double()[None]]))
+    order = order.to(features.rows.device)
+    kept, others = order.tensor_split([max(1, len(order) // HOLD_OUT)])
+    trial = fit_heads(
+        features, classes, rates, chosen=others, epochs=epochs, seed=seed, title="heads, to choose a rate"
+    )
+    right = torch.zeros(len(rates), dtype=torch.double, device=order.device)
+    for part in kept.split(_ROWS):
+        right += (trial.logits(features.rows[part]).argmax(dim=2) == features.labels[part]).sum(dim=1)
+    counts = distributed.sum_over_ranks(torch.cat([right, right.new_tensor([len(kept)])]))
     heads = fit_heads(features, classes, rates, epochs=epochs, seed=seed, title="heads, on all photos")
     return Fitted(heads, tuple(rates), (counts[:-1] / counts[-1]).tolist())
 
@@ -82,6 +92,7 @@ def fit_heads(
     classes: int,
     rates: Sequence[float] = RATES,
     *,
+    chosen: torch.Tensor | None = None,
     epochs: int = EPOCHS,
     batch: int = BATCH,
     seed: int = 0,
@@ -93,15 +104,17 @@ def fit_heads(
         features: this rank's share; gradients are averaged over ranks, so all get the same heads.
         classes: how many there are.
         rates: a head for each, per 256 photos a step.
+        chosen: which rows to fit on, int64 [n]; by default all.
         epochs, batch: batch is that of all ranks together; all of the smallest share, if that is less.
         seed: of the order of photos.
         title: of the progress bar.
     """
     rows, labels = features
     device, ranks = rows.device, distributed.world_size()
-    mean, scale = _standard(rows)
-    rows = (rows - mean) * scale
-    share = min(distributed.gather_objects(len(rows)))
+    if chosen is None:
+        chosen = torch.arange(len(rows), device=device)
+    mean, scale = _standard(rows, chosen)
+    share = min(distributed.gather_objects(len(chosen)))
     size = min(math.ceil(batch / ranks), share)
     weight = torch.zeros(len(rates), rows.shape[1], classes, device=device)
     bias = torch.zeros(len(rates), 1, classes, device=device)
@@ -111,10 +124,10 @@ def fit_heads(
     steps = epochs * (share // size)
     with tqdm(total=steps, desc=title, unit="step", disable=distributed.rank() > 0) as bar:
         for epoch in range(epochs):
-            order = torch.randperm(len(rows), generator=generator).to(device)
-            for number, chosen in enumerate(order[: share // size * size].split(size)):
+            order = chosen[torch.randperm(len(chosen), generator=generator).to(device)]
+            for number, index in enumerate(order[: share // size * size].split(size)):
                 step = epoch * (share // size) + number
-                x, target = rows[chosen], F.one_hot(labels[chosen], classes)
+                x, target = (rows[index] - mean) * scale, F.one_hot(labels[index], classes)
                 logits = torch.baddbmm(bias, x.expand(len(rates), -1, -1), weight)
                 error = (logits.softmax(dim=2) - target) / size  # the gradient of the mean cross-entropy
                 gradients = (x.T @ error, error.sum(dim=1, keepdim=True))
@@ -126,14 +139,18 @@ def fit_heads(
     return Heads(mean, scale, weight, bias)
 
 
-def _standard(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _standard(rows: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and one over the standard deviation of every feature, over all ranks; [D] each.
 
     A feature that is constant gets 0.
     """
-    precise = rows.double()
-    sums = [torch.full_like(precise[:1], len(rows)), precise.sum(0, True), precise.square().sum(0, True)]
-    count, total, squares = distributed.sum_over_ranks(torch.cat(sums))
+    sums = torch.zeros(3, rows.shape[1], dtype=torch.double, device=rows.device)
+    for index in chosen.split(_ROWS):  # in double precision a set of features would be twice as large
+        part = rows[index].double()
+        sums += torch.stack([torch.full_like(part[0], len(part)), part.sum(0), part.square().sum(0)])
+    count, total, squares = distributed.sum_over_ranks(sums)
+    if not torch.isfinite(squares).all():
+        raise UserError("the backbone's features are not finite numbers; its weights are damaged")
     mean = total / count
     deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
     scale = torch.where(deviation > 1e-6 * mean.abs().clamp_min(1e-6), 1 / deviation, 0.0)

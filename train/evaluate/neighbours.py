@@ -29,7 +29,8 @@ class KnnOptions(Options):
     """k-NN while pre-training: a run is judged before it ends."""
 
     every_epochs: int = Field(default=0, ge=0)
-    """After every so many epochs (0: never); `knn_accuracy` in the log and on the backbone's card."""
+    """After every so many epochs, once a checkpoint is written (0: never): `knn_accuracy` and its `knn_epoch`
+    in the log and on the backbone's card."""
     bank: Path | None = Field(default=None, strict=False)
     """The photos that neighbours are among: shards, or a folder of class folders; by default those that are
     trained on."""
@@ -72,7 +73,7 @@ def nearest_classes(
             similarity, labels = (_side_by_side(values) for values in (similarity, labels))
             similarity, index = similarity.topk(neighbours, dim=1)
             labels = labels.gather(1, index)
-        weights = (similarity / temperature).exp()
+        weights = ((similarity - similarity[:, :1]) / temperature).exp()  # by the largest: no overflow
         votes = torch.zeros(len(rows), classes, device=rows.device, dtype=rows.dtype)
         answers.append(votes.scatter_add_(1, labels, weights).argmax(dim=1))
     return torch.cat(answers)
@@ -147,6 +148,7 @@ def first_ranks_copy(name: str, backbone: nn.Module) -> nn.Module:
 
     Every rank must call this.
     """
-    copy = build_backbone(name)
+    with torch.random.fork_rng(devices=[]):  # what it draws, training must not miss
+        copy = build_backbone(name)
     copy.load_state_dict(distributed.from_first_rank({k: v.cpu() for k, v in backbone.state_dict().items()}))
     return copy

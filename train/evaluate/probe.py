@@ -12,7 +12,7 @@ from train import distributed
 from train.config import RunConfig
 from train.evaluate.backbone import Loaded, load_backbone
 from train.evaluate.classifier import count_right, load_classifier, shares
-from train.evaluate.features import evaluation_data, ready, same_classes
+from train.evaluate.features import evaluation_data, ready, same_classes, same_reading
 from train.loop import Run
 from train.signals import StopRequest
 
@@ -60,7 +60,13 @@ def probe_config(job: ProbeJob, backbone: Loaded) -> RunConfig:
         },
     }
     values = override(merge(filled, read_yaml(job.recipe)), list(job.words))
-    return validate(RunConfig, values, str(job.recipe))
+    config = validate(RunConfig, values, str(job.recipe))
+    if config.method.freeze and config.optim.backbone_lr is not None:
+        raise UserError(
+            f"optim.backbone_lr={config.optim.backbone_lr}: the backbone is frozen (method.freeze=true); "
+            "leave it out"
+        )
+    return config
 
 
 def run_probe(job: ProbeJob, device: torch.device, stop: StopRequest) -> dict[str, Any] | None:
@@ -72,29 +78,25 @@ def run_probe(job: ProbeJob, device: torch.device, stop: StopRequest) -> dict[st
     same_classes({"--data": job.data, "--test": job.test})
     backbone = load_backbone(job.checkpoint)
     config = probe_config(job, backbone)
-    with Run(config, job.out, "auto", device, stop) as run:
+    with stop.listening(), Run(config, job.out, "auto", device, stop) as run:
         run.all_epochs()
         if run.step < run.steps:
             return None
         photos = run.data["photos"]
+    distributed.limit_waiting(distributed.START.total_seconds())  # testing, ranks meet at the end only
     distributed.gather_objects(None)  # the last checkpoint is written
-    classifier, _ = load_classifier(job.out)  # with the first rank's batch-norm statistics, as others will
+    trained = load_classifier(job.out)  # with the first rank's batch-norm statistics, as others will
     data = evaluation_data(
-        config.model_dump(mode="json")["data"], job.test, "--test", _loader_words(job.words)
+        config.model_dump(mode="json")["data"], job.test, "--test", same_reading(config.data)
     )
-    right, tested = count_right(ready(classifier, device), data, device, "test")
+    right, tested = count_right(ready(trained.network, device), data, device, "test")
+    trunk = 0 if config.method.freeze else config.optim.backbone_lr or config.optim.lr
     return {
         **shares(right, tested),
-        "bn": config.method.backbone_bn,
+        "bn": trained.bn,
         **{"backbone": config.backbone, "weights": backbone.sha256},
         **{"recipe": job.recipe.stem, "epochs": config.epochs, "batch_size": config.data.batch_size},
-        **{"lr": config.optim.lr, "backbone_lr": 0 if config.method.freeze else config.optim.backbone_lr},
+        **{"lr": config.optim.lr, "backbone_lr": trunk},
         "data": {"shards": str(job.data), "photos": photos},
         "test": {"shards": str(job.test), "photos": tested},
     }
-
-
-def _loader_words(words: Sequence[str]) -> list[str]:
-    """Of a run's words those that also say how to test: where, and with how many threads."""
-    keep = ("data.device=", "data.threads=", "data.normalise", "data.crop.size=")
-    return [word.removeprefix("data.") for word in words if word.startswith(keep)]

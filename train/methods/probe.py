@@ -50,7 +50,9 @@ class Probe(Method):
     def __init__(self, options: ProbeOptions, setting: Setting) -> None:
         super().__init__()
         if options.layer == "conv5" and setting.backbone != "alexnet":
-            raise UserError(f"method.layer=conv5: of alexnet, this is a {setting.backbone}; leave it out")
+            raise UserError(
+                f"method.layer=conv5: of alexnet, this is a {setting.backbone}; take method.layer=last"
+            )
         self.freeze, self.backbone_bn, self.layer = options.freeze, options.backbone_bn, options.layer
         self.network = build_backbone(setting.backbone)
         backbone = read_backbone(options.checkpoint)
@@ -59,7 +61,8 @@ class Probe(Method):
             raise UserError(
                 f"{options.checkpoint}: holds other weights than when this began; choose another --out"
             )
-        group_batch_norm(self.network, options.grouping(setting), setting.device)
+        if self.backbone_bn == "train":
+            group_batch_norm(self.network, options.grouping(setting), setting.device)
         self.network.requires_grad_(not self.freeze)
         self.classifier = nn.Linear(feature_length(setting.backbone, self.layer), setting.classes)
         nn.init.normal_(self.classifier.weight, std=0.01)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from dali_bgaug.folder import CHALLENGE
 from tests.train.evaluate.sets import COLOURS, picture
 from tools.background_challenge import make_challenge
 from train.evaluate.__main__ import main
-from train.evaluate.background_gap import background_gap, find_splits, read_class_map
+from train.evaluate.background_gap import background_gap, find_splits, open_splits, read_class_map
 
 CPU = torch.device("cpu")
 TRAINED = {
@@ -25,6 +26,12 @@ CLASSES = ["blue", "green", "red"]
 def _by_colour(images: torch.Tensor) -> torch.Tensor:
     """Logits [n, 3] of blue, green, red: how much there is of each."""
     return images.mean(dim=(2, 3)).flip(1)
+
+
+def _gap(classifier: Callable, classes: list[str], root: Path, class_map: Path | None = None) -> dict:
+    return background_gap(
+        classifier, open_splits(root, classes, class_map), TRAINED, CPU, words=["batch_size=4"]
+    )
 
 
 @pytest.fixture
@@ -40,7 +47,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_accuracies_and_the_gap(root: Path) -> None:
-    found = background_gap(_by_colour, CLASSES, TRAINED, root, CPU, words=["batch_size=4"])
+    found = _gap(_by_colour, CLASSES, root)
     assert found == {
         "bg_gap": 0.6667,
         "splits": {
@@ -60,10 +67,10 @@ def test_a_class_map_counts_what_the_likeliest_class_belongs_to(root: Path, tmp_
 
     path = tmp_path / "map.json"
     path.write_text(json.dumps({"0": 0, "1": 0, "2": 1, "3": -1, "4": 2, "5": 2}))
-    found = background_gap(six, [f"n{i}" for i in range(6)], TRAINED, root, CPU, class_map=path)
+    found = _gap(six, [f"n{i}" for i in range(6)], root, path)
     assert found["splits"]["mixed_same"]["accuracy"] == 0.6667  # red is class 3, which belongs to none
     path.write_text(json.dumps({"n0": "blue", "n1": "blue", "n2": "green", "n3": "red", "n4": -1, "n5": -1}))
-    found = background_gap(six, [f"n{i}" for i in range(6)], TRAINED, root, CPU, class_map=path)
+    found = _gap(six, [f"n{i}" for i in range(6)], root, path)
     assert found["splits"]["mixed_same"]["accuracy"] == 1.0
 
 
@@ -95,7 +102,7 @@ def test_without_both_mixed_splits_there_is_no_gap(root: Path) -> None:
     for path in sorted((root / "mixed_rand").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     (root / "mixed_rand").rmdir()
-    found = background_gap(_by_colour, CLASSES, TRAINED, root, CPU)
+    found = _gap(_by_colour, CLASSES, root)
     assert found["bg_gap"] is None
     assert set(found["splits"]) == {"mixed_same", "no_fg"}
 
@@ -103,13 +110,13 @@ def test_without_both_mixed_splits_there_is_no_gap(root: Path) -> None:
 def test_empty_folders_are_refused(root: Path, tmp_path: Path) -> None:
     (root / "mixed_rand" / "val" / "black").mkdir()
     with pytest.raises(UserError, match=r"--data: mixed_rand=.*no photos .* in black; every folder"):
-        background_gap(_by_colour, CLASSES, TRAINED, root, CPU)
+        _gap(_by_colour, CLASSES, root)
     (root / "mixed_rand" / "val" / "black").rmdir()
     (tmp_path / "only_fg" / "val").mkdir(parents=True)
     with pytest.raises(
         UserError, match=r"only_fg/val: neither packed shards .* nor a folder of class folders"
     ):
-        background_gap(_by_colour, CLASSES, TRAINED, root, CPU)
+        _gap(_by_colour, CLASSES, root)
     with pytest.raises(UserError, match=r"has none of the folders original, mixed_same"):
         find_splits(root / "no_fg")
     with pytest.raises(UserError, match=r"--data=.*nowhere: does not exist"):
@@ -119,7 +126,7 @@ def test_empty_folders_are_refused(root: Path, tmp_path: Path) -> None:
 def test_a_damaged_picture_is_named(root: Path) -> None:
     (root / "mixed_rand" / "val" / "blue" / "1.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"cannot be decoded:\n  .*mixed_rand/val/blue/1.png\nreplace them"):
-        background_gap(_by_colour, CLASSES, TRAINED, root, CPU)
+        _gap(_by_colour, CLASSES, root)
 
 
 def test_from_the_command_line(

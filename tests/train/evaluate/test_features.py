@@ -6,22 +6,29 @@ import pytest
 import torch
 
 from tests.processes import run
-from tests.train.evaluate.sets import untrained_run
+from tests.train.evaluate.sets import COLOURS, picture, untrained_run
 from tests.train.runs import use_tiny_net
 from train.distributed import gather_uneven, process_group, rank
 from train.evaluate.backbone import load_backbone
+from train.evaluate.background_gap import background_gap, open_splits
 from train.evaluate.classifier import count_right, right_in_top
 from train.evaluate.fast import linear_fast
 from train.evaluate.features import evaluation_data, extract_features
 from train.evaluate.neighbours import knn
 
 CPU = torch.device("cpu")
+CLASSES = ["blue", "green", "red"]
 
 
 def _level(images: torch.Tensor) -> torch.Tensor:
     """Which photo of `flat` an image is, by its corner's grey: [n, 1]."""
     grey = images[:, 1, 0, 0] * 0.224 + 0.456
     return (grey * 255 / 2).round()[:, None]
+
+
+def _by_colour(images: torch.Tensor) -> torch.Tensor:
+    """Logits [n, 3] of blue, green, red: how much there is of each."""
+    return images.mean(dim=(2, 3)).flip(1)
 
 
 def _below_twenty(images: torch.Tensor) -> torch.Tensor:
@@ -40,16 +47,23 @@ def _evaluate(flat: Path, coloured: Path, checkpoint: Path, out: Path) -> None:
         right, photos = count_right(_below_twenty, data, CPU, "count")
         found = knn(load_backbone(checkpoint).network, trained, coloured, coloured, CPU)
         fast = linear_fast(checkpoint, coloured, coloured, CPU, rates=(0.1,))
+        splits = open_splits(out.parent / "challenge", CLASSES)
+        gap = background_gap(_by_colour, splits, trained, CPU, words=["batch_size=6"])
         if rank() == 0:
-            torch.save((levels, right, photos, found["top1"], fast["top1"], fast["photos"]), out)
+            torch.save((levels, right, photos, found["top1"], fast["top1"], fast["photos"], gap), out)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_every_photo_counts_once(tmp_path: Path, flat: Path, coloured: Path, ranks: int) -> None:
     """`flat` has 64 photos with the grey levels 0, 2, …, 126, in one class."""
     checkpoint = untrained_run(tmp_path, coloured)
+    for label, name in enumerate(CLASSES):
+        for number in range(5):  # three of five are of their folder's colour
+            colour = CLASSES[label if number < 3 else (label + 1) % 3]
+            picture(tmp_path / "challenge" / "mixed_rand" / name / f"{number}.png", COLOURS[colour])
     run(_evaluate, flat, coloured, checkpoint, tmp_path / "found.pt", ranks=ranks)
-    levels, right, photos, neighbours, linear, tested = torch.load(tmp_path / "found.pt")
+    levels, right, photos, neighbours, linear, tested, gap = torch.load(tmp_path / "found.pt")
+    assert gap == {"bg_gap": None, "splits": {"mixed_rand": {"accuracy": 0.6, "photos": 15}}}
     assert sorted(levels) == list(range(64))
     assert (right, photos) == ([20, 64], 64)
     assert (neighbours, linear, tested) == (1.0, 1.0, 36)

@@ -10,7 +10,8 @@ import torch
 
 from dali_bgaug.errors import UserError
 from tests.processes import run
-from tests.train.runs import read_recipe, write_recipe
+from tests.train.evaluate.sets import COLOURS, picture
+from tests.train.runs import read_recipe, use_tiny_net, write_recipe
 from train import checkpoint
 from train.distributed import process_group, rank, world_size
 from train.evaluate.__main__ import main
@@ -95,7 +96,9 @@ def test_while_training(tmp_path: Path, coloured: Path) -> None:
     for name, value in states[0]["method"].items():
         assert not isinstance(value, torch.Tensor) or torch.equal(value, states[1]["method"][name])
     lines = [line for line in read_log(tmp_path / "judged" / "log.jsonl") if "knn_accuracy" in line]
-    assert [line["step"] for line in lines] == [8]
+    assert [(line["step"], line["knn_epoch"]) for line in lines] == [(8, 2)]
+    card = json.loads((tmp_path / "judged" / "backbone.json").read_text())
+    assert (card["metrics"]["knn_accuracy"], card["metrics"]["knn_epoch"]) == (lines[0]["knn_accuracy"], 2)
 
     train(read_recipe(recipe, *judged, "epochs=4"), tmp_path / "even")
     network, config, _ = load_backbone(tmp_path / "even")
@@ -103,6 +106,41 @@ def test_while_training(tmp_path: Path, coloured: Path) -> None:
     assert read_log(tmp_path / "even" / "log.jsonl")[-1]["knn_accuracy"] == found["top1"]
     card = json.loads((tmp_path / "even" / "backbone.json").read_text())
     assert card["metrics"]["knn_accuracy"] == found["top1"]
+
+
+def test_a_damaged_photo_of_knn_costs_no_progress(tmp_path: Path, coloured: Path) -> None:
+    """Its file is named, and the run goes on behind that epoch."""
+    test = tmp_path / "test"
+    for name, colour in COLOURS.items():
+        picture(test / name / "a.png", colour)
+    (test / "red" / "b.png").write_bytes(b"no picture")
+    recipe = write_recipe(tmp_path, coloured, epochs=3)
+    config = read_recipe(recipe, f"knn.test={test}", "knn.every_epochs=2")
+    with pytest.raises(UserError, match=r"(?s)cannot be decoded.*red/b.png"):
+        train(config, tmp_path / "run")
+    assert checkpoint.load(tmp_path / "run" / "checkpoints" / "latest.pt")["step"] == 8
+    train(config, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "backbone.pt").exists()
+
+
+def _judge(recipe: Path, test: Path, out: Path) -> None:
+    use_tiny_net()
+    train(read_recipe(recipe, f"knn.test={test}", "knn.every_epochs=2"), out)
+
+
+def test_ranks_judge_together_by_the_first_ones_statistics(tmp_path: Path, coloured: Path) -> None:
+    recipe = write_recipe(tmp_path, coloured, epochs=2)
+    run(_judge, recipe, coloured.parent / "photos", tmp_path / "run", ranks=2)
+    network, config, _ = load_backbone(tmp_path / "run")
+    found = knn(network, config["data"], coloured, coloured.parent / "photos", torch.device("cpu"))
+    assert read_log(tmp_path / "run" / "log.jsonl")[-1]["knn_accuracy"] == found["top1"]
+
+
+def test_low_temperatures_do_not_overflow() -> None:
+    """Of each row's neighbours its own class is by far the nearest."""
+    bank = torch.eye(8)
+    labels = torch.arange(8)
+    assert nearest_classes(bank, bank, labels, 5, 1e-3).tolist() == labels.tolist()
 
 
 def test_while_training_on_other_classes_is_refused_at_once(

@@ -47,7 +47,7 @@ def test_a_linear_probe_trains_nothing_but_the_classifier(job: ProbeJob, mode: s
     assert (result["bn"], result["recipe"], result["backbone_lr"]) == (mode, "linear_moco_v2", 0)
     before = load_backbone(job.checkpoint)
     assert result["weights"] == before.sha256
-    classifier, _ = load_classifier(job.out)
+    classifier, *_ = load_classifier(job.out)
     assert classifier.classes == ["blue", "green", "red"]
     after = classifier.backbone.state_dict()
     for name, value in before.network.named_parameters():
@@ -109,6 +109,34 @@ def test_another_architecture_or_other_weights_are_refused(job: ProbeJob, tmp_pa
     with pytest.raises(UserError, match=r"holds other weights than when this began"):
         options.build(Setting("resnet18", photos=8, classes=3))
     assert not (tmp_path / "probe" / "checkpoints").exists()
+    with pytest.raises(UserError, match=r"backbone_lr=0.1: the backbone is frozen"):
+        run_probe(job._replace(words=[*LINEAR, "optim.backbone_lr=0.1"]), CPU, StopRequest())
+
+
+def test_files_that_are_no_backbones_are_refused(job: ProbeJob, tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.pth"
+    torch.save({"conv1.weight": torch.zeros(3)}, foreign)
+    for load in (load_backbone, load_classifier):
+        with pytest.raises(UserError, match=r"neither a checkpoint of a run .*their card, foreign.json"):
+            load(foreign)
+    foreign.with_suffix(".json").write_text("{")
+    with pytest.raises(UserError, match=r"foreign.json: not the card of an exported backbone"):
+        load_backbone(foreign)
+
+
+def test_a_backbone_that_moved_is_the_same(job: ProbeJob, tmp_path: Path) -> None:
+    stop = StopRequest()
+    stop.name = "SIGTERM"
+    run_probe(job, CPU, stop)
+    job.checkpoint.rename(tmp_path / "elsewhere")
+    assert run_probe(job._replace(checkpoint=tmp_path / "elsewhere"), CPU, StopRequest())["top1"] == 1.0
+
+
+def test_passes_may_be_accumulated_where_batch_norm_stays(job: ProbeJob) -> None:
+    words = [*LINEAR, "method.backbone_bn=eval", "accumulate=2"]
+    assert run_probe(job._replace(words=words), CPU, StopRequest())["top1"] == 1.0
+    with pytest.raises(UserError, match=r"accumulate=2: batch statistics"):
+        run_probe(job._replace(words=[*LINEAR, "accumulate=2"], out=job.out / "2"), CPU, StopRequest())
 
 
 def test_other_classes_are_refused(job: ProbeJob, textured: Path) -> None:
@@ -231,7 +259,7 @@ def test_from_the_command_line(
     assert "top1         100.00%" in shown
     assert "batch norm       eval" in shown
     short = (*LINEAR, "epochs=2", "optim.milestones=[1]")
-    _main(monkeypatch, "finetune", *places, "--percent", 10, *short, "--json", job.out / "ft.json")
+    _main(monkeypatch, "finetune", *places, "--percent", 10, *short, "--out", job.out / "ft")
     result = json.loads((job.out / "ft.json").read_text())
     assert (result["protocol"], result["recipe"]) == ("finetune-10percent", "finetune_moco_v2_10percent")
     assert result["backbone_lr"] == 1e-4
