@@ -10,7 +10,7 @@ from nvidia.dali.data_node import DataNode
 
 from dali_bgaug.decoding import Decoder
 from dali_bgaug.errors import UserError
-from dali_bgaug.shards import open_shards
+from dali_bgaug.shards import locate_samples, open_shards
 
 REMEMBERED = 4
 """Batches: the one that failed is among those the reader gave last."""
@@ -67,15 +67,13 @@ def _damaged(sources: list[bytes]) -> list[str]:
     names, images = [], []
     for path, offsets in places.items():
         with path.open("rb") as file:
-            for line in path.with_suffix(".idx").read_text(encoding="utf-8").splitlines()[1:]:
-                words = line.split(" ")
-                if int(words[1]) not in offsets:
+            for key, members in locate_samples(path.with_suffix(".idx")):
+                if members["jpg"][0] not in offsets:
                     continue
-                key = words[3].removesuffix(f".{words[0]}")
-                for extension, offset, size in zip(words[::4], words[1::4], words[2::4], strict=True):
-                    if extension.endswith("jpg") and int(size):
-                        file.seek(int(offset))
+                for extension, (offset, size) in members.items():
+                    if extension.endswith("jpg") and size:
+                        file.seek(offset)
                         names.append(f"{path}: {key}: {extension} is not a JPEG that can be decoded")
-                        images.append(file.read(int(size)))
+                        images.append(file.read(size))
     decoder = Decoder()
     return [name for name, image in zip(names, images, strict=True) if decoder.size(image) is None]

@@ -221,10 +221,10 @@ def open_shards(folder: Path, verify: bool | None = None, option: str = "shards"
     return manifest
 
 
-def locate_samples(folder: Path, shard: Shard) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
+def locate_samples(index: Path) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
     """The samples of one shard, in order, by its index: the key, and each member's offset and bytes in the
     tar, by extension."""
-    for line in (folder / shard.index).read_text(encoding="utf-8").splitlines()[1:]:
+    for line in index.read_text(encoding="utf-8").splitlines()[1:]:
         words = line.split(" ")
         members = zip(words[::4], words[1::4], words[2::4], strict=True)
         places = {extension: (int(offset), int(size)) for extension, offset, size in members}
@@ -234,7 +234,7 @@ def locate_samples(folder: Path, shard: Shard) -> Iterator[tuple[str, dict[str, 
 def read_samples(folder: Path, shard: Shard) -> Iterable[Sample]:
     """The samples of one shard, in order, by way of its index."""
     with (folder / shard.name).open("rb") as file:
-        for key, places in locate_samples(folder, shard):
+        for key, places in locate_samples(folder / shard.index):
             parts = {}
             for extension, (offset, size) in places.items():
                 file.seek(offset)

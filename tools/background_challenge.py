@@ -140,7 +140,7 @@ def _load(folder: Path, photo: Photo, side: int) -> tuple[Image.Image, np.ndarra
 def _survey(folder: Path, shard: packed.Shard, side: int) -> list[Photo]:
     """The photos of one shard, and which of them can be used."""
     photos = []
-    for key, places in packed.locate_samples(folder, shard):
+    for key, places in packed.locate_samples(folder / shard.index):
         photo = Photo(key, int(_read(folder / shard.name, places["cls"])), "", shard.name, places)
         _, mask = _load(folder, photo, side)
         if not mask.any():
