@@ -329,13 +329,14 @@ def _damage(folder: Path, line: int, start: int, data: bytes) -> tuple[Path, str
     return folder / "shard-00000.tar", words[3].partition(".")[0]
 
 
-@pytest.mark.parametrize("mmap", [True, False])
-def test_a_damaged_photo_is_named(textured: Path, tmp_path: Path, mmap: bool) -> None:
+@pytest.mark.parametrize(("mmap", "batch"), [(True, 8), (False, 8), (True, 48)])
+def test_a_damaged_photo_is_named(textured: Path, tmp_path: Path, mmap: bool, batch: int) -> None:
+    """In a large batch, too, where DALI's decoder would end the process."""
     folder = shutil.copytree(textured, tmp_path / "shards")
     shard, key = _damage(folder, 3, 0, b"\0" * 500)
     with pytest.raises(UserError, match=r"checksum is not the one in manifest.json"):
         build_loader(_config(folder))
-    with build_loader(_config(folder, verify=False, mmap=mmap)) as loader:
+    with build_loader(_config(folder, verify=False, mmap=mmap, batch_size=batch)) as loader:
         with pytest.raises(UserError, match=rf"{shard}: {key}: jpg is not a JPEG that can be decoded"):
             for _ in loader:
                 pass
