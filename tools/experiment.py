@@ -101,12 +101,14 @@ def measure(scale_name: str, seeds: int, out: Path, workers: int) -> dict[str, A
     scale = SCALES[scale_name]
     shards, challenge = _prepare(scale, out, workers)
     jobs = [(condition, seed) for seed in range(seeds) for condition in CONDITIONS]
+    for condition, seed in jobs:
+        _write_recipe(_folder(out, condition, seed), _recipe(condition, seed, scale, shards))
     rows: dict[tuple[Condition, int], list[dict[str, Any]]] = {}
     with (
         ThreadPoolExecutor(scale.at_once) as pool,
         tqdm(total=len(jobs), desc="runs", unit="run", dynamic_ncols=True) as bar,
     ):
-        futures = {pool.submit(_run, job, scale, shards, challenge, out): job for job in jobs}
+        futures = {pool.submit(_run, *job, shards, challenge, out): job for job in jobs}
         try:
             for future in as_completed(futures):
                 rows[futures[future]] = future.result()
@@ -153,15 +155,16 @@ def _test_photos(challenge: Path) -> int:
     return json.loads((challenge / "challenge.json").read_text(encoding="utf-8"))["photos"]
 
 
-def _run(
-    job: tuple[Condition, int], scale: Scale, shards: Path, challenge: Path, out: Path
-) -> list[dict[str, Any]]:
-    """One run's row; the first condition of a method tests its network untrained, too."""
-    condition, seed = job
-    folder = out / "runs" / f"{condition.method}-{condition.background}-{seed}"
+def _folder(out: Path, condition: Condition, seed: int) -> Path:
+    return out / "runs" / f"{condition.method}-{condition.background}-{seed}"
+
+
+def _run(condition: Condition, seed: int, shards: Path, challenge: Path, out: Path) -> list[dict[str, Any]]:
+    """One run's row; that of the first condition is followed by one of its network untrained."""
+    folder = _folder(out, condition, seed)
     start, timing = time.perf_counter(), folder / "seconds.json"
     fresh = not (folder / "checkpoints").exists()
-    _train(condition, seed, scale, shards, folder)
+    _train(folder)
     rows = [
         {"method": condition.method, "background": condition.background, "seed": seed}
         | _probe(folder, "gap", shards, challenge)
@@ -190,19 +193,24 @@ def _probe(folder: Path, name: str, shards: Path, challenge: Path) -> dict[str, 
     return {"accuracy": splits["original"], "gap": found["bg_gap"], **splits}
 
 
-def _train(condition: Condition, seed: int, scale: Scale, shards: Path, folder: Path) -> None:
-    """Train, or go on, unless it is done."""
-    recipe, text = folder / "recipe.yaml", yaml.safe_dump(_recipe(condition, seed, scale, shards))
+def _train(folder: Path) -> None:
+    """Train by the folder's recipe, or go on, unless it is done."""
+    done = folder / "backbone.json"
+    if not done.exists():
+        program("train", f"--config={folder / 'recipe.yaml'}", f"--out={folder}", "--auto-resume", threads=1)
+    if not done.exists():
+        raise UserError(f"{folder}: training was stopped; the same command goes on with it")
+
+
+def _write_recipe(folder: Path, values: dict[str, Any]) -> None:
+    """Into a run's folder; a UserError where there is another already."""
+    recipe, text = folder / "recipe.yaml", yaml.safe_dump(values)
     if recipe.exists() and recipe.read_text(encoding="utf-8") != text:
         raise UserError(
             f"{recipe}: a run by another recipe than configs/experiment/ says now; choose another --out, or "
             "delete that folder"
         )
     write_text(recipe, text)
-    if not (folder / "backbone.json").exists():
-        program("train", f"--config={recipe}", f"--out={folder}", "--auto-resume", threads=1)
-    if not (folder / "backbone.json").exists():
-        raise UserError(f"{folder}: training was stopped; the same command goes on with it")
 
 
 def _recipe(condition: Condition, seed: int, scale: Scale, shards: Path) -> dict[str, Any]:

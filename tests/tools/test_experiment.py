@@ -11,9 +11,10 @@ from PIL import Image
 
 from dali_bgaug.config import read_yaml, validate
 from dali_bgaug.errors import UserError
+from tests.train.runs import ROOT
 from tools import experiment
 from tools.experiment import CONDITIONS, SCALES, Condition
-from tools.experiment_page import page, summary
+from tools.experiment_page import BACKGROUNDS, NAMES, page, summary
 from train.config import RunConfig
 
 SPLITS = ("mixed_same", "mixed_rand", "mixed_next", "only_fg", "no_fg", "only_bg_t", "only_bg_b")
@@ -149,3 +150,15 @@ def test_a_run_that_fails_ends_it_with_its_message(
         _main(monkeypatch, "--scale", "cpu", "--out", str(tmp_path))
     with pytest.raises(UserError, match="--seeds=0"):
         _main(monkeypatch, "--seeds", "0", "--out", str(tmp_path))
+
+
+def test_published_pages_are_those_of_the_published_result() -> None:
+    result = json.loads((ROOT / "docs" / "experiment.json").read_text())
+    assert (ROOT / "docs" / "experiment.md").read_text() == page(result, "experiment.png")
+    assert summary(result["rows"]) == result["summary"]
+    assert len(result["rows"]) == 27
+    readme = (ROOT / "README.md").read_text()
+    for line in result["summary"][:-1]:
+        background = "" if line["background"] == "none" else f" + {BACKGROUNDS[line['background']]}"
+        cells = [f"{100 * mean:.1f} ± {100 * error:.1f}" for mean, error in (line["accuracy"], line["gap"])]
+        assert f"| {NAMES[line['method']]}{background} | {' | '.join(cells)} |" in readme
