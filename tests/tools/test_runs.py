@@ -9,10 +9,8 @@ from tools.runs import program
 
 
 def test_a_program_that_fails_is_quoted() -> None:
-    with pytest.raises(
-        UserError, match=r"(?s)python -m train --config nowhere.yaml failed.*no such config file"
-    ):
-        program("train", "--config", "nowhere.yaml")
+    with pytest.raises(UserError, match=r"(?s)python -m json.tool nowhere.json failed.*No such file"):
+        program("json.tool", "nowhere.json")
 
 
 def test_threads_are_the_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

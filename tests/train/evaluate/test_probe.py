@@ -11,7 +11,6 @@ import torch
 from dali_bgaug.config import read_yaml
 from dali_bgaug.errors import UserError
 from tests.processes import run
-from tests.train.evaluate.sets import untrained_run
 from tests.train.runs import use_tiny_net
 from train import checkpoint
 from train.distributed import process_group, rank
@@ -19,10 +18,11 @@ from train.evaluate.__main__ import main
 from train.evaluate.backbone import load_backbone
 from train.evaluate.classifier import load_classifier
 from train.evaluate.probe import RECIPES, ProbeJob, probe_config, recipe_of, run_probe
-from train.export import export_backbone
+from train.export import Backbone, export_backbone
 from train.loop import Run
 from train.method import Setting
 from train.methods.probe import ProbeOptions
+from train.networks import AlexNet
 from train.signals import StopRequest
 
 CPU = torch.device("cpu")
@@ -227,9 +227,11 @@ def test_all_recipes_are_tested() -> None:
         recipe_of("linear", "supervised")
 
 
-def test_conv5_of_alexnet(tmp_path: Path, coloured: Path) -> None:
-    run = untrained_run(tmp_path, coloured, "backbone=alexnet", "data.crop.size=63")
-    probe = ProbeOptions(checkpoint=run, layer="conv5").build(Setting("alexnet", photos=2, classes=3))
+def test_conv5_of_alexnet(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = Backbone(AlexNet().state_dict(), {})
+    monkeypatch.setattr("train.methods.probe.read_backbone", lambda path: stored)
+    options = ProbeOptions(checkpoint=Path("alexnet"), layer="conv5")
+    probe = options.build(Setting("alexnet", photos=2, classes=3))
     assert probe.classifier.in_features == 9216
     x, label = torch.randn(2, 3, 63, 63), torch.tensor([0, 1])
     with torch.no_grad():
