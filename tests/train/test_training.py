@@ -48,16 +48,17 @@ def test_kill_9_loses_nothing(method: str, textured: Path, tmp_path: Path) -> No
     """Killed at a random step and resumed, every method has the losses it would have had, to the bit."""
     recipe = write_recipe(tmp_path, textured, method, epochs=10)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    losses = _train(recipe, whole)
-    assert len(losses) == 60
-    assert len(set(losses)) > 30
-    assert _checkpoints(whole) == [40, 60]
-
+    undisturbed = launch(train_rank, recipe, whole)
     step = random.randint(21, 35)
     [process] = launch(train_rank, recipe, killed)
     _wait(process, killed, step)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
+    assert finish(undisturbed) == [0]
+    losses = _losses(whole)
+    assert len(losses) == 60
+    assert len(set(losses)) > 30
+    assert _checkpoints(whole) == [40, 60]
     before = _losses(killed)
     assert step <= len(before) < 60
     assert before == losses[: len(before)], f"killed after step {step}"
