@@ -329,9 +329,8 @@ class Run:
     def _judge(self) -> None:
         """Log how good the features are by now; every rank must call this."""
         data, sets = self.config.data, self._knn_sets()
-        distributed.limit_waiting(
-            distributed.START.total_seconds()
-        )  # a rank may be done minutes before others
+        # Ranks meet at the end only, and one may be done minutes before another.
+        distributed.limit_waiting(distributed.START.total_seconds())
         network = first_ranks_copy(self.config.backbone, self.method.backbone)
         trained = data.model_dump(mode="json")
         found = knn(
