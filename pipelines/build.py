@@ -168,7 +168,7 @@ def build_pipeline(
             )
         if journal:
             journal.watch(sample["jpg"])
-        sample["jpg"] = with_header(context, sample["jpg"])
+        sample |= with_header(context, sample["jpg"])
         outputs = method.graph(Source(context, sample, manifest.mask_size, with_sources), config)
         outputs["cls"] = sample["cls"]
         names[:] = outputs

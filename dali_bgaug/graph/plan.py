@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from nvidia.dali import fn
 from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import do_not_convert
 from pydantic import Field
@@ -168,8 +167,7 @@ def decider(
 ) -> tuple[Callable[..., Decisions], list[DataNode]]:
     """The function that decides, (iteration, columns of the batch) -> Decisions, and its inputs' nodes."""
     context, sample, names = source.context, source.sample, list(views)
-    inputs = [sample[name] for name in ("jpg", "mask", "tile.jpg") if name in sample]
-    inputs[0] = fn.peek_image_shape(inputs[0])  # as decoded: EXIF orientation applied
+    inputs = [sample[name] for name in ("shape", "mask", "tile.jpg") if name in sample]
     crops = [options.crop for options in views.values()]
     may_replace = np.array([options.background for options in views.values()])
     needs_mask = [name in views_with_mask(views, background) for name in names]

@@ -18,7 +18,7 @@ class Source(NamedTuple):
 
     context: Context
     sample: dict[str, DataNode]
-    """Encoded components by extension, uint8 [bytes] on the CPU."""
+    """Encoded components by extension, uint8 [bytes], and `shape` (`with_header`), all on the CPU."""
     mask_size: int
     """Side of the masks in pixels."""
     with_sources: bool = False
@@ -78,15 +78,17 @@ def read(
     return dict(zip(components, nodes if len(components) > 1 else [nodes]))
 
 
-def with_header(context: Context, photo: DataNode) -> DataNode:
-    """The same photos, once all their headers could be read.
+def with_header(context: Context, photo: DataNode) -> dict[str, DataNode]:
+    """The same photos as `jpg`, once all their headers could be read, and what these say as `shape`, int64
+    [3]: height and width of the photo as decoded (EXIF orientation applied), channels.
 
     The decoder of DALI 2.4 ends the process (a segmentation fault) where it meets a header that it cannot
     read, and nobody learns which photo that was; looking for the photo's size fails with an error. Photos
     take their own places anew, by numbers that are not there before.
     """
-    [place] = context.of_batch(_places, fn.peek_image_shape(photo), outputs=1)
-    return fn.permute_batch(photo, indices=place[0])
+    shape = fn.peek_image_shape(photo)
+    [place] = context.of_batch(_places, shape, outputs=1)
+    return {"jpg": fn.permute_batch(photo, indices=place[0]), "shape": shape}
 
 
 def _places(_: int, shapes: list[np.ndarray]) -> tuple[np.ndarray]:

@@ -36,9 +36,8 @@ def check(config: LoaderConfig) -> None:
 def graph(source: Source, config: LoaderConfig) -> dict[str, DataNode]:
     """image: normalised [size, size, 3]; torchvision's Resize and CenterCrop to the pixel."""
     side = config.views["image"].crop.size
-    shape = fn.peek_image_shape(source.sample["jpg"])
     decide = partial(_central, config.resize, side)
-    size, start, window = source.context.of_batch(decide, shape, outputs=3)
+    size, start, window = source.context.of_batch(decide, source.sample["shape"], outputs=3)
     photo = decode(source.context, source.sample["jpg"])
     resized = fn.resize(photo, size=size, antialias=True, interp_type=types.INTERP_LINEAR)
     image = fn.slice(resized, start=start, shape=[side, side], axes=[0, 1])
