@@ -72,13 +72,13 @@ experiment: $(READY)  ## does it work? trains with and without backgrounds, meas
 	@$(RUN) -m tools.experiment --out $(OUT)/experiment $(if $(WORKERS),--workers $(WORKERS)) $(ARGS)
 
 test: $(READY)  ## run the tests
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: $(READY)  ## check format and style
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
 
-gpu-check: $(READY)  ## on a machine with a GPU: its tests, the benchmark, the sweep, within 8 minutes
+gpu-check: $(READY)  ## on a machine with a GPU: its tests, the benchmark, a training, within 5 minutes
 	@$(RUN) -m tools.gpu_check --shards "$(SHARDS)" --json $(OUT)/gpu.json $(ARGS)
 
 clean:  ## delete OUT and .venv

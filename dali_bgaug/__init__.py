@@ -6,9 +6,10 @@
     stores.py    HDF5 mask and tile stores (the offline artifacts)
     shards.py    WebDataset tars, DALI index, manifest (the training stream)
     decoding.py  what the training decoder can decode
-    windows.py   how a crop window is chosen
-    graph/       the pieces every pipeline is assembled from
-    loader.py    a built pipeline as an iterator of torch tensors (the only file that imports torch)
+    reading.py   DALI: shards or folders -> decoded batches
+    views/       options, table of render jobs, plan, and the renderers of CPU and GPU
+    batches.py   reader + plan + renderer -> batches, ahead of who takes them
+    loader.py    epochs, ranks, exact resume
 
 What does not belong here: which views a method needs (`pipelines/`), training (`train/`), anything that is
 run once per data set (`tools/`).

@@ -16,9 +16,8 @@ from nvidia.dali.data_node import DataNode
 from dali_bgaug.decoding import Decoder
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import require_folder
-from dali_bgaug.graph.context import Context
-from dali_bgaug.graph.read import READER
 from dali_bgaug.journal import Journal
+from dali_bgaug.reading import READER, Seeds
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 MIXED = ("mixed_same", "mixed_rand", "mixed_next")
@@ -91,22 +90,22 @@ def open_folder(folder: Path, option: str = "data.shards") -> PhotoFolder:
 
 
 def read_folder(
-    context: Context, photos: PhotoFolder, world_size: int = 1, *, mmap: bool = True, depth: int = 2
+    seeds: Seeds, photos: PhotoFolder, world_size: int = 1, *, mmap: bool = True, depth: int = 2
 ) -> dict[str, DataNode]:
     """`jpg`, uint8 [bytes], and `cls`, int32 [1], on the CPU: every rank its n-th, in order, padded to whole
-    batches (`read.read` without a shuffle buffer)."""
+    batches (`read_shards` without a shuffle buffer)."""
     jpg, cls = fn.readers.file(
         name=READER,
         files=[str(photos.folder / file) for file in photos.files],
         labels=photos.labels,
-        shard_id=context.rank,
+        shard_id=seeds.rank,
         num_shards=world_size,
         pad_last_batch=True,
         random_shuffle=False,
         stick_to_shard=True,
         dont_use_mmap=not mmap,
         prefetch_queue_depth=depth,
-        seed=context.seed_of("shuffle"),
+        seed=seeds.of_dali("shuffle"),
     )
     return {"jpg": jpg, "cls": cls}
 

@@ -12,8 +12,6 @@ from dali_bgaug.decoding import Decoder
 from dali_bgaug.errors import UserError
 from dali_bgaug.shards import locate_samples, open_shards
 
-REMEMBERED = 4
-"""Batches: the one that failed is among those the reader gave last."""
 _SOURCE = re.compile(r"(.*\.tar):(\d+):(.*)", re.DOTALL)
 
 
@@ -27,10 +25,10 @@ class Journal:
     good = "the shards it was reading are good. "
     """What it means that it finds nothing."""
 
-    def __init__(self, folder: Path) -> None:
-        """folder: of the shards."""
+    def __init__(self, folder: Path, ahead: int = 2) -> None:
+        """folder: of the shards; ahead: batches that the pipeline prefetches, so may read after a bad one."""
         self._folder = folder
-        self._batches: deque[list[bytes]] = deque(maxlen=REMEMBERED)
+        self._batches: deque[list[bytes]] = deque(maxlen=ahead + 3)
 
     def watch(self, photo: DataNode) -> None:
         """Have a graph note where its photos come from; define it before what may fail."""
@@ -45,7 +43,7 @@ class Journal:
         """What is wrong with the shards, or with the samples read last: lines of `SHARD: KEY: problem`."""
         try:
             self._check()
-            for batch in reversed(self._batches):
+            for batch in reversed(tuple(self._batches)):  # the reader may still be reading ahead
                 if found := self._damaged(batch):
                     return found
         except (UserError, OSError) as error:

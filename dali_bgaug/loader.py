@@ -1,4 +1,4 @@
-"""A DALI pipeline as an iterator of torch tensors: epochs, exact resume, clean shutdown."""
+"""The loader: batches as an iterator of torch tensors, with epochs, exact resume, clean shutdown."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from nvidia.dali import Pipeline
 
+from dali_bgaug.batches import BatchMaker, Producer
 from dali_bgaug.errors import UserError
 from dali_bgaug.journal import Journal
 
-STATE_VERSION = 3
+STATE_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -60,45 +60,45 @@ class Share:
 
 
 class Loader:
-    """Batches of one rank: dicts of tensors on the pipeline's device, without a copy (DLPack).
+    """Batches of one rank: dicts of tensors.
 
-    Views are float [N, 3, H, W] in channels_last memory format, `label` is int64 [N] on the CPU, other
-    outputs keep their shape; a complete epoch's batches have `valid`, bool [N] on the CPU. Iterating gives
-    one epoch, or the rest of it after `load_state_dict`; then the next. Use `close` or a `with` block to free
-    threads and memory.
+    On the loader's device: the views, float [N, 3, H, W] in channels_last memory format; which of their
+    backgrounds were replaced, `replaced` bool [N, views], and, with swaps, which negatives have their view's,
+    `matched` bool [N] (or [N, negatives]). On the CPU: `label` int64 [N], in a complete epoch `valid` bool
+    [N]. Iterating gives one epoch, or the rest of it after `load_state_dict`; then the next. Use `close` or
+    a `with` block to free threads and memory.
     """
 
     def __init__(
         self,
-        build: Callable[[int, bytes | None], Pipeline],
-        names: list[str],
+        build: Callable[[int, bytes | None], BatchMaker],
         share: Share,
         identity: dict[str, Any],
         journal: Journal,
+        ahead: int,
     ) -> None:
-        """Build the pipeline.
+        """Build what makes the batches.
 
         Args:
-            build: makes the pipeline, given the epoch it starts from and DALI's checkpoint or None.
-            names: its outputs' names, filled by `build`.
+            build: does it, given the epoch it starts from and the reader's checkpoint or None.
             share: this rank's part of an epoch.
             identity: what a state may only be loaded into if it is equal: data, config, device.
-            journal: of the samples read, filled by the pipeline.
+            journal: of the samples read, filled by the reader.
+            ahead: finished batches kept ready.
         """
-        self._build, self._names, self._share, self._identity = build, names, share, identity
-        self._journal = journal
+        self._build, self._share, self._identity = build, share, identity
+        self._journal, self._ahead = journal, ahead
         self.epoch, self.batch = 0, 0
-        self._pipeline: Pipeline | None = None
+        self._producer: Producer | None = None
         self._start(0, None)
 
     def _start(self, origin: int, checkpoint: bytes | None) -> None:
-        """A pipeline whose first epoch is `origin`, from its beginning or from a checkpoint."""
+        """Begin with the epoch `origin`, at its beginning or at a checkpoint."""
         self.close()
         self._origin = origin
-        self._pipeline = self._build(origin, checkpoint)
-        self._pipeline.build()
-        self._scheduled = False
-        self._checkpoint = checkpoint
+        maker = self._build(origin, checkpoint)
+        self._checkpoint = checkpoint or maker.reader.checkpoint()
+        self._producer = Producer(maker, self._ahead)
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -132,25 +132,19 @@ class Loader:
         self.epoch, self.batch = self.epoch + 1, 0
 
     def _next(self) -> dict[str, torch.Tensor]:
-        pipeline = self._open_pipeline()
+        producer = self._open_producer()
         try:
-            if not self._scheduled:
-                pipeline.schedule_run()
-                self._scheduled = True
-            outputs = pipeline.outputs()
-            pipeline.schedule_run()  # keep `prefetch` batches in the making while the caller works
+            made = producer.take()
         except Exception as error:  # whatever DALI raises, the pipeline is lost
             self.close()
             raise self._failure(error) from error
-        self._checkpoint = None
-        batch = {name: _as_torch(output) for name, output in zip(self._names, outputs, strict=True)}
-        batch["label"] = _labels(batch.pop("cls"))
-        return batch
+        self._checkpoint = made.checkpoint
+        return made.take()
 
-    def _open_pipeline(self) -> Pipeline:
-        if self._pipeline is None:
+    def _open_producer(self) -> Producer:
+        if self._producer is None:
             raise RuntimeError("this loader is closed")
-        return self._pipeline
+        return self._producer
 
     def _failure(self, error: Exception) -> UserError:
         damaged = self._journal.damaged()
@@ -162,8 +156,7 @@ class Loader:
 
     def state_dict(self) -> dict[str, Any]:
         """Where this loader is: numbers, text and a uint8 tensor. The batch last given counts as done."""
-        if self._checkpoint is None:
-            self._checkpoint = self._open_pipeline().checkpoint()
+        self._open_producer()
         pipeline = torch.from_numpy(np.frombuffer(self._checkpoint, np.uint8).copy())
         return {
             "version": STATE_VERSION,
@@ -220,8 +213,10 @@ class Loader:
             )
 
     def close(self) -> None:
-        """Stop the pipeline's threads and free its memory."""
-        self._pipeline = None
+        """End all threads and free their memory."""
+        if self._producer:
+            self._producer.close()
+        self._producer = None
 
     def __enter__(self) -> "Loader":
         return self
@@ -237,17 +232,3 @@ def _difference(key: str, before: str, now: str) -> str:
     old, new = json.loads(before), json.loads(now)
     changed = [name for name in new if old.get(name) != new[name]]
     return ", ".join(f"its {name} was {old.get(name)!r}, now it is {new[name]!r}" for name in changed)
-
-
-def _as_torch(output: Any) -> torch.Tensor:
-    """Views are made with channels last, [N, ..., H, W, 3], and shown with channels first."""
-    tensor = torch.from_dlpack(output.as_tensor())
-    return tensor.movedim(-1, -3) if tensor.is_floating_point() and tensor.dim() >= 4 else tensor
-
-
-def _labels(digits: torch.Tensor) -> torch.Tensor:
-    """Decimal text uint8 [N, digits], or numbers int32 [N, 1] -> int64 [N]."""
-    if digits.dtype == torch.int32:
-        return digits.flatten().long()
-    places = 10 ** torch.arange(digits.shape[1] - 1, -1, -1)
-    return (digits.long() - ord("0")) @ places

@@ -1,21 +1,39 @@
-"""Config -> DALI pipeline -> loader."""
+"""Config -> reader, recipe and renderer -> loader."""
 
+import logging
 import os
+from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from nvidia.dali import Pipeline, backend, pipeline_def
 
+from dali_bgaug.batches import BatchMaker
 from dali_bgaug.errors import UserError
 from dali_bgaug.folder import FolderJournal, PhotoFolder, open_folder, read_folder
-from dali_bgaug.graph.context import Context
-from dali_bgaug.graph.read import Source, read, with_header
 from dali_bgaug.journal import Journal
 from dali_bgaug.loader import Loader, Share
+from dali_bgaug.reading import (
+    Reader,
+    Seeds,
+    black_pixel,
+    choose_tiles,
+    count_iterations,
+    decode,
+    read_shards,
+    with_header,
+)
 from dali_bgaug.shards import Manifest, manifest_digest, open_shards
+from dali_bgaug.views.describe import describe
+from dali_bgaug.views.options import expand
+from dali_bgaug.views.plan import Recipe, batch_backgrounds
+from dali_bgaug.views.render import Renderer
 from pipelines.config import FREE, LoaderConfig, components, method_module
+
+log = logging.getLogger("dali_bgaug")
 
 
 def build_loader(
@@ -48,28 +66,24 @@ def build_loader(
     share = Share(manifest.samples, config.batch_size // world_size, rank, world_size, complete)
     check_share(config, manifest, share)
     device_id = choose_device(config.device, device_id)
-    names: list[str] = []
-    journal = (FolderJournal if isinstance(manifest, PhotoFolder) else Journal)(config.shards)
-
-    def build(origin: int, checkpoint: bytes | None) -> Pipeline:
-        pipeline, names[:] = build_pipeline(
-            config,
-            manifest,
-            share,
-            device_id=device_id,
-            with_sources=with_sources,
-            origin=origin,
-            checkpoint=checkpoint,
-            journal=journal,
-        )
-        return pipeline
-
+    journal = (FolderJournal if isinstance(manifest, PhotoFolder) else Journal)(
+        config.shards, config.prefetch
+    )
+    recipe = loader_recipe(config, with_sources)
+    if rank == 0:
+        log.info(describe(recipe))
+    build = partial(build_maker, config, recipe, manifest, share, journal, device_id)
     identity = {
         "data": manifest.digest if isinstance(manifest, PhotoFolder) else manifest_digest(config.shards),
         "config": config.model_dump_json(exclude=FREE),
         "device": "cpu" if device_id is None else "gpu",
     }
-    return Loader(build, names, share, identity, journal)
+    return Loader(build, share, identity, journal, config.prefetch)
+
+
+def loader_recipe(config: LoaderConfig, with_sources: bool = False) -> Recipe:
+    """Which views a loader makes."""
+    return Recipe(expand(config.views), config.background, config.normalise, config.resize, with_sources)
 
 
 def open_data(
@@ -115,77 +129,109 @@ def choose_device(device: str, device_id: int | None) -> int | None:
     return number
 
 
-def build_pipeline(
+def build_maker(
     config: LoaderConfig,
+    recipe: Recipe,
     manifest: Manifest | PhotoFolder,
     share: Share,
-    *,
+    journal: Journal,
     device_id: int | None,
-    with_sources: bool = False,
     origin: int = 0,
     checkpoint: bytes | None = None,
-    journal: Journal | None = None,
-) -> tuple[Pipeline, list[str]]:
-    """Define the DALI pipeline of one rank; nothing is built or read yet. Returns it and its outputs'
-    names."""
-    context = Context(
-        device="cpu" if device_id is None else "gpu",
-        seed=config.seed,
-        rank=share.rank,
-        batch_size=share.batch_size,
-        origin=origin,
-        compiled=_compiled(config, device_id),
-        hw_decoder_load=config.hw_decoder_load,
-        preallocate=config.preallocate,
-        strength=partial(_strength, config.background.warmup_epochs, share.padded_batches, origin),
+) -> BatchMaker:
+    """What makes the batches of one rank, from the epoch `origin` on or from a reader's checkpoint."""
+    seeds = Seeds(config.seed, share.rank, origin)
+    strength = partial(_strength, config.background.warmup_epochs, share.padded_batches, origin)
+    device = torch.device("cpu") if device_id is None else torch.device("cuda", device_id)
+    renderer = choose_renderer(device, config)
+    pipeline, names = define_pipeline(
+        config, recipe, manifest, share, seeds, strength, journal, device_id, checkpoint
     )
-    method = method_module(config.pipeline)
+    return BatchMaker(Reader(pipeline, names), recipe, renderer, seeds, strength, device)
+
+
+def choose_renderer(device: torch.device, config: LoaderConfig) -> Renderer:
+    """What makes pictures on this device."""
+    if device.type == "cpu":
+        from dali_bgaug.views.cpu import CpuRenderer  # a GPU needs no Numba
+
+        return CpuRenderer(config.threads or default_threads(), config.half)
+    from dali_bgaug.views.gpu import GpuRenderer
+
+    return GpuRenderer(device, config.half)
+
+
+def define_pipeline(
+    config: LoaderConfig,
+    recipe: Recipe,
+    manifest: Manifest | PhotoFolder,
+    share: Share,
+    seeds: Seeds,
+    strength: Callable[[int], float],
+    journal: Journal,
+    device_id: int | None,
+    checkpoint: bytes | None = None,
+) -> tuple[Pipeline, list[str]]:
+    """Define the DALI pipeline that reads and decodes one rank's share, and its outputs' names; nothing is
+    built or read yet."""
     names: list[str] = []
+
+    def needed(iteration: int, lends: np.ndarray) -> np.ndarray:
+        """The tiles that this batch's backgrounds are made of."""
+        coins = batch_backgrounds(
+            recipe, lambda name: seeds.generator(name, iteration), lends, strength(iteration)
+        )
+        return lends if recipe.sources else np.isin(np.arange(len(lends)), coins.donor)
 
     @pipeline_def(
         batch_size=share.batch_size,
         num_threads=config.threads or default_threads(),
         device_id=device_id,
-        seed=context.seed_of("pipeline"),
+        seed=seeds.of_dali("pipeline"),
         prefetch_queue_depth=config.prefetch,
         enable_conditionals=True,
         enable_checkpointing=True,
         checkpoint=checkpoint,
     )
     def define() -> tuple[Any, ...]:
-        place = {"mmap": config.mmap, "depth": config.reader_depth}
-        if isinstance(manifest, PhotoFolder):
-            sample = read_folder(context, manifest, share.world_size, **place)
-        else:
-            sample = read(
-                context,
-                config.shards,
-                manifest,
-                components(config, everything=with_sources),
-                share.world_size,
-                shuffle_buffer=0 if share.complete else config.shuffle_buffer,
-                **place,
-            )
-        if journal:
-            journal.watch(sample["jpg"])
-        sample |= with_header(context, sample["jpg"])
-        outputs = method.graph(Source(context, sample, manifest.mask_size, with_sources), config)
-        outputs["cls"] = sample["cls"]
+        sample = _read(config, recipe, manifest, share, seeds)
+        journal.watch(sample["jpg"])
+        outputs = {
+            "photo": decode(with_header(sample["jpg"]), config.hw_decoder_load, config.preallocate),
+            "cls": sample["cls"],
+            "iteration": count_iterations(share.batch_size),
+        }
+        if "mask" in sample:
+            outputs["mask"] = sample["mask"] if device_id is None else sample["mask"].gpu()
+        if "tile.jpg" in sample:
+            used, outputs["lends"] = choose_tiles(outputs["iteration"], sample["tile.jpg"], needed)
+            if used:
+                tile = decode(sample["tile.jpg"], config.hw_decoder_load, config.preallocate)
+            else:
+                tile = black_pixel()
+            outputs["tile"] = tile
         names[:] = outputs
         return tuple(outputs.values())
 
     return define(), names
 
 
-def _compiled(config: LoaderConfig, device_id: int | None) -> bool:
-    """Whether views are made by compiled kernels."""
-    if not config.compiled or device_id is not None:
-        return False
-    if find_spec("numba") is None:
-        raise UserError(
-            "data.compiled=true: needs numba, which is not here; install it, or take data.compiled=false"
-        )
-    return True
+def _read(
+    config: LoaderConfig, recipe: Recipe, manifest: Manifest | PhotoFolder, share: Share, seeds: Seeds
+) -> dict[str, Any]:
+    """The components of a sample that are needed, still encoded."""
+    place = {"mmap": config.mmap, "depth": config.reader_depth}
+    if isinstance(manifest, PhotoFolder):
+        return read_folder(seeds, manifest, share.world_size, **place)
+    return read_shards(
+        seeds,
+        config.shards,
+        manifest,
+        components(config, everything=recipe.sources),
+        share.world_size,
+        shuffle_buffer=0 if share.complete else config.shuffle_buffer,
+        **place,
+    )
 
 
 def _strength(warmup_epochs: int, batches: int, origin: int, iteration: int) -> float:

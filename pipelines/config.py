@@ -9,10 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from dali_bgaug.config import Options, merge
-from dali_bgaug.graph.background import BackgroundOptions
-from dali_bgaug.graph.crop import NormaliseOptions
-from dali_bgaug.graph.plan import ViewOptions
 from dali_bgaug.shards import EXTENSIONS
+from dali_bgaug.views.options import BackgroundOptions, NormaliseOptions, ViewOptions
 from pipelines import methods
 
 METHODS = tuple(sorted(module.name for module in pkgutil.iter_modules(methods.__path__)))
@@ -22,7 +20,7 @@ FREE = {"shards", "threads", "prefetch", "verify", "mmap", "reader_depth", "prea
 
 
 def method_module(name: str) -> ModuleType:
-    """The module of a method: `DEFAULTS` and `graph`."""
+    """The module of a method: its `DEFAULTS`, and what else it says."""
     return import_module(f"pipelines.methods.{name}")
 
 
@@ -52,17 +50,12 @@ class LoaderConfig(Options):
     """Checksums of the shards at start; by default (null) if they are below 1 GiB."""
     half: bool = False
     """float16 views instead of float32."""
-    compiled: bool = True
-    """On the CPU: views by compiled kernels; false: by the operators that a GPU runs, which makes the same
-    views but for rounding, and takes several times as long. A background before the other augmentations
-    (`stage: before`) and evaluation are always made by operators."""
-
     views: dict[str, ViewOptions]
     """The views of a photo, by name."""
     background: BackgroundOptions = BackgroundOptions()
     normalise: NormaliseOptions = NormaliseOptions()
     resize: int = Field(default=256, ge=8)
-    """evaluation: the photo's short side before the central crop, in pixels."""
+    """Central crops (evaluation, `crop.kind: central`): the photo's short side before, in pixels."""
 
     mmap: bool = True
     """Map shards into memory; turn off on network file systems."""
@@ -71,8 +64,8 @@ class LoaderConfig(Options):
     reader_depth: int = Field(default=2, ge=1)
     """Batches the reader keeps ahead."""
     threads: int = Field(default=0, ge=0)
-    """CPU threads of a rank's pipeline; 0: the CPUs of this process shared out among the ranks of the
-    machine."""
+    """CPU threads of a rank that decode, and as many that make views without a GPU; 0: the CPUs of this
+    process shared out among the ranks of the machine."""
     prefetch: int = Field(default=2, ge=1)
     """Finished batches kept ahead."""
     hw_decoder_load: float = Field(default=0.65, ge=0, le=1)
@@ -116,6 +109,10 @@ class LoaderConfig(Options):
         for name, view in self.views.items():
             if view.count != 1 and "count" not in countable[name]:
                 raise ValueError(f"views.{name}.count={view.count}: {self.pipeline} has one of these")
+            if view.turns != countable[name].get("turns", 1):
+                raise ValueError(
+                    f"views.{name}.turns={view.turns}: the method says how often a view is turned"
+                )
         if not any(view.count for view in self.views.values()):
             raise ValueError("views: all counts are 0; one view at least is needed")
         replaceable = [name for name, view in self.views.items() if view.background and view.count]
@@ -128,6 +125,11 @@ class LoaderConfig(Options):
         check = getattr(method_module(self.pipeline), "check", None)
         if check:
             check(self)
+        for name, view in self.views.items():
+            if view.crop.kind == "central" and view.crop.fg_min > 0:
+                raise ValueError(f"views.{name}.crop.fg_min: a central crop is not drawn; leave it out")
+            if view.crop.kind == "central" and view.crop.size > self.resize:
+                raise ValueError(f"views.{name}.crop.size={view.crop.size}: larger than resize={self.resize}")
         return self
 
 

@@ -28,10 +28,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.graph.masks import DistortionOptions
-from dali_bgaug.graph.plan import ViewOptions, expand
 from dali_bgaug.shards import EXTENSIONS, open_shards, unpack_mask
-from dali_bgaug.windows import CropOptions
+from dali_bgaug.views.options import CropOptions, DistortionOptions, ViewOptions, expand
 from pipelines.config import LoaderConfig
 from pipelines.torchvision_views import (
     Rng,

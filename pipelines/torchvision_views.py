@@ -12,9 +12,7 @@ import numpy as np
 import torchvision.transforms.functional as F
 from PIL import Image, ImageFilter, ImageOps
 
-from dali_bgaug.graph.masks import DistortionOptions
-from dali_bgaug.graph.photometric import PhotometricOptions
-from dali_bgaug.windows import CropOptions
+from dali_bgaug.views.options import CropOptions, DistortionOptions, PhotometricOptions
 
 Rng = np.random.Generator
 Window = tuple[float, float, float, float]

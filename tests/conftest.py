@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dali_bgaug.graph.photometric import PhotometricOptions
+from dali_bgaug.views.options import PhotometricOptions
 from tools.detectors.imported import ImportOptions
 from tools.masks import write_mask_store
 from tools.shards import write_shards

@@ -1,9 +1,10 @@
-"""On a machine with a GPU: run its tests, then the benchmark with its modes. Without one: say so, end well.
+"""With a GPU: check its kernels and tests, then the benchmark and its modes. Without one: say so, end well.
 
     python -m tools.gpu_check --shards out/demo/shards --json out/gpu.json
 
-Needs this folder, shards, and the packages (PYTHONPATH will do): no network. What does not fit into --minutes
-is left out, and said; the JSON file has what was measured till then, and how each step ended.
+Needs this folder, shards, and the packages (PYTHONPATH will do): no network. Each step has a time limit of
+its own; what does not fit into --minutes is left out, and said. After each step the JSON file has what was
+measured till then, and how each step ended.
 """
 
 import argparse
@@ -22,9 +23,14 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
 from dali_bgaug.shards import read_manifest
 from tools._cli import run
+from tools.bench.measure import place
 
 ROOT = Path(__file__).parents[1]
 RECIPE = "configs/moco_v2_medium_swaps.yaml"
+
+
+LEAST_S = 15
+"""A step is not begun if less time is left."""
 
 
 class Step(NamedTuple):
@@ -32,8 +38,8 @@ class Step(NamedTuple):
 
     name: str
     words: list[str]
-    least_s: float
-    """Not begun if less time is left."""
+    share: float
+    """Of all the time, at most."""
 
 
 def steps(shards: Path, result: Path, overrides: list[str], minutes: float) -> list[Step]:
@@ -46,28 +52,34 @@ def steps(shards: Path, result: Path, overrides: list[str], minutes: float) -> l
         "batch_size=256",
         *overrides,
     ]
+    stages = ["--no-cold", "--no-scaling", "--no-torchvision", "--opponents=", f"--minutes={minutes / 8}"]
+    swept = ["hw_decoder_load=0,.65,.9", "prefetch=1,2"]
+    tests, kernels = (ROOT / "tests" / "gpu" / name for name in ("", "test_renderer.py"))
     return [
-        Step("tests", ["pytest", str(ROOT / "tests" / "gpu")], 0),
-        Step("benchmark", [*bench, "--opponents=dali", f"--minutes={minutes / 4}"], 60),
-        Step("sweep", [*bench, "--sweep", "--rounds=5"], 60),
-        Step("training", [*bench, f"--train={RECIPE}", "--rounds=3", "--batches=20"], 60),
-        Step("profile", [*bench, "--profile", "--rounds=5"], 30),
-        Step("startup", [*bench, "--startup"], 30),
+        Step("kernels", ["pytest", "-v", str(kernels)], 0.3),
+        Step("tests", ["pytest", "-v", str(tests), f"--ignore={kernels}"], 0.3),
+        Step("benchmark", [*bench, *stages], 0.3),
+        Step("profile", [*bench, "--profile", "--rounds=5", "--batches=4"], 0.2),
+        Step("training", [*bench, f"--train={RECIPE}", "--rounds=3", "--batches=20"], 0.25),
+        Step("sweep", [*bench, "--sweep", *swept, "--rounds=3", "--batches=4"], 0.25),
     ]
 
 
 def check(shards: Path, result: Path, overrides: list[str], minutes: float) -> dict[str, str]:
-    """Run the steps; returns how each ended."""
+    """Run the steps and keep in the result file how each ended; returns that."""
     start, ended = time.perf_counter(), {}
     for step in steps(shards, result, overrides, minutes):
         left = 60 * minutes - (time.perf_counter() - start)
-        if left < step.least_s:
+        if left < LEAST_S:
             ended[step.name] = "left out: no time"
-            continue
-        print(f"{step.name}: {left:.0f} s left", flush=True)
-        status = _run(step.words, max(left, 1))
-        how = {0: "passed", None: "stopped: no time"}
-        ended[step.name] = how.get(status, f"failed: status {status}")
+        else:
+            limit = min(left, 60 * minutes * step.share)
+            print(f"{step.name}: {left:.0f} s left, {limit:.0f} s at most", flush=True)
+            status = _run(step.words, limit)
+            how = {0: "passed", None: "stopped: no time"}
+            ended[step.name] = how.get(status, f"failed: status {status}")
+        found = json.loads(result.read_text(encoding="utf-8"))
+        write_text(result, json.dumps(found | {"check": ended}, indent=1) + "\n")
     return ended
 
 
@@ -87,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.gpu_check", description=__doc__.splitlines()[0])
     parser.add_argument("--shards", type=Path, default=Path("out/demo/shards"), help="(%(default)s)")
     parser.add_argument("--json", type=Path, default=Path("out/gpu.json"), help="result file (%(default)s)")
-    parser.add_argument("--minutes", type=float, default=8, help="time for all of it (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=5, help="time for all of it (%(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="loader config of the benchmark")
     args = parser.parse_intermixed_args()
     if backend.GetCUDADeviceCount() == 0:
@@ -96,10 +108,8 @@ def main() -> None:
     shards, path = args.shards.resolve(), args.json.resolve()
     read_manifest(shards)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
+    write_text(path, json.dumps(place({"shards": str(shards), "device": "gpu"})))  # the benchmark adds to it
     ended = check(shards, path, args.overrides, args.minutes)
-    result = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    write_text(path, json.dumps(result | {"check": ended}, indent=1) + "\n")
     print(*(f"{name}: {how}" for name, how in ended.items()), args.json, sep="\n")
     if bad := [name for name, how in ended.items() if how.startswith(("failed", "stopped"))]:
         raise UserError(f"{', '.join(bad)}: did not pass; the output above says why")

@@ -1,24 +1,24 @@
-"""How far the DALI views are from the torchvision yardstick's, pixel by pixel and in distribution.
+"""How far the loader's views are from the torchvision yardstick's, pixel by pixel and in distribution.
 
     python -m tools.parity --shards out/demo/shards [--photos 64] [--device cpu] [--json FILE]
 
-Pixel by pixel: every step of a view is made by the DALI graph's own pieces and by the yardstick's functions,
-from the same input and with the same forced parameters; `view` is all of them in a row, a donor's tile
-treated likewise behind it. In distribution: every view of every method, each loader with its own random
-numbers.
+Pixel by pixel: every step of a view is made by the loader's renderer, from a table of jobs that do nothing
+else, and by the yardstick's functions, from the same input and with the same forced parameters (windows are
+those that the renderer took); `view` is all of them in a row, a donor's tile treated likewise behind it. In
+distribution: every view of every method, each loader with its own random numbers.
 """
 
 import argparse
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali import fn, pipeline_def
 from PIL import Image
 from torchvision.transforms.functional import gaussian_blur
 from tqdm import tqdm
@@ -26,15 +26,15 @@ from tqdm import tqdm
 from dali_bgaug.config import override, validate
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
-from dali_bgaug.graph import background, masks, photometric
-from dali_bgaug.graph.context import Context
-from dali_bgaug.graph.crop import Window, crop, decode
-from dali_bgaug.graph.plan import expand
-from dali_bgaug.shards import Sample, open_shards, pack_mask, read_samples
-from dali_bgaug.windows import UNIFORMS, CropOptions, choose_windows
+from dali_bgaug.reading import decode
+from dali_bgaug.shards import Sample, open_shards, read_samples
+from dali_bgaug.views import colour
+from dali_bgaug.views.options import CropOptions, expand
+from dali_bgaug.views.render import Images
+from dali_bgaug.views.table import DRAWS, GREY, OTHER, RANDOM, TILE, Slot, Table, new_jobs
 from pipelines import LoaderConfig, build_loader
 from pipelines import torchvision_views as yardstick
-from pipelines.build import choose_device
+from pipelines.build import choose_device, choose_renderer
 from pipelines.torchvision_loader import TorchvisionLoader
 from tools._cli import run
 
@@ -48,37 +48,35 @@ FULLEST = {
 }
 """Each training method with the background that does most."""
 BINS = 32
-Columns = list[list[np.ndarray]]
+NEUTRAL = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0, "sigma": 0.0}
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Forced parameters of one view of each photo, [N] each; windows [N, 4] as the loader has them."""
+    """Forced parameters of one view of each photo, [N] each."""
 
-    window: np.ndarray
+    draws: np.ndarray
+    """What windows are chosen by, [N, 4, DRAWS],"""
+    flip: np.ndarray
     brightness: np.ndarray
     contrast: np.ndarray
     saturation: np.ndarray
     hue: np.ndarray
     sigma: np.ndarray
+    window: np.ndarray | None = None
+    """and those that the renderer chose, as fractions of the photo, [N, 4]; x0 > x1 in a flipped one."""
 
     @classmethod
-    def draw(cls, photos: list[Image.Image], rng: np.random.Generator) -> "Parameters":
+    def draw(cls, count: int, rng: np.random.Generator) -> "Parameters":
         """MoCo-v2's ranges."""
-        count, (width, height) = len(photos), np.array([photo.size for photo in photos]).T
-        uniforms = rng.random((count, 1, UNIFORMS), np.float32)
-        window = choose_windows(uniforms, height, width, [CropOptions()])[:, 0]
+        draws, flip = rng.random((count, 4, DRAWS), np.float32), rng.random(count) < 0.5
         factors = rng.uniform(0.6, 1.4, (3, count))
-        return cls(window, *factors, rng.uniform(-0.1, 0.1, count), rng.uniform(0.1, 2.0, count))
+        return cls(draws, flip, *factors, rng.uniform(-0.1, 0.1, count), rng.uniform(0.1, 2.0, count))
 
     def only(self, *names: str) -> "Parameters":
         """The same with nothing but these changed (and no blur: sigma 0)."""
-        neutral = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0, "sigma": 0.0}
-        kept = {
-            name: getattr(self, name) if name in names else np.full(len(self.hue), value)
-            for name, value in neutral.items()
-        }
-        return Parameters(self.window, **kept)
+        off = {name: np.full(len(self.hue), value) for name, value in NEUTRAL.items() if name not in names}
+        return replace(self, **off)
 
     def cut(self, number: int) -> dict[str, Any]:
         """A view's window in the yardstick's words."""
@@ -91,46 +89,47 @@ class Parameters:
         values = {name: float(getattr(self, name)[number]) for name in names}
         return yardstick.Look(**values, sigma=float(self.sigma[number]) or None, **more)
 
-    def columns(self, grayscale: bool = False) -> Columns:
-        """colour_matrix and sigma, as the graph takes them."""
+    def crops(self) -> np.ndarray:
+        """Jobs that cut these windows out, JOB [N]."""
+        jobs, options = _whole(len(self.hue)), CropOptions()
+        jobs["crop"], jobs["draws"], jobs["flip"] = RANDOM, self.draws, self.flip
+        jobs["area"], jobs["log_ratio"] = options.scale, np.log(np.float32(options.ratio))
+        return jobs
+
+    def put_look(self, jobs: np.ndarray, grayscale: bool = False, solarize: bool = False) -> np.ndarray:
+        """The same jobs with this look."""
         factors = (self.brightness, self.contrast, self.saturation, self.hue)
-        matrix, offset = photometric.colour_matrix(*factors, np.full(len(self.hue), grayscale))
-        return [list(matrix), list(offset), list(self.sigma.astype(np.float32))]
+        changed = [factor != value for factor, value in zip(factors, NEUTRAL.values(), strict=False)]
+        jobs["coloured"], jobs["solarized"] = np.any(changed, axis=0) | grayscale, solarize
+        jobs["matrix"], jobs["offset"] = colour.colour_matrix(*factors, np.full(len(jobs), grayscale))
+        jobs["sigma"] = self.sigma
+        return jobs
 
-    def windows(self) -> Columns:
-        """Start and end of the windows."""
-        return [list(self.window[:, :2].copy()), list(self.window[:, 2:].copy())]
+
+def _whole(count: int) -> np.ndarray:
+    """Jobs that make a view of each whole photo, JOB [N]."""
+    jobs = new_jobs(count)
+    jobs["size"], jobs["sample"] = SIZE, np.arange(count)
+    jobs["frame"] = jobs["row"] = jobs["mask_of"] = np.arange(count)
+    return jobs
 
 
-def _run_piece(piece: Callable[..., Any], device: str, columns: Columns) -> list[np.ndarray]:
-    """Run a piece of the graph on columns of samples: pixels go to the device, numbers stay on the CPU."""
+def _decoded(encoded: list[bytes], device: torch.device) -> list[np.ndarray]:
+    """Photos decoded as the loader decodes them, but for the hardware decoder."""
 
     @pipeline_def(
-        batch_size=len(columns[0]),
+        batch_size=len(encoded),
         num_threads=2,
-        device_id=0 if device == "gpu" else None,
-        enable_conditionals=True,
+        device_id=None if device.type == "cpu" else device.index,
         prefetch_queue_depth=1,
     )
     def define() -> Any:
-        nodes = []
-        for column in columns:
-            pixels = column[0].ndim == 3
-            node = fn.external_source(source=[column], cycle=True, layout="HWC" if pixels else None)
-            nodes.append(node.gpu() if pixels and device == "gpu" else node)
-        return piece(*nodes)
+        data = [np.frombuffer(one, np.uint8) for one in encoded]
+        return decode(fn.external_source(source=[data], cycle=True), hw_decoder_load=0.0)
 
     [output] = define().run()
-    output = output.as_cpu() if device == "gpu" else output
-    return [np.asarray(output[number]).astype(np.float32) for number in range(len(columns[0]))]
-
-
-def _styled(view: Any, matrix: Any, offset: Any, sigma: Any, steps: str, device: str) -> Any:
-    """Those of the steps "colour", "blur" and "solarize" that `steps` names, for every photo."""
-    yes = types.Constant(True, device="cpu")
-    coin = {name: yes if name in steps else None for name in ("colour", "blur", "solarize")}
-    look = photometric.Look(coin["colour"], matrix, offset, coin["blur"], sigma, coin["solarize"])
-    return photometric.apply_look(view, look, device)
+    output = output.as_cpu()
+    return [np.array(output[number]) for number in range(len(encoded))]
 
 
 def _blurred(view: Image.Image, sigma: float) -> np.ndarray:
@@ -142,99 +141,126 @@ def _blurred(view: Image.Image, sigma: float) -> np.ndarray:
 class _Comparison:
     """The same photos and parameters for both, and what their pixels differ by."""
 
-    def __init__(self, samples: list[Sample], device: str, seed: int) -> None:
+    def __init__(self, samples: list[Sample], device: torch.device, seed: int) -> None:
         rng = np.random.default_rng(seed)
-        donors = samples[1:] + samples[:1]
-        self.device, self.side = device, len(samples[0].mask)
-        self.context = Context(device, 0, 0, len(samples), hw_decoder_load=0.0)
+        self.samples, self.device, self.count = samples, device, len(samples)
+        self.renderer = choose_renderer(device, LoaderConfig(shards=Path(), threads=2))
         self.photos = [yardstick.decode(sample.photo) for sample in samples]
-        self.tiles = [yardstick.decode(sample.tile) for sample in donors]
-        self.photo_bytes = _encoded([sample.photo for sample in samples])
-        self.tile_bytes = _encoded([sample.tile for sample in donors])
-        self.packed = _encoded([pack_mask(sample.mask) for sample in samples])
-        self.own, self.others = Parameters.draw(self.photos, rng), Parameters.draw(self.tiles, rng)
+        self.pixels = [np.array(photo) for photo in self.photos]
+        self.masks = [sample.mask for sample in samples]
+        self.own, self.others = (self.with_windows(Parameters.draw(self.count, rng)) for _ in range(2))
         self.crops = [yardstick.crop_view(photo, **self.own.cut(n)) for n, photo in enumerate(self.photos)]
-        self.cut = [yardstick.crop_mask(sample.mask, **self.own.cut(n)) for n, sample in enumerate(samples)]
+        self.cut = [yardstick.crop_mask(mask, **self.own.cut(n)) for n, mask in enumerate(self.masks)]
         self.result: dict[str, dict[str, float]] = {}
 
-    def record(self, name: str, piece: Callable[..., Any], columns: Columns, expected: list[Any]) -> None:
-        found = _run_piece(piece, self.device, columns)
+    def render(
+        self,
+        jobs: np.ndarray,
+        photos: list[np.ndarray],
+        masks: list[np.ndarray] | None = None,
+        tiles: list[np.ndarray] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The views that the last jobs make, [N, SIZE, SIZE, 3], and their windows in pixels, [N, 4].
+
+        Jobs before these are donors'.
+        """
+        donors, views = len(jobs) - self.count, np.arange(len(jobs))[-self.count :, None]
+        table = Table(jobs, donors, self.count, 1, (Slot("view", SIZE),), views, views[:, :0])
+        packed = None
+        if masks is not None:
+            packed = torch.from_numpy(np.packbits(masks, axis=2).reshape(self.count, -1)).to(self.device)
+        images = [
+            images and [torch.from_numpy(image).to(self.device) for image in images]
+            for images in (photos, tiles)
+        ]
+        made = self.renderer.render(table, *map(_images, images), packed)
+        return made.pictures["view"].cpu().numpy(), made.windows[donors:].cpu().numpy()
+
+    def with_windows(self, parameters: Parameters) -> Parameters:
+        """The same with the windows that the renderer chooses."""
+        _, windows = self.render(parameters.crops(), self.pixels)
+        sides = np.array([pixels.shape[:2] for pixels in self.pixels])
+        return replace(parameters, window=windows / np.tile(sides, 2))
+
+    def record(self, name: str, found: np.ndarray | list[np.ndarray], expected: list[Any]) -> None:
         pairs = zip(found, map(np.asarray, expected), strict=True)
-        difference = np.concatenate([np.abs(a - b.astype(np.float32)).ravel() for a, b in pairs])
+        difference = np.concatenate(
+            [np.abs(a.astype(np.float32) - b.astype(np.float32)).ravel() for a, b in pairs]
+        )
         high = float(np.quantile(difference, 0.999))
         self.result[name] = {"mean": round(float(difference.mean()), 3), "p99.9": round(high, 2)}
 
-    def view_mask(self, bits: Any, window: Window) -> Any:
-        bits = bits.gpu() if self.device == "gpu" else bits
-        return masks.view_mask(bits, self.side, window, SIZE, self.device)
-
     def cropping(self) -> None:
-        self.record("decode", lambda data: decode(self.context, data), [self.photo_bytes], self.photos)
-        pixels = [np.asarray(photo) for photo in self.photos]
-        self.record(
-            "crop", lambda image, *w: crop(image, Window(*w), SIZE), [pixels, *self.own.windows()], self.crops
-        )
+        decoded = _decoded([sample.photo for sample in self.samples], self.device)
+        self.record("decode", decoded, self.photos)
+        self.record("crop", self.render(self.own.crops(), self.pixels)[0], self.crops)
 
     def looks(self) -> None:
+        """On views that the yardstick cropped."""
         jitter = ["brightness", "contrast", "saturation"]
-        views = _floats(self.crops)
-        for name, kept, steps, more in (
-            *((one, [one], "colour", {}) for one in (*jitter, "hue")),
-            ("jitter", jitter, "colour", {}),
-            ("jitter and hue", [*jitter, "hue"], "colour", {}),
-            ("jitter and grayscale", jitter, "colour", {"grayscale": True}),
-            ("blur", ["sigma"], "blur", {}),
-            ("solarize", [], "solarize", {"solarize": True}),
+        views = [np.array(view) for view in self.crops]
+        for name, kept, more in (
+            *((one, [one], {}) for one in (*jitter, "hue")),
+            ("jitter", jitter, {}),
+            ("jitter and hue", [*jitter, "hue"], {}),
+            ("jitter and grayscale", jitter, {"grayscale": True}),
+            ("blur", ["sigma"], {}),
+            ("solarize", [], {"solarize": True}),
         ):
             part = self.own.only(*kept)
             expected = [yardstick.apply_look(view, part.look(n, **more)) for n, view in enumerate(self.crops)]
-            columns = [views, *part.columns(grayscale="grayscale" in more)]
-            self.record(
-                name, lambda *nodes, steps=steps: _styled(*nodes, steps, self.device), columns, expected
-            )
-        part = self.own.only("sigma")
-        expected = [_blurred(view, part.sigma[n]) for n, view in enumerate(self.crops)]
-        columns = [views, *part.columns()]
-        name = "blur, against a window of 23"
-        self.record(name, lambda *nodes: _styled(*nodes, "blur", self.device), columns, expected)
+            found, _ = self.render(part.put_look(_whole(self.count), **more), views)
+            self.record(name, found, expected)
+            if name == "blur":
+                expected = [_blurred(view, part.sigma[n]) for n, view in enumerate(self.crops)]
+                self.record("blur, against a window of 23", found, expected)
 
     def backgrounds(self, level: np.ndarray) -> None:
-        columns = [self.packed, *self.own.windows()]
-        expected = [255.0 * mask[..., None] for mask in self.cut]
-        white = types.Constant(255.0)
-        self.record("mask", lambda bits, *w: self.view_mask(bits, Window(*w)) * white, columns, expected)
+        """A mask: black behind a white photo. A composite: a grey behind a cropped view, by a mask cropped
+        already, whose pixels are doubled, since renderers take sides of a multiple of 64."""
+        jobs = self.own.crops()
+        jobs["behind"] = GREY
+        white = [np.full_like(pixels, 255) for pixels in self.pixels]
+        found, _ = self.render(jobs, white, self.masks)
+        self.record("mask", found, [255.0 * np.repeat(mask[..., None], 3, axis=2) for mask in self.cut])
         greys = [Image.new("RGB", (SIZE, SIZE), (round(grey),) * 3) for grey in level]
         expected = [yardstick.composite(*parts) for parts in zip(self.crops, greys, self.cut, strict=True)]
-        columns = [_floats(self.crops), [np.float32(grey).reshape(1, 1, 1) for grey in level]]
-        columns.append([mask[..., None].astype(np.uint8) for mask in self.cut])
-        self.record("composite", background.composite, columns, expected)
+        jobs = _whole(self.count)
+        jobs["behind"], jobs["grey"] = GREY, level
+        doubled = [mask.repeat(2, axis=0).repeat(2, axis=1) for mask in self.cut]
+        found, _ = self.render(jobs, [np.array(view) for view in self.crops], doubled)
+        self.record("composite", found, expected)
 
     def whole_view(self) -> None:
-        """All in a row but for hue, which differs most and has a row of its own."""
+        """All in a row but for hue, which differs most and has a row of its own; behind each photo the next
+        one's tile, with a window in the next one's frame."""
         steps = ("brightness", "contrast", "saturation", "sigma")
         own, others = self.own.only(*steps), self.others.only(*steps)
         fronts = [yardstick.apply_look(view, own.look(n)) for n, view in enumerate(self.crops)]
-        behind = [yardstick.crop_view(tile, **others.cut(n)) for n, tile in enumerate(self.tiles)]
+        tiles = [yardstick.decode(sample.tile) for sample in self.samples]
+        behind = [yardstick.crop_view(tile, **others.cut(n)) for n, tile in enumerate(tiles)]
         behind = [yardstick.apply_look(view, others.look(n)) for n, view in enumerate(behind)]
+        behind = behind[1:] + behind[:1]
         expected = [yardstick.composite(*parts) for parts in zip(fronts, behind, self.cut, strict=True)]
 
-        def piece(photo: Any, tile: Any, bits: Any, *nodes: Any) -> Any:
-            made = []
-            for data, (start, end, *look) in ((photo, nodes[:5]), (tile, nodes[5:])):
-                view = crop(decode(self.context, data), Window(start, end), SIZE)
-                made.append(_styled(view, *look, "colour blur", self.device))
-            return background.composite(*made, self.view_mask(bits, Window(*nodes[:2])))
-
-        numbers = [*own.windows(), *own.columns(), *others.windows(), *others.columns()]
-        self.record("view", piece, [self.photo_bytes, self.tile_bytes, self.packed, *numbers], expected)
-
-
-def _encoded(data: list[bytes]) -> list[np.ndarray]:
-    return [np.frombuffer(one, np.uint8) for one in data]
+        donors, views = others.put_look(others.crops()), own.put_look(own.crops())
+        donors["source"], donors["slot"] = TILE, -1
+        views["behind"], views["other"] = OTHER, np.roll(np.arange(self.count), -1)
+        views["mask_of"] += self.count
+        photos, tiles = (
+            _decoded([getattr(sample, name) for sample in self.samples], self.device)
+            for name in ("photo", "tile")
+        )
+        found, _ = self.render(np.concatenate([donors, views]), photos, self.masks, tiles)
+        self.record("view", found, expected)
 
 
-def _floats(images: list[Image.Image]) -> list[np.ndarray]:
-    return [np.asarray(image).astype(np.float32) for image in images]
+def _images(tensors: list[torch.Tensor] | None) -> Images | None:
+    """Where images, uint8 [H, W, 3] each, lie; they must outlive what is rendered."""
+    if tensors is None:
+        return None
+    shapes = np.array([tensor.shape for tensor in tensors], np.int32)
+    return Images(np.array([tensor.data_ptr() for tensor in tensors]), shapes[:, :2])
 
 
 def compare_pixels(samples: list[Sample], device: str = "cpu", seed: int = 0) -> dict[str, dict[str, float]]:
@@ -242,11 +268,12 @@ def compare_pixels(samples: list[Sample], device: str = "cpu", seed: int = 0) ->
 
     samples: photos with masks and tiles; behind each the next one's tile is put. device: "cpu" or "gpu".
     """
-    both = _Comparison(samples, device, seed)
-    both.cropping()
-    both.looks()
-    both.backgrounds(255 * np.random.default_rng(seed + 1).random(len(samples)))
-    both.whole_view()
+    both = _Comparison(samples, torch.device("cuda", 0) if device == "gpu" else torch.device("cpu"), seed)
+    with closing(both.renderer):
+        both.cropping()
+        both.looks()
+        both.backgrounds(255 * np.random.default_rng(seed + 1).random(len(samples)))
+        both.whole_view()
     return both.result
 
 

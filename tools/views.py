@@ -8,6 +8,7 @@ replaced, and a negative that has a view's background, have a frame of that colo
 
 import argparse
 import itertools
+import logging
 from pathlib import Path
 
 import matplotlib
@@ -21,7 +22,7 @@ from matplotlib.patches import Rectangle
 from dali_bgaug.config import override, read_yaml, validate
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic
-from dali_bgaug.graph.plan import expand
+from dali_bgaug.views.options import expand
 from pipelines import LoaderConfig, build_loader
 from tools._cli import run
 
@@ -104,6 +105,8 @@ def main() -> None:
     values = override(read_yaml(args.config), args.overrides).get("data")
     if values is None:
         raise UserError(f"{args.config}: has no 'data' section; give a recipe of configs/")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("dali_bgaug").setLevel(logging.INFO)  # what each view goes through
     draw_views(validate(LoaderConfig, values, f"{args.config}: data"), args.out, args.rows)
     print(args.out)
 

@@ -1,6 +1,7 @@
 """`python -m train` (one process) or `torchrun --nproc-per-node=8 -m train` (one a GPU)."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from dali_bgaug.config import override, read_yaml, validate
@@ -32,6 +33,8 @@ def main() -> None:
     if args.print:
         print(config.model_dump_json(indent=1))
     else:
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("dali_bgaug").setLevel(logging.INFO)  # what each view goes through
         out = args.out or Path("out") / args.config.stem
         train(config, out, "auto" if args.auto_resume else args.resume)
 

@@ -12,8 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
-from dali_bgaug.graph.plan import expand
 from dali_bgaug.shards import manifest_digest, read_manifest
+from dali_bgaug.views.options import expand
 from pipelines import build_loader
 from pipelines.build import choose_device
 from train import checkpoint, distributed

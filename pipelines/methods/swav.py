@@ -3,12 +3,6 @@
 Caron et al. 2020; the standard deviation of red is the original code's.
 """
 
-from nvidia.dali.data_node import DataNode
-
-from dali_bgaug.graph.read import Source
-from dali_bgaug.graph.views import make_views
-from pipelines.config import LoaderConfig
-
 DEFAULTS = {
     "photometric": {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2},
     "views": {
@@ -17,8 +11,4 @@ DEFAULTS = {
     },
     "normalise": {"std": [0.228, 0.224, 0.225]},
 }
-
-
-def graph(source: Source, config: LoaderConfig) -> dict[str, DataNode]:
-    """global_0, …, local_0, …: normalised [size, size, 3]."""
-    return make_views(source, config.views, config.background, config.normalise, config.half).outputs()
+"""global_0, …, local_0, …: normalised [N, 3, size, size]."""

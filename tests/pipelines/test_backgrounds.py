@@ -130,12 +130,28 @@ def test_several_negatives_take_the_background_of_the_view_they_match(flat: Path
 
 
 def test_a_distorted_mask_moves_the_edge(flat: Path) -> None:
-    """The square's box is the square; translated, part of the view's background shows inside it."""
+    """The square's box is the square. Translated by up to 4 of its 16 pixels, the mask leaves the middle of
+    14 where it moves by more than 1.5 along either axis."""
     options = {"kind": "rm", "p_pos": 1.0, "grey": [0.0, 0.0]}
-    for distortion, share in (({"box": True}, 0.0), ({"translate": 0.25}, 0.85)):
-        changed = []
-        for batch in _batches(flat, background=options | {"distortion": distortion}):
-            for view, replaced in zip(batch["query"], batch["replaced"][:, 0], strict=True):
-                if replaced:
-                    changed.append(bool((view[9:23, 9:23] != 255).any()))
-        assert np.mean(changed) > share if share else not any(changed)
+    for distortion, rate in (({"box": True}, 0.0), ({"translate": 0.25}, 1 - (1.5 / 4) ** 2)):
+        changed = [
+            bool((view[9:23, 9:23] != 255).any())
+            for batch in _batches(flat, 6, background=options | {"distortion": distortion})
+            for view, replaced in zip(batch["query"], batch["replaced"][:, 0], strict=True)
+            if replaced
+        ]
+        assert len(changed) == 6 * 60
+        assert abs(np.mean(changed) - rate) <= 4 * np.sqrt(rate * (1 - rate) / len(changed))
+
+
+@pytest.mark.parametrize(("rule", "replaced"), [("keep", 60), ("replace", 64)])
+@pytest.mark.parametrize("kind", ["rm", "random", "swaps"])
+def test_photos_without_foreground(flat: Path, kind: str, rule: str, replaced: int) -> None:
+    """Photos 0 to 3 have none: they keep all of themselves, or nothing."""
+    options = {"kind": kind, "p_pos": 1.0, "p_neg": 1.0, "without_foreground": rule}
+    batches = _batches(flat, epochs=1, background=options)
+    assert [sum(batch["replaced"][:, view].sum() for batch in batches) for view in (0, 1)] == [replaced] * 2
+    if kind == "swaps":
+        assert sum(batch["matched"].sum() for batch in batches) == replaced
+    even = [view for batch in batches for view in batch["query"] if np.ptp(view) == 0]
+    assert len(even) == 64 - 60 if rule == "replace" else not even

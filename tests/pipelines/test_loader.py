@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import torch
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.loader import Share
+from dali_bgaug.views import cpu
 from pipelines import LoaderConfig, build_loader
 
 ROOT = Path(__file__).parents[2]
@@ -329,14 +331,19 @@ def _damage(folder: Path, line: int, start: int, data: bytes) -> tuple[Path, str
     return folder / "shard-00000.tar", words[3].partition(".")[0]
 
 
-@pytest.mark.parametrize(("mmap", "batch"), [(True, 8), (False, 8), (True, 48)])
-def test_a_damaged_photo_is_named(textured: Path, tmp_path: Path, mmap: bool, batch: int) -> None:
-    """In a large batch, too, where DALI's decoder would end the process."""
+@pytest.mark.parametrize(
+    ("mmap", "batch", "prefetch"), [(True, 8, 2), (False, 8, 2), (True, 48, 2), (True, 4, 1), (True, 4, 8)]
+)
+def test_a_damaged_photo_is_named(
+    textured: Path, tmp_path: Path, mmap: bool, batch: int, prefetch: int
+) -> None:
+    """In a large batch, too, where DALI's decoder would end the process, and with many batches read ahead."""
     folder = shutil.copytree(textured, tmp_path / "shards")
     shard, key = _damage(folder, 3, 0, b"\0" * 500)
     with pytest.raises(UserError, match=r"checksum is not the one in manifest.json"):
         build_loader(_config(folder))
-    with build_loader(_config(folder, verify=False, mmap=mmap, batch_size=batch)) as loader:
+    config = _config(folder, verify=False, mmap=mmap, batch_size=batch, prefetch=prefetch, seed=1)
+    with build_loader(config) as loader:
         with pytest.raises(UserError, match=rf"{shard}: {key}: jpg is not a JPEG that can be decoded"):
             for _ in loader:
                 pass
@@ -374,11 +381,31 @@ def test_no_gpu_is_said(textured: Path) -> None:
         build_loader(_config(textured, device="gpu"))
 
 
-def test_kernels_without_numba_are_an_error_that_says_what_to_do(
-    textured: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def no_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An interpreter that has not imported Numba yet and cannot."""
+    cpu._kernel.cache_clear()
     monkeypatch.setitem(sys.modules, "numba", None)
-    with pytest.raises(UserError, match=r"data\.compiled=true: needs numba.*data\.compiled=false"):
+    monkeypatch.delitem(sys.modules, "dali_bgaug.views.kernels", raising=False)
+    monkeypatch.delattr("dali_bgaug.views.kernels", raising=False)
+    yield
+    cpu._kernel.cache_clear()
+
+
+def test_views_on_the_cpu_without_numba_are_an_error_that_says_what_to_do(
+    textured: Path, no_numba: None
+) -> None:
+    with pytest.raises(UserError, match=r"Numba, which cannot be imported .*: pip install numba"):
         build_loader(_config(textured))
-    with build_loader(_config(textured, compiled=False)) as loader:
-        assert next(iter(loader))["query"].shape[0] == loader.batch_size
+
+
+def test_the_recipe_is_logged_once(textured: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """By rank 0, and not again when a state is loaded."""
+    with caplog.at_level("INFO", "dali_bgaug"):
+        with build_loader(_config(textured), 0, 2) as loader:
+            loader.load_state_dict(loader.state_dict())
+        with build_loader(_config(textured), 1, 2):
+            pass
+    [record] = caplog.records
+    assert record.levelname == "INFO"
+    assert record.getMessage().startswith("query, key\n    random crop of area 0.2 to 1, ratio")

@@ -1,4 +1,4 @@
-"""Every method: its config, its views, its graph on a GPU that is not there."""
+"""Every method: its config, its views, its pipeline on a GPU that is not there."""
 
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,12 @@ from nvidia.dali import fn, pipeline_def, types
 
 from dali_bgaug.config import validate
 from dali_bgaug.errors import UserError
+from dali_bgaug.journal import Journal
 from dali_bgaug.loader import Share
+from dali_bgaug.reading import Seeds
 from dali_bgaug.shards import open_shards
-from pipelines import LoaderConfig, build_loader, build_pipeline
+from pipelines import LoaderConfig, build_loader
+from pipelines.build import define_pipeline, loader_recipe
 from pipelines.config import METHODS
 from tests.conftest import PLAIN_LOOK
 
@@ -83,6 +86,24 @@ def test_a_resolved_config_is_its_own_resolution(tmp_path: Path) -> None:
             "crop.size=64: reaches no view, each says its own crop.size under views",
         ),
         ({"pipeline": "evaluation", "crop": {"fg_min": 0.1}}, "evaluation takes the central crop"),
+        ({"pipeline": "evaluation", "crop": {"kind": "random"}}, "evaluation takes the central crop"),
+        (
+            {"crop": {"kind": "central", "fg_min": 0.1}},
+            "views.query.crop.fg_min: a central crop is not drawn; leave it out",
+        ),
+        (
+            {"pipeline": "supervised", "resize": 128, "crop": {"kind": "central"}},
+            "views.image.crop.size=224: larger than resize=128",
+        ),
+        ({"crop": {"kind": "middle"}}, "views.query.crop.kind"),
+        (
+            {"views": {"query": {"turns": 4}}},
+            "views.query.turns=4: the method says how often a view is turned",
+        ),
+        (
+            {"pipeline": "rotnet", "views": {"image": {"turns": 1}}},
+            "views.image.turns=1: the method says how often a view is turned",
+        ),
         ({"pipeline": "evaluation", "background": {"kind": "rm"}}, "evaluation shows photos as they are"),
         ({"pipeline": "evaluation", "resize": 128}, "crop.size=224: larger than resize=128"),
         (
@@ -188,26 +209,40 @@ def test_evaluation_is_torchvisions(textured: Path) -> None:
             assert levels.max() < 3
 
 
+@pytest.mark.parametrize("crop", [{"flip_p": 0.0}, {"flip_p": 1.0}])
+def test_a_central_crop_is_the_evaluations(textured: Path, crop: dict[str, Any]) -> None:
+    """Of supervised training, too, on the same photos, but for a flip."""
+    expected = {}
+    with build_loader(_small(textured, "evaluation", resize=40)) as loader:
+        for batch in loader:
+            images = batch["image"].flip(-1) if crop["flip_p"] else batch["image"]
+            expected |= {image.numpy().tobytes(): image for image in images}
+    crop = {"kind": "central", "size": 32} | crop
+    found = _first(_small(textured, "supervised", resize=40, crop=crop))["image"]
+    levels = 255 * (found[:, None] - torch.stack(list(expected.values()))[None]).abs().flatten(2)
+    assert levels.amax(dim=2).amin(dim=1).max() < 1e-3
+    assert len(set(levels.amax(dim=2).argmin(dim=1).tolist())) == 16
+
+
 @pytest.mark.parametrize(("method", "kind"), CASES)
 @pytest.mark.parametrize("with_sources", [False, True])
-def test_the_gpu_graph_is_defined_without_a_gpu(
+def test_the_gpu_pipeline_is_defined_without_a_gpu(
     textured: Path, method: str, kind: str, with_sources: bool
 ) -> None:
-    """DALI checks every operator's argument devices when the graph is defined."""
+    """DALI checks every operator's argument devices when the pipeline is defined."""
     options = {} if method == "evaluation" else {"crop": {"fg_min": 0.1}}
     config = LoaderConfig(pipeline=method, shards=textured, background={"kind": kind}, **options)
     manifest = open_shards(textured)
-    share = Share(manifest.samples, 8, 0, 1)
-    _, names = build_pipeline(config, manifest, share, device_id=0, with_sources=with_sources)
-    assert "cls" in names
-    assert ("negative" in names) == (kind == "swaps")
-
-
-@pytest.mark.parametrize("distortion", [{"rotate": 20.0}, {"box": True}])
-def test_the_gpu_graph_of_distorted_masks_is_defined(textured: Path, distortion: dict[str, Any]) -> None:
-    config = LoaderConfig(shards=textured, half=True, background={"kind": "swaps", "distortion": distortion})
-    manifest = open_shards(textured)
-    build_pipeline(config, manifest, Share(manifest.samples, 8, 0, 1), device_id=0)
+    share, recipe = Share(manifest.samples, 8, 0, 1), loader_recipe(config, with_sources)
+    _, names = define_pipeline(
+        config, recipe, manifest, share, Seeds(0, 0), lambda _: 1.0, Journal(textured), device_id=0
+    )
+    expected = {"photo", "cls", "iteration"}
+    if with_sources or options:
+        expected |= {"mask"}
+    if with_sources or kind in ("random", "swaps"):
+        expected |= {"tile", "lends"}
+    assert set(names) == expected
 
 
 def test_the_definition_would_catch_an_argument_on_the_gpu() -> None:

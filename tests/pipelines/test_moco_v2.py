@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dali_bgaug.graph.background import BackgroundOptions
-from dali_bgaug.graph.crop import NormaliseOptions
+from dali_bgaug.views.options import BackgroundOptions, NormaliseOptions
 from pipelines import LoaderConfig, build_loader
 from tests.conftest import PLAIN_LOOK
 

@@ -9,9 +9,7 @@ import pytest
 import torchvision.transforms.functional as F
 from PIL import Image
 
-from dali_bgaug.graph.masks import DistortionOptions
-from dali_bgaug.graph.photometric import PhotometricOptions
-from dali_bgaug.windows import CropOptions
+from dali_bgaug.views.options import CropOptions, DistortionOptions, PhotometricOptions
 from pipelines.torchvision_views import (
     Look,
     apply_look,

@@ -1,5 +1,6 @@
 """The benchmark's result: every stage measured, ratios of the same run, the modes, the page."""
 
+import contextlib
 import json
 import multiprocessing
 import sys
@@ -11,12 +12,13 @@ import pytest
 import torch
 
 from dali_bgaug.errors import UserError
+from dali_bgaug.reading import Reader
 from dali_bgaug.shards import open_shards
 from pipelines import LoaderConfig
 from tools.bench import __main__ as bench
 from tools.bench import measure, page, profile, startup, sweep
 from tools.bench.opponents import WebDatasetStage, dali_pipeline
-from tools.bench.stages import DaliStage, TorchvisionStage
+from tools.bench.stages import DaliStage, TorchvisionStage, our_stage
 from tools.bench.timing import Rounds, cpu_seconds, interleave
 
 
@@ -305,6 +307,28 @@ def test_the_yardstick_makes_the_batches_of_its_round_and_no_more(textured: Path
         assert (epoch, number) == (2, 2)  # 14 are made, in epochs of 6
         assert len(workers) == 2
     assert not multiprocessing.active_children()
+
+
+def test_a_loaders_stage_reads_what_its_round_takes_and_no_more(
+    textured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def count(name: str) -> None:
+        right = getattr(Reader, name)
+        monkeypatch.setattr(Reader, name, lambda reader: (calls.append(name), right(reader))[1])
+
+    count("schedule")
+    count("take")
+    config = LoaderConfig(**_values(textured), prefetch=3, background={"kind": "random"})
+    with contextlib.ExitStack() as stack:
+        stage = our_stage("bg_random", config, None, stack)
+        assert calls == ["schedule", "take", "take", "take"]  # the first schedules as many as are prefetched
+        for batches in (1, 3, 7):
+            calls.clear()
+            assert stage.run(batches) == batches
+            assert calls.count("schedule") == calls.count("take") == batches
+            assert calls[: min(batches, 3) + 1] == ["schedule"] * min(batches, 3) + ["take"]
 
 
 def test_webdataset_makes_two_normalised_views(textured: Path) -> None:

@@ -33,13 +33,15 @@ def _pretend(monkeypatch: pytest.MonkeyPatch, statuses: dict[str, int], seconds:
         clock.now += min(seconds, limit_s)
         if seconds > limit_s:
             return None
-        path = next((word.partition("=")[2] for word in words if word.startswith("--json=")), None)
-        if path:
-            Path(path).write_text(json.dumps({"machine": {}}))
+        path = next((Path(word[7:]) for word in words if word.startswith("--json=")), None)
+        if path:  # as the benchmark: it adds to what is there
+            found = json.loads(path.read_text())
+            path.write_text(json.dumps(found | {"made": [*found.get("made", []), len(seen)]}))
         return statuses.get(words[0], 0)
 
     monkeypatch.setattr(gpu_check.backend, "GetCUDADeviceCount", lambda: 1)
     monkeypatch.setattr(gpu_check, "_run", run)
+    monkeypatch.setattr(gpu_check, "place", lambda _: {"machine": {}})
     monkeypatch.setattr(gpu_check.time, "perf_counter", lambda: clock.now)
     return seen
 
@@ -47,47 +49,75 @@ def _pretend(monkeypatch: pytest.MonkeyPatch, statuses: dict[str, int], seconds:
 def test_all_steps_run_even_if_a_test_fails(
     textured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = _pretend(monkeypatch, {"pytest": 1}, 70)
+    seen = _pretend(monkeypatch, {"pytest": 1}, 45)
     path = tmp_path / "gpu.json"
+    path.write_text("of another time")
     monkeypatch.setattr(sys, "argv", ["gpu_check", f"--shards={textured}", f"--json={path}", "threads=8"])
-    with pytest.raises(UserError, match="tests: did not pass"):
+    with pytest.raises(UserError, match="kernels, tests: did not pass"):
         gpu_check.main()
     common = "device=gpu batch_size=256 threads=8"
     assert seen == [
-        "pytest",
-        f"tools.bench {common} --opponents=dali --minutes=2.0",
-        f"tools.bench {common} --sweep --rounds=5",
+        "pytest -v",  # and tests/gpu/test_renderer.py
+        "pytest -v",  # and the rest of tests/gpu
+        f"tools.bench {common} --no-cold --no-scaling --no-torchvision --opponents= --minutes=0.625",
+        f"tools.bench {common} --profile --rounds=5 --batches=4",
         f"tools.bench {common} --rounds=3 --batches=20",  # and --train=configs/…
-        f"tools.bench {common} --profile --rounds=5",
-        f"tools.bench {common} --startup",
+        f"tools.bench {common} --sweep hw_decoder_load=0,.65,.9 prefetch=1,2 --rounds=3 --batches=4",
     ]
     assert json.loads(path.read_text()) == {
         "machine": {},
+        "made": [3, 4, 5, 6],
         "check": {
-            "tests": "failed: status 1",
-            **dict.fromkeys(("benchmark", "sweep", "training", "profile", "startup"), "passed"),
+            **dict.fromkeys(("kernels", "tests"), "failed: status 1"),
+            **dict.fromkeys(("benchmark", "profile", "training", "sweep"), "passed"),
         },
     }
 
 
-def test_what_does_not_fit_into_the_time_is_left_out(
+def test_each_step_has_a_limit_and_what_does_not_fit_is_left_out(
     textured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _pretend(monkeypatch, {}, 200)
-    assert gpu_check.check(textured, tmp_path / "gpu.json", [], minutes=8) == {
-        "tests": "passed",
-        "benchmark": "passed",
-        "sweep": "stopped: no time",
-        **dict.fromkeys(("training", "profile", "startup"), "left out: no time"),
+    path = tmp_path / "gpu.json"
+    for seconds, passed, stopped in (
+        (55, ["kernels", "tests", "benchmark", "profile", "training"], ["sweep"]),
+        (65, ["kernels", "tests", "benchmark"], ["profile", "training"]),
+        (100, [], ["kernels", "tests", "benchmark", "profile"]),
+    ):
+        path.write_text('{"machine": {}}')
+        _pretend(monkeypatch, {}, seconds)
+        ended = gpu_check.check(textured, path, [], minutes=5)
+        found = {name: how.partition(":")[0] for name, how in ended.items()}
+        ends = dict.fromkeys(passed, "passed") | dict.fromkeys(stopped, "stopped")
+        assert found == dict.fromkeys(found, "left out") | ends
+        assert len(found) == 6
+        assert json.loads(path.read_text())["check"] == ended
+
+
+def test_a_step_that_is_stopped_leaves_what_earlier_ones_wrote(
+    textured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real programs: the second adds to the file that the first wrote, and hangs."""
+    path = tmp_path / "gpu.json"
+    (tmp_path / "adds.py").write_text(
+        "import json, sys, time\n"
+        "found = json.load(open('gpu.json')) | {sys.argv[1]: sorted(json.load(open('gpu.json'))['check'])}\n"
+        "json.dump(found, open('gpu.json', 'w')); time.sleep(60 * (sys.argv[1] == 'second'))\n"
+    )
+    path.write_text('{"machine": {}, "check": {}}')
+    monkeypatch.setattr(gpu_check, "ROOT", tmp_path)
+    monkeypatch.setattr(gpu_check, "LEAST_S", 0)
+    plan = [gpu_check.Step(name, ["adds", name], 0.5) for name in ("first", "second", "third")]
+    monkeypatch.setattr(gpu_check, "steps", lambda *_: plan)
+    ended = gpu_check.check(textured, path, [], minutes=0.1)
+    assert ended == {"first": "passed", "second": "stopped: no time", "third": "passed"}
+    found = json.loads(path.read_text())
+    assert found == {
+        "machine": {},
+        "first": [],
+        "second": ["first"],
+        "third": ["first", "second"],
+        "check": ended,
     }
-    path = tmp_path / "other.json"
-    _pretend(monkeypatch, {}, 250)
-    assert gpu_check.check(textured, path, [], minutes=8) == {
-        "tests": "passed",
-        "benchmark": "stopped: no time",
-        **dict.fromkeys(("sweep", "training", "profile", "startup"), "left out: no time"),
-    }
-    assert not path.exists()
 
 
 def test_what_is_stopped_leaves_no_process_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

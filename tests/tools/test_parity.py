@@ -1,4 +1,4 @@
-"""The DALI views against the torchvision yardstick: bounds of what `tools.parity` reports."""
+"""The loader's views against the torchvision yardstick: bounds of what `tools.parity` reports."""
 
 from pathlib import Path
 
@@ -47,8 +47,8 @@ def test_every_step_is_the_yardsticks(textured: Path) -> None:
 
 def test_another_parameter_would_be_noticed(textured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the test above relies on: a tenth more contrast is out of bounds."""
-    right = parity.photometric.colour_matrix
-    monkeypatch.setattr(parity.photometric, "colour_matrix", lambda b, c, s, h, g: right(b, 1.1 * c, s, h, g))
+    right = parity.colour.colour_matrix
+    monkeypatch.setattr(parity.colour, "colour_matrix", lambda b, c, s, h, g: right(b, 1.1 * c, s, h, g))
     found = parity.compare_pixels(samples_of(textured, 8))
     assert found["contrast"]["mean"] > BOUNDS["contrast"][0]
     assert found["brightness"]["mean"] > BOUNDS["brightness"][0]

@@ -136,7 +136,7 @@ def open_stage(
     if key.stage == "dali":
         manifest = open_shards(config.shards, config.verify, "--shards")
         return DaliStage(opponents.dali_pipeline(config, manifest, device_id), config.prefetch)
-    return our_stage(key.stage, config, device_id)
+    return our_stage(key.stage, config, device_id, stack)
 
 
 def measure(values: dict[str, Any], options: Options) -> dict[str, Any]:

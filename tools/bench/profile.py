@@ -4,6 +4,7 @@ The price of a step is what the loader with it takes longer than the loader befo
 time.
 """
 
+import contextlib
 from typing import Any
 
 from dali_bgaug.config import override, validate
@@ -49,11 +50,12 @@ def measure(values: dict[str, Any], pipeline: str, rounds: int, batches: int) ->
     configs = steps(values, pipeline)
     first = next(iter(configs.values()))
     device_id = choose_device(first.device, None)
-    stages = {name: our_stage(name, first, device_id) for name in ("read", "decode")}
-    stages |= {name: our_stage("views", config, device_id) for name, config in configs.items()}
-    for stage in stages.values():
-        stage.run(2)
-    times = interleave(stages, rounds, batches, "profile")
+    with contextlib.ExitStack() as stack:
+        stages = {name: our_stage(name, first, device_id, stack) for name in ("read", "decode")}
+        stages |= {name: our_stage("views", config, device_id, stack) for name, config in configs.items()}
+        for stage in stages.values():
+            stage.run(2)
+        times = interleave(stages, rounds, batches, "profile")
     rows, before = [], None
     for name in stages:
         size = first.batch_size

@@ -4,23 +4,25 @@ Between its rounds a stage makes no batch, so that none works in another's time.
 queue of encoded samples up again after a round; that costs less than a thousandth of the decoding.)
 """
 
+import contextlib
 import itertools
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 from nvidia.dali import Pipeline, pipeline_def
 from torch.utils.data import DataLoader
 
-from dali_bgaug.graph.context import Context
-from dali_bgaug.graph.crop import decode as decode_photo
-from dali_bgaug.graph.read import read
+from dali_bgaug.batches import BatchMaker
 from dali_bgaug.journal import Journal
 from dali_bgaug.loader import Share
+from dali_bgaug.reading import Seeds, read_shards
+from dali_bgaug.reading import decode as decode_photo
 from dali_bgaug.shards import Manifest, open_shards
 from pipelines import LoaderConfig
-from pipelines.build import build_pipeline, check_share, default_threads
+from pipelines.build import build_maker, check_share, default_threads, loader_recipe
 from pipelines.torchvision_loader import Plan, TorchvisionLoader
 
 BATCHES_PER_WORKER = 2
@@ -48,6 +50,43 @@ class DaliStage:
         for _ in range(min(batches, self._ahead)):
             self._pipeline.outputs()
         return batches
+
+
+class ViewsStage:
+    """All of a loader, warm when it is made: the reader, and a thread that makes batches of what it reads."""
+
+    def __init__(self, maker: BatchMaker, prefetch: int) -> None:
+        self._maker, self._ahead = maker, prefetch
+        self._thread = ThreadPoolExecutor(1, "batches")
+        maker.reader.schedule()  # the first call schedules `prefetch` batches
+        self._take(1, 0)
+        self.first_at = time.perf_counter()
+        """When the first batch was there."""
+        self._take(prefetch - 1, 0)
+
+    def run(self, batches: int) -> int:
+        """With `prefetch` batches in the making, as the loader has, and one being made of what was read."""
+        begun = min(batches, self._ahead)
+        for _ in range(begun):
+            self._maker.reader.schedule()
+        self._take(batches, batches - begun)
+        return batches
+
+    def _take(self, batches: int, more: int) -> None:
+        """Have so many batches made and wait for them; the reader begins another with each of the first
+        `more`."""
+        made = None
+        for made in self._thread.map(self._maker.make, (number < more for number in range(batches))):
+            made.take()
+        if made and made.ready:
+            made.ready.synchronize()  # one stream makes all: those before are there, too
+
+    def __enter__(self) -> "ViewsStage":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
+        self._maker.close()
 
 
 class TorchvisionStage(TorchvisionLoader):
@@ -95,31 +134,26 @@ class _Round:
         return itertools.islice(self._plans, self.batches)
 
 
-def our_stage(name: str, config: LoaderConfig, device_id: int | None) -> DaliStage:
-    """read, decode, or all of a pipeline."""
+def our_stage(
+    name: str, config: LoaderConfig, device_id: int | None, stack: contextlib.ExitStack
+) -> DaliStage | ViewsStage:
+    """read, decode, or all of a loader; `stack` closes it."""
     manifest = open_shards(config.shards, config.verify, "--shards")
     share = Share(manifest.samples, config.batch_size, 0, 1)
     check_share(config, manifest, share)
     if name in ("read", "decode"):
-        pipeline = _partial_pipeline(config, manifest, share, device_id, name == "decode")
-    else:
-        journal = Journal(config.shards)  # part of the loader's work
-        pipeline, _ = build_pipeline(config, manifest, share, device_id=device_id, journal=journal)
-    return DaliStage(pipeline, config.prefetch)
+        return DaliStage(
+            _partial_pipeline(config, manifest, share, device_id, name == "decode"), config.prefetch
+        )
+    journal = Journal(config.shards)  # part of the loader's work
+    maker = build_maker(config, loader_recipe(config), manifest, share, journal, device_id)
+    return stack.enter_context(ViewsStage(maker, config.prefetch))
 
 
 def _partial_pipeline(
     config: LoaderConfig, manifest: Manifest, share: Share, device_id: int | None, decode: bool
 ) -> Pipeline:
-    """The start of every pipeline: read, or read and decode."""
-    context = Context(
-        device="cpu" if device_id is None else "gpu",
-        seed=config.seed,
-        rank=0,
-        batch_size=share.batch_size,
-        hw_decoder_load=config.hw_decoder_load,
-        preallocate=config.preallocate,
-    )
+    """The start of every loader: read, or read and decode."""
 
     @pipeline_def(
         batch_size=share.batch_size,
@@ -128,8 +162,8 @@ def _partial_pipeline(
         prefetch_queue_depth=config.prefetch,
     )
     def define() -> Any:
-        photo = read(
-            context,
+        photo = read_shards(
+            Seeds(config.seed, rank=0),
             config.shards,
             manifest,
             ["jpg"],
@@ -137,8 +171,6 @@ def _partial_pipeline(
             mmap=config.mmap,
             depth=config.reader_depth,
         )["jpg"]
-        if not decode:
-            return photo
-        return decode_photo(context, photo)
+        return decode_photo(photo, config.hw_decoder_load, config.preallocate) if decode else photo
 
     return define()

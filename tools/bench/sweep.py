@@ -5,6 +5,7 @@ combinations. A value must be more than 2 % faster than an earlier one to be pre
 first that cost less memory.
 """
 
+import contextlib
 from typing import Any
 
 import yaml
@@ -83,10 +84,11 @@ def _rates(
     configs = {
         value: list(stage_configs(values | {name: value}, pipeline).values())[-1] for value in candidates
     }
-    stages = {value: our_stage("views", config, device_id) for value, config in configs.items()}
-    for stage in stages.values():
-        stage.run(2)
-    times = interleave(stages, rounds, batches, name)
+    with contextlib.ExitStack() as stack:
+        stages = {value: our_stage("views", config, device_id, stack) for value, config in configs.items()}
+        for stage in stages.values():
+            stage.run(2)
+        times = interleave(stages, rounds, batches, name)
     return {value: times.rate(value, config.batch_size) for value, config in configs.items()}
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dali_bgaug.config import validate
-from dali_bgaug.graph.plan import expand
+from dali_bgaug.views.options import expand
 from train.config import RunConfig
 from train.export import load_weights, read_backbone
 from train.method import Setting

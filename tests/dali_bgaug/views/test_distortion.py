@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from dali_bgaug.graph.masks import DistortionOptions, distort, draw_distortions, foreground_box
 from dali_bgaug.shards import pack_mask
-from tests.dali_bgaug.test_graph import _run
+from dali_bgaug.views import table
+from dali_bgaug.views.distortion import affine, draw_distortions, foreground_box
+from dali_bgaug.views.options import DistortionOptions
+from tests.dali_bgaug.views.test_cpu import render_masks
 
 SIZE = 64
 MASK = np.zeros((SIZE, SIZE), bool)
@@ -22,18 +24,18 @@ def _distorted(
     mask: np.ndarray = MASK,
 ) -> np.ndarray:
     """The mask distorted `count` times: bool [count, SIZE, SIZE]."""
-    rng = np.random.default_rng(0)
-    changes = draw_distortions(options, np.tile(window, (count, 1)), np.tile(box, (count, 1)), SIZE, rng)
-    masks = np.tile(mask[..., None].astype(np.uint8), (count, 1, 1, 1))
-    [found] = _run(lambda m, c: distort(m, c, SIZE, options, "cpu"), masks, changes, layouts={0: "HWC"})
-    return found[..., 0].astype(bool)
+    jobs = table.new_jobs(count)
+    jobs["size"] = SIZE
+    draw_distortions(jobs, options, np.random.default_rng(0))
+    changes = affine(jobs, np.tile(window, (count, 1)), np.tile(box, (count, 1)))
+    return render_masks(jobs, changes, mask)
 
 
 def test_the_box_of_packed_masks_is_exact() -> None:
     rng = np.random.default_rng(0)
     masks = rng.random((20, 64, 64)) < 0.002
     masks[0] = False
-    boxes = foreground_box(np.stack([np.frombuffer(pack_mask(mask), np.uint8) for mask in masks]), 64)
+    boxes = foreground_box(np.stack([np.frombuffer(pack_mask(mask), np.uint8) for mask in masks]))
     assert boxes[0].tolist() == [0, 0, 0, 0]
     for mask, box in zip(masks[1:], boxes[1:] * 64, strict=True):
         rows, columns = np.nonzero(mask)

@@ -1,35 +1,23 @@
-"""Views on the CPU: one compiled pass over a photo, where DALI's CPU backend would run a chain of operators.
+"""The kernels of the CPU renderer: one compiled pass over a photo for each job of the table.
 
-DALI resamples rows without SIMD, and between two of its operators every thread waits; a kernel is handed to a
-thread once a photo and makes the whole view: crop and flip, jitter, grayscale, blur, solarize, normalise,
-background (`benchmarks/notes.md`: what it saves). It computes what the operators of `crop.py`,
-`photometric.py`, `masks.py` and `background.py` compute, from the same numbers; the tests compare the two. A
-GPU runs the operators.
+A job's picture is made by one thread, from the decoded photo to the finished view, while its pixels are in
+the cache (`benchmarks/notes.md`: what that saves). `cpu.py` hands jobs to threads.
 
-`entries.py` is how DALI calls them.
+All that is compiled is in this file and in `table.py`: `cpu.py` keeps the machine code until one of them
+changes.
 """
 
 import math
+from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import carray, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from dali_bgaug.views.table import GREY, NOTHING, PICTURE
 
 compiled = njit(nogil=True, fastmath=True)
-
-# What a view is made with: places in its row of numbers, float32 [LENGTH].
-WINDOW = 0
-"""y0, x0, y1, x1 as fractions of the photo; x0 > x1 mirrors."""
-COLOURED, MATRIX, OFFSET = 4, 5, 14
-"""Whether colours change, and the two of `photometric.colour_matrix`."""
-BLURRED, SIGMA, SOLARIZED = 23, 24, 25
-SCALE, SHIFT = 26, 29
-"""Normalising is x * SCALE + SHIFT, for each channel."""
-REPLACED, GREY = 32, 33
-"""Whether the background is replaced, and BG_RM's level, 0 to 255."""
-BOX, AFFINE = 34, 35
-"""Distortion of the mask: whether it is a full frame before, and where its pixels come from
-(`masks.draw_distortions`)."""
-LENGTH = 41
 
 _TAPS = 4
 """Pixels of a row added up at a time: as many as a reduction by two needs."""
@@ -37,53 +25,141 @@ _1, _2, _3, _6, _9 = np.array([1, 2, 3, 6, 9], np.uintp)
 """Places of pixels are unsigned: where one may be negative, Numba checks each, and there is no SIMD."""
 
 
+@intrinsic
+def _pointer(_: Any, address: Any) -> Any:
+    def generate(_0: Any, builder: Any, _1: Any, values: Any) -> Any:
+        return builder.inttoptr(values[0], cgutils.voidptr_t)
+
+    return types.voidptr(address), generate
+
+
+@intrinsic
+def _fetch_add(_: Any, address: Any, amount: Any) -> Any:
+    """Add to the int64 at an address, one thread at a time; what it was before."""
+
+    def generate(_0: Any, builder: Any, _1: Any, values: Any) -> Any:
+        pointer = builder.inttoptr(values[0], cgutils.intp_t.as_pointer())
+        return builder.atomic_rmw("add", pointer, values[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), generate
+
+
 @compiled
-def make_view(out: np.ndarray, photo: np.ndarray, numbers: np.ndarray) -> None:
+def render_jobs(
+    jobs: np.ndarray,
+    chosen: np.ndarray,
+    places: np.ndarray,
+    put: np.ndarray,
+    mask_size: int,
+    stop: int,
+    step: int,
+    counter: int,
+) -> None:
+    """Make the pictures of jobs up to `stop`, so many (`step`) at a time, shared with other threads.
+
+    jobs, chosen, places: table.JOB, table.CHOSEN, table.PLACE, [J]; put: bool [J], written; counter: address
+    of an int64, the first job that no thread has taken.
+    """
+    while True:
+        first = _fetch_add(counter, step)
+        if first >= stop:
+            return
+        for number in range(first, min(first + step, stop)):
+            put[number] = _is_put(jobs, chosen, number) and (
+                jobs[number].coupled_to < 0 or _is_put(jobs, chosen, jobs[number].coupled_to)
+            )
+            job, place = jobs[number], places[number]
+            size = job.size
+            out = carray(_pointer(place.out), (size, size, 3), np.float32)
+            if job.source == PICTURE:
+                front = carray(_pointer(place.pixels), (size, size, 3), np.float32)
+                _turn(out, front, job.turns)
+            else:
+                photo = carray(_pointer(place.pixels), (place.height, place.width, 3), np.uint8)
+                _make_view(out, photo, job, place, chosen[number], put[number], mask_size)
+            if put[number] and not job.before:
+                _put_behind(out, job, place, jobs[job.mask_of], chosen[job.mask_of], mask_size)
+
+
+@compiled
+def _is_put(jobs: np.ndarray, chosen: np.ndarray, number: int) -> bool:
+    """Whether what lies behind is put there, as far as this job's own mask says."""
+    job = jobs[number]
+    return job.behind != NOTHING and (job.only_seen == 0 or chosen[job.mask_of].seen != 0)
+
+
+@compiled
+def _make_view(
+    out: np.ndarray, photo: np.ndarray, job: Any, place: Any, chosen: Any, put: bool, mask_size: int
+) -> None:
     """Crop and flip, jitter, grayscale, blur, solarize, normalise.
 
     out: float32 [v, v, 3]; photo: uint8 [H, W, 3].
     """
-    mean = _resample(out, photo, numbers[WINDOW : WINDOW + 4])
-    if numbers[COLOURED]:
-        _colour(out.reshape(-1), numbers[MATRIX:OFFSET], numbers[OFFSET:BLURRED], mean)
-    if numbers[BLURRED]:
-        _blur(out.reshape(len(out), -1), numbers[SIGMA])
-    if numbers[SOLARIZED]:
+    window, size = np.empty(4, np.float64), len(out)
+    for edge in range(0, 4, 2):
+        window[edge] = chosen.window[edge] * (place.height / place.frame_height)
+        window[edge + 1] = chosen.window[edge + 1] * (place.width / place.frame_width)
+    mean = _resample(out, photo, window)
+    if put and job.before:
+        _put_behind(out, job, place, job, chosen, mask_size)
+        mean = _mean(out.reshape(-1))
+    if job.coloured:
+        _colour(out.reshape(-1), job.matrix.reshape(9), job.offset.reshape(9), mean)
+    if job.sigma > 0:
+        _blur(out.reshape(size, -1), job.sigma)
+    if job.solarized:
         _solarize(out.reshape(-1))
-    _normalise(out.reshape(len(out), -1), numbers[SCALE:SHIFT], numbers[SHIFT:REPLACED])
+    _normalise(out.reshape(size, -1), job.scale, job.shift)
 
 
 @compiled
-def put_grey_behind(out: np.ndarray, numbers: np.ndarray, packed: np.ndarray) -> None:
-    """Replace the background of a finished view by a grey level; packed: see `put_behind`."""
-    mask, values = _mask(len(out), numbers, packed), out.reshape(-1)
-    level = numbers[GREY] * numbers[SCALE:SHIFT] + numbers[SHIFT:REPLACED]
-    for pixel in range(np.uintp(len(mask))):
-        if not mask[pixel]:
-            for channel in range(_3):
-                values[_3 * pixel + channel] = level[channel]
-
-
-@compiled
-def put_behind(
-    out: np.ndarray, front: np.ndarray, behind: np.ndarray, numbers: np.ndarray, packed: np.ndarray
-) -> None:
-    """One finished image where a view's mask is foreground, another elsewhere.
-
-    out, front, behind: float32 [v, v, 3], out may be one of the two; numbers: of the view whose mask it is;
-    packed: the photo's bit-packed mask, uint8 [S * S / 8].
-    """
-    mask, values = _mask(len(out), numbers, packed), out.reshape(-1)
-    one, other = front.reshape(-1), behind.reshape(-1)
+def _put_behind(out: np.ndarray, job: Any, place: Any, masked: Any, chosen: Any, mask_size: int) -> None:
+    """Replace a picture's background; masked, chosen: of the job whose mask it is."""
+    values, size = out.reshape(-1), len(out)
+    mask = _mask(size, masked, place, chosen, mask_size)
+    if job.behind == GREY:
+        level = np.full(3, job.grey, np.float32)
+        if not job.before:
+            level = job.grey * job.scale + job.shift
+        for pixel in range(np.uintp(len(mask))):
+            if not mask[pixel]:
+                for channel in range(_3):
+                    values[_3 * pixel + channel] = level[channel]
+        return
+    other = carray(_pointer(place.behind), 3 * size * size, np.float32)
     end = 0
     while end < len(mask):  # run by run: masks are blobs
         begin, inside = end, mask[end]
         while end < len(mask) and mask[end] == inside:
             end += 1
-        if inside:
-            copy(values[3 * begin : 3 * end], one[3 * begin : 3 * end])
-        else:
-            copy(values[3 * begin : 3 * end], other[3 * begin : 3 * end])
+        if not inside:
+            _copy(values[3 * begin : 3 * end], other[3 * begin : 3 * end])
+
+
+@compiled
+def _turn(out: np.ndarray, picture: np.ndarray, turns: int) -> None:
+    """A picture turned counter-clockwise by so many quarters."""
+    if turns == 0:
+        _copy(out.reshape(-1), picture.reshape(-1))
+        return
+    last = len(out) - 1
+    for y in range(len(out)):
+        for x in range(len(out)):
+            row, column = (
+                (x, last - y) if turns == 1 else (last - y, last - x) if turns == 2 else (last - x, y)
+            )
+            for channel in range(3):
+                out[y, x, channel] = picture[row, column, channel]
+
+
+@compiled
+def _mean(values: np.ndarray) -> np.ndarray:
+    """The mean colour of pixels, [3 n]."""
+    total = np.zeros(3, np.float64)
+    for place in range(len(values)):
+        total[place % 3] += values[place]
+    return (3 * total / len(values)).astype(np.float32)
 
 
 @compiled
@@ -117,8 +193,8 @@ def _weights(start: float, end: float, length: int, size: int) -> tuple[np.ndarr
 def _resample(out: np.ndarray, photo: np.ndarray, window: np.ndarray) -> np.ndarray:
     """Cut a window out and resize it; returns the mean colour, float32 [3]."""
     size, (height, width, _) = len(out), photo.shape
-    rows, row_weight = _weights(window[0] * height, window[2] * height, height, size)
-    columns, column_weight = _weights(window[1] * width, window[3] * width, width, size)
+    rows, row_weight = _weights(window[0], window[2], height, size)
+    columns, column_weight = _weights(window[1], window[3], width, size)
     left, taps = columns.min(), len(column_weight)
     span = 3 * (columns.max() + taps - left)
     rounds = -(-taps // _TAPS)
@@ -202,7 +278,7 @@ def _blur(lines: np.ndarray, sigma: float) -> None:
     line = np.empty(3 * (size + 2 * reach), np.float32)
     for y in range(size):
         pixels = lines[y]
-        copy(line[3 * reach :], pixels)
+        _copy(line[3 * reach :], pixels)
         for step in range(1, reach + 1):
             for x in (-step, size - 1 + step):
                 for channel in range(3):
@@ -212,7 +288,7 @@ def _blur(lines: np.ndarray, sigma: float) -> None:
     kept = np.empty((reach + 1, 3 * size), np.float32)
     for y in range(size):
         pixels = lines[y]
-        copy(kept[y % (reach + 1)], pixels)
+        _copy(kept[y % (reach + 1)], pixels)
         pixels *= weight[0]
         for step in range(1, reach + 1):
             above, below = _mirror(y - step, size), _mirror(y + step, size)
@@ -236,7 +312,7 @@ def _add_neighbours(pixels: np.ndarray, weight: np.ndarray, line: np.ndarray, re
 
 
 @compiled
-def copy(to: np.ndarray, values: np.ndarray) -> None:
+def _copy(to: np.ndarray, values: np.ndarray) -> None:
     """Copy one line into another; Numba's own assignment is several times slower."""
     for place in range(len(values)):
         to[place] = values[place]
@@ -263,29 +339,30 @@ def _normalise(lines: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> None:
 
 
 @compiled
-def _mask(size: int, numbers: np.ndarray, packed: np.ndarray) -> np.ndarray:
+def _mask(size: int, job: Any, place: Any, chosen: Any, side: int) -> np.ndarray:
     """A view's mask, bool [size * size]: cropped, flipped and resized like the view, then distorted."""
-    side = int(math.sqrt(8 * len(packed)) + 0.5)
+    packed = carray(_pointer(place.mask), side * side // 8, np.uint8)
     mask = np.ones((size, size), np.bool_)
-    if not numbers[BOX]:
-        window = side * numbers[WINDOW : WINDOW + 4]
+    if not job.box:
+        tall, wide = side / place.frame_height, side / place.frame_width
+        y0, x0, y1, x1 = chosen.window[0], chosen.window[1], chosen.window[2], chosen.window[3]
         byte, bit = np.empty(size, np.uintp), np.empty(size, np.uint8)
         for x in range(size):
-            column = _nearest(window[1], window[3], x, size, side)
+            column = _nearest(x0 * wide, x1 * wide, x, size, side)
             byte[x], bit[x] = column >> 3, 0x80 >> (column & 7)
         for y in range(size):
-            row = packed[_nearest(window[0], window[2], y, size, side) * (side // 8) :]
+            row = packed[_nearest(y0 * tall, y1 * tall, y, size, side) * (side // 8) :]
             pixels = mask[y]
             for x in range(size):
                 pixels[x] = (row[byte[x]] & bit[x]) != 0
-    affine = numbers[AFFINE:LENGTH]
-    if not affine.any():
+    if not job.distorted:
         return mask.reshape(-1)
+    affine = chosen.affine
     distorted = np.zeros((size, size), np.bool_)
     for y in range(size):
         for x in range(size):
-            column = math.floor(affine[0] * (x + 0.5) + affine[1] * (y + 0.5) + affine[2])
-            row = math.floor(affine[3] * (x + 0.5) + affine[4] * (y + 0.5) + affine[5])
+            column = math.floor(affine[0, 0] * (x + 0.5) + affine[0, 1] * (y + 0.5) + affine[0, 2])
+            row = math.floor(affine[1, 0] * (x + 0.5) + affine[1, 1] * (y + 0.5) + affine[1, 2])
             if 0 <= row < size and 0 <= column < size:
                 distorted[y, x] = mask[row, column]
     return distorted.reshape(-1)

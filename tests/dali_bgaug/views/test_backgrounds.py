@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dali_bgaug.donors import choose_donors
+from dali_bgaug.views.backgrounds import choose_donors, draw_others
 
 
 def _choose(wanted: np.ndarray, usable: np.ndarray, share: int, seed: int, looks=(0, 0)) -> np.ndarray:
@@ -54,3 +54,12 @@ def test_no_donor_is_said() -> None:
     assert _choose(wanted, np.array([False, True, False]), 4, 0).tolist() == [[1, 1], [-1, -1], [1, 1]]
     assert (_choose(wanted, np.zeros(3, bool), 4, 0) == -1).all()
     assert (_choose(~wanted, np.ones(3, bool), 4, 0) == -1).all()
+
+
+@pytest.mark.parametrize(("size", "negatives"), [(2, 1), (5, 4), (8, 3)])
+def test_negatives_are_of_other_photos_all_different(size: int, negatives: int) -> None:
+    drawn = np.stack([draw_others(size, negatives, np.random.default_rng(seed)) for seed in range(200)])
+    assert drawn.shape == (200, size, negatives)
+    for photo in range(size):
+        assert set(np.unique(drawn[:, photo])) == set(range(size)) - {photo}
+    assert all(len(set(row)) == negatives for batch in drawn for row in batch.tolist())

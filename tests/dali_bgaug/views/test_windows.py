@@ -4,21 +4,24 @@ import numpy as np
 import pytest
 
 from dali_bgaug.shards import pack_mask
-from dali_bgaug.windows import UNIFORMS, CropOptions, choose_windows, coverage, foreground_share
+from dali_bgaug.views import table
+from dali_bgaug.views.options import CropOptions
+from dali_bgaug.views.plan import _draw_crop
+from dali_bgaug.views.windows import central_windows, choose, coverage, foreground_share
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 DRAWN = 20_000
 PHOTOS = {"500x375": (500, 375), "1000x200": (1000, 200)}
 
 
 def _draw(
-    width: int, height: int, crop: CropOptions, cells: np.ndarray | None = None, seed: int = 0
+    width: int, height: int, crop: CropOptions, mask: np.ndarray | None = None, seed: int = 0
 ) -> np.ndarray:
     """DRAWN windows of a photo in pixels: y0, x0, y1, x1."""
-    uniforms = np.random.default_rng(seed).random((DRAWN, 1, UNIFORMS), np.float32)
-    many = None if cells is None else np.broadcast_to(cells, (DRAWN, *cells.shape))
-    box = choose_windows(uniforms, np.full(DRAWN, height), np.full(DRAWN, width), [crop], many)[:, 0]
-    return box * [height, width, height, width]
+    jobs = table.new_jobs(DRAWN)
+    _draw_crop(jobs, crop, 256, np.random.default_rng(seed))
+    packed = None if mask is None else np.frombuffer(pack_mask(mask), np.uint8)[None]
+    return choose(jobs, np.array([[height, width]]), packed)["window"]
 
 
 def _ks(a: np.ndarray, b: np.ndarray) -> float:
@@ -81,7 +84,7 @@ def _ellipse(size: int = 256, radii: tuple[float, float] = (0.17, 0.22)) -> np.n
 
 
 def _cells(mask: np.ndarray) -> np.ndarray:
-    return coverage(np.frombuffer(pack_mask(mask), np.uint8)[None], len(mask))[0]
+    return coverage(np.frombuffer(pack_mask(mask), np.uint8)[None])[0]
 
 
 def test_coverage_counts_foreground_per_cell() -> None:
@@ -124,7 +127,7 @@ def test_accepted_windows_have_the_law_of_the_sequential_loop() -> None:
     expected = _sequential(width, height, crop, mask, 6000)
     expected = expected[expected[:, 2] > 0]
     small = mask[(np.arange(256) * 375) // 256][:, (np.arange(256) * 500) // 256]
-    found = _draw(width, height, crop, _cells(small))
+    found = _draw(width, height, crop, small)
     central = np.abs(found - [0, 0, 375, 500]).max(axis=1) < 0.5
     found = found[~central].round()  # the atoms of both laws are whole pixels
     for edge in range(4):
@@ -143,7 +146,7 @@ def test_accepted_windows_cover_fg_min_of_the_full_resolution_mask(
     full = _ellipse(1024, radii)
     small = full.reshape(256, 4, 256, 4).mean(axis=(1, 3)) > 0.5
     cells = _cells(small)
-    box = _draw(1024, 1024, CropOptions(fg_min=fg_min, flip_p=0), cells)
+    box = _draw(1024, 1024, CropOptions(fg_min=fg_min, flip_p=0), small)
     box = box[np.abs(box - [0, 0, 1024, 1024]).max(axis=1) > 0.5].round().astype(int)
     table = np.pad(np.cumsum(np.cumsum(full, axis=0), axis=1), ((1, 0), (1, 0)))
     y0, x0, y1, x1 = box.T
@@ -154,14 +157,13 @@ def test_accepted_windows_cover_fg_min_of_the_full_resolution_mask(
 
 
 def test_an_empty_mask_accepts_any_window() -> None:
-    cells = np.zeros((32, 32), np.float32)
     crop = CropOptions(fg_min=0.5)
-    assert np.array_equal(_draw(500, 375, crop, cells), _draw(500, 375, CropOptions()))
+    assert np.array_equal(_draw(500, 375, crop, np.zeros((256, 256), bool)), _draw(500, 375, CropOptions()))
 
 
 def test_a_window_of_the_whole_photo_holds_all_foreground() -> None:
-    cells = np.random.default_rng(0).integers(0, 65, (32, 32)).astype(np.float32)
-    box = _draw(300, 300, CropOptions(scale=(1.0, 1.0), ratio=(1.0, 1.0), fg_min=1.0, flip_p=0), cells)
+    mask = np.random.default_rng(0).random((256, 256)) < 0.3
+    box = _draw(300, 300, CropOptions(scale=(1.0, 1.0), ratio=(1.0, 1.0), fg_min=1.0, flip_p=0), mask)
     assert np.allclose(box, [0, 0, 300, 300])
 
 
@@ -172,10 +174,40 @@ def test_flip_swaps_left_and_right_half_of_the_time() -> None:
     assert abs((half[:, 1] > half[:, 3]).mean() - 0.5) < 4 * 0.5 / np.sqrt(DRAWN)
 
 
-def test_each_view_keeps_its_own_options() -> None:
-    uniforms = np.random.default_rng(0).random((500, 2, UNIFORMS), np.float32)
-    crops = [CropOptions(scale=(0.2, 1.0)), CropOptions(scale=(0.05, 0.14), flip_p=0)]
-    box = choose_windows(uniforms, np.full(500, 400), np.full(500, 400), crops)
+def test_each_job_keeps_its_own_options_and_frame() -> None:
+    jobs = table.new_jobs(500, 2)
+    jobs["frame"][:, 1] = 1
+    for number, crop in enumerate([CropOptions(scale=(0.2, 1.0)), CropOptions(scale=(0.05, 0.14), flip_p=0)]):
+        _draw_crop(jobs[:, number], crop, 256, np.random.default_rng(number))
+    sizes = np.array([[400, 400], [100, 200]])
+    box = choose(jobs.reshape(-1), sizes, None)["window"].reshape(500, 2, 4)
     area = np.abs((box[..., 2] - box[..., 0]) * (box[..., 3] - box[..., 1]))
-    assert area[:, 0].min() > 0.19
-    assert area[:, 1].max() < 0.15
+    assert area[:, 0].min() > 0.19 * 400 * 400
+    assert area[:, 1].min() > 0.04 * 100 * 200 and area[:, 1].max() < 0.15 * 100 * 200
+
+
+def test_foreground_is_seen_where_it_is() -> None:
+    mask = np.zeros((64, 64), bool)
+    mask[:, :32] = True  # the left half
+    jobs = table.new_jobs(3)
+    jobs["behind"], jobs["crop"] = table.GREY, table.CENTRAL
+    jobs["resize"], jobs["size"] = 100, 10
+    packed = np.stack([np.frombuffer(pack_mask(one), np.uint8) for one in (mask, ~mask & False, mask)])
+    jobs["frame"] = [0, 1, 2]
+    seen = choose(jobs, np.array([[100, 100], [100, 100], [100, 300]]), packed)["seen"]
+    assert seen.tolist() == [1, 0, 1]
+    away = np.roll(mask, 40, axis=1)  # of 300 columns those from 188 on and before 38
+    packed[2] = np.frombuffer(pack_mask(away), np.uint8)
+    assert choose(jobs, np.array([[100, 100], [100, 100], [100, 300]]), packed)["seen"].tolist() == [1, 0, 0]
+
+
+def test_central_windows_are_torchvisions() -> None:
+    """Resize(256) makes 341 x 256 of 500 x 375 and 256 x 351 of 37 x 51; CenterCrop rounds half to even."""
+    sizes = np.array([[375, 500], [51, 37], [256, 256], [100, 101]])
+    resize, side = np.array([256, 256, 256, 10]), np.array([224, 224, 224, 7])
+    scale = np.array([[256 / 375, 341 / 500], [352 / 51, 256 / 37], [1, 1], [10 / 100, 10 / 101]])
+    start = [[16, 58], [64, 16], [16, 16], [2, 2]]
+    found = central_windows(sizes, resize, side) * np.tile(scale, 2)
+    np.testing.assert_allclose(
+        found, np.concatenate([start, np.add(start, side[:, None])], axis=1), atol=1e-3
+    )

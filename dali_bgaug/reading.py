@@ -1,0 +1,236 @@
+"""Reading: shards or class folders -> decoded photos, masks, tiles and labels, a batch at a time, by DALI.
+
+    read_shards     the components of a sample, from one sequential read (`folder.read_folder`: photos in
+    folders) with_header     their headers read, before the decoder sees them
+    decode          JPEG -> pixels, on the CPU or the GPU
+    Reader          all of that as a pipeline that works ahead
+
+What is made of a batch is not known here.
+"""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nvidia.dali import Pipeline, fn, types
+from nvidia.dali.data_node import DataNode
+from nvidia.dali.pipeline import do_not_convert
+
+from dali_bgaug.shards import EXTENSIONS, Manifest
+from dali_bgaug.views.render import Images
+
+READER = "reader"
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Every random number of a rank: a function of (seed, origin, rank, name, iteration) and nothing else.
+
+    Two ranks never share a stream, a new name does not change another's, and a resumed run needs no
+    generator's state.
+    """
+
+    seed: int
+    rank: int
+    origin: int = 0
+    """The epoch that iteration 0 belongs to: another one, another stream."""
+
+    def of_dali(self, name: str, rank: int | None = None) -> int:
+        """A seed in [1, 2^31) for what DALI itself draws (the reader's shuffling)."""
+        words = [self.seed, self.origin, self.rank if rank is None else rank, zlib.crc32(name.encode())]
+        return int(np.random.SeedSequence(words).generate_state(1)[0]) % (2**31 - 1) + 1
+
+    def generator(self, name: str, iteration: int) -> np.random.Generator:
+        """The random numbers of one name in one batch."""
+        return np.random.default_rng(
+            [self.seed, self.origin, self.rank, zlib.crc32(name.encode()), iteration]
+        )
+
+
+def read_shards(
+    seeds: Seeds,
+    folder: Path,
+    manifest: Manifest,
+    components: list[str],
+    world_size: int = 1,
+    *,
+    shuffle_buffer: int = 4096,
+    mmap: bool = True,
+    depth: int = 2,
+) -> dict[str, DataNode]:
+    """The named components (of jpg, mask, tile.jpg, cls) as uint8 [bytes], on the CPU.
+
+    Every rank reads its own n-th of the samples, padded to whole batches with the share's last sample:
+    another n-th each epoch, the shards reordered every epoch. Without a shuffle buffer (0) it reads always
+    the same n-th in the order of the shards.
+
+    Args:
+        seeds: seeds and rank.
+        folder, manifest: the data set.
+        components: what to read.
+        world_size: ranks that share the samples.
+        shuffle_buffer: samples held (encoded) to draw from.
+        mmap: map shards into memory.
+        depth: batches the reader keeps ahead.
+    """
+    unknown = set(components) - set(EXTENSIONS)
+    assert not unknown, unknown
+    order = {"random_shuffle": False, "stick_to_shard": True}
+    if shuffle_buffer:
+        order = {
+            "random_shuffle": True,
+            "initial_fill": min(shuffle_buffer, max(1, manifest.samples // world_size)),
+            "shuffle_after_epoch": True,
+            "shuffle_after_epoch_seed": seeds.of_dali("epoch", rank=0),  # the same on every rank
+        }
+    nodes = fn.readers.webdataset(
+        name=READER,
+        paths=[str(folder / shard.name) for shard in manifest.shards],
+        index_paths=[str(folder / shard.index) for shard in manifest.shards],
+        ext=components,
+        missing_component_behavior="error",
+        shard_id=seeds.rank,
+        num_shards=world_size,
+        pad_last_batch=True,
+        dont_use_mmap=not mmap,
+        prefetch_queue_depth=depth,
+        seed=seeds.of_dali("shuffle"),
+        **order,
+    )
+    return dict(zip(components, nodes if len(components) > 1 else [nodes]))
+
+
+def with_header(photo: DataNode) -> DataNode:
+    """The same encoded photos, once all their headers could be read.
+
+    The decoder of DALI 2.4 ends the process (a segmentation fault) where it meets a header that it cannot
+    read, and nobody learns which photo that was; looking for the photo's size fails with an error. Photos
+    take their own places anew, by numbers that are not there before.
+    """
+    shape = fn.peek_image_shape(photo)
+    place = fn.python_function(shape, function=_places, batch_processing=True)
+    return fn.permute_batch(photo, indices=place[0])
+
+
+def _places(shapes: list[np.ndarray]) -> list[np.ndarray]:
+    return list(np.arange(len(shapes), dtype=np.int32)[:, None])
+
+
+def decode(
+    encoded: DataNode, hw_decoder_load: float = 0.65, preallocate: tuple[int, int] = (0, 0)
+) -> DataNode:
+    """JPEG bytes -> uint8 [H, W, 3] on the pipeline's device, EXIF orientation applied.
+
+    Args:
+        encoded: uint8 [bytes], on the CPU.
+        hw_decoder_load: GPU: share of photos for the hardware decoder.
+        preallocate: GPU: width and height of photos its memory is made for at start.
+    """
+    width, height = preallocate
+    image = fn.decoders.image(
+        encoded,
+        # mixed: bytes on the CPU, pixels on the GPU
+        device="cpu" if Pipeline.current().device_id is None else "mixed",
+        output_type=types.RGB,
+        hw_decoder_load=hw_decoder_load,
+        preallocate_width_hint=width,
+        preallocate_height_hint=height,
+    )
+    # In an `if` branch that no photo takes, the decoder's empty batch has no dimensions.
+    return fn.reshape(image, layout="HWC")
+
+
+def black_pixel() -> DataNode:
+    """What stands where an image is not decoded: uint8 [1, 1, 3] on the pipeline's device."""
+    device = "cpu" if Pipeline.current().device_id is None else "gpu"
+    return types.Constant(np.zeros((1, 1, 3), np.uint8), device=device, layout="HWC")
+
+
+def count_iterations(batch_size: int) -> DataNode:
+    """The number of the batch since the pipeline's start, int32 in every sample; a checkpoint goes on
+    counting."""
+    return fn.external_source(
+        source=lambda info: np.full(batch_size, info.iteration, np.int32),
+        batch=True,
+        batch_info=True,
+        dtype=types.INT32,
+        ndim=0,
+    )
+
+
+@do_not_convert
+def choose_tiles(
+    iteration: DataNode, tile: DataNode, needed: Callable[[int, np.ndarray], np.ndarray]
+) -> tuple[DataNode, DataNode]:
+    """Which tiles are decoded, and which may be used: bool, and bool [1], in every sample on the CPU.
+
+    needed: (iteration, photos that may lend bool [N]) -> bool [N].
+    """
+
+    def choose(iterations: list[np.ndarray], tiles: list[np.ndarray]) -> tuple[list[np.ndarray], ...]:
+        lends = np.array([len(tile) > 0 for tile in tiles])
+        return list(needed(int(iterations[0]), lends)[:, None]), list(lends[:, None])
+
+    used, lends = fn.python_function(iteration, tile, function=choose, batch_processing=True, num_outputs=2)
+    return used[0], lends
+
+
+class Batch:
+    """A decoded batch. Its memory is DALI's, until this object is gone."""
+
+    def __init__(self, outputs: dict[str, Any]) -> None:
+        self._outputs = outputs
+        self.photos = _images(outputs["photo"])
+        """uint8 [H, W, 3] each, on the pipeline's device; so are"""
+        self.tiles = _images(outputs["tile"]) if "tile" in outputs else None
+        """tiles (where one is not decoded, a black pixel), and"""
+        self.masks = torch.from_dlpack(outputs["mask"].as_tensor()) if "mask" in outputs else None
+        """bit-packed masks, uint8 [N, S * S / 8]."""
+        self.lends = (
+            self._numbers("lends")[:, 0] if "lends" in outputs else np.zeros(len(self.photos.sizes), bool)
+        )
+        """Photos whose tile may be used, bool [N]."""
+        self.iteration = int(self._numbers("iteration")[0])
+        self.labels = _labels(torch.from_dlpack(outputs["cls"].as_tensor()))
+        """int64 [N], on the CPU."""
+
+    def _numbers(self, name: str) -> np.ndarray:
+        return np.asarray(self._outputs[name].as_tensor())
+
+
+def _images(images: Any) -> Images:
+    shapes = np.array(images.shape(), np.int32).reshape(len(images), 3)
+    return Images(np.array([images[number].data_ptr() for number in range(len(images))]), shapes[:, :2])
+
+
+def _labels(digits: torch.Tensor) -> torch.Tensor:
+    """Decimal text uint8 [N, digits], or numbers int32 [N, 1] -> int64 [N]."""
+    if digits.dtype == torch.int32:
+        return digits.flatten().long()
+    places = 10 ** torch.arange(digits.shape[1] - 1, -1, -1)
+    return (digits.long() - ord("0")) @ places
+
+
+class Reader:
+    """A DALI pipeline whose outputs make a `Batch`, with batches in the making while nobody waits."""
+
+    def __init__(self, pipeline: Pipeline, names: list[str]) -> None:
+        """Build the pipeline; names: of its outputs."""
+        pipeline.build()
+        self._pipeline, self._names = pipeline, names
+
+    def schedule(self) -> None:
+        """Have one more batch made; the first call has as many made as the pipeline prefetches."""
+        self._pipeline.schedule_run()
+
+    def take(self) -> Batch:
+        """The next batch; waits until it is decoded."""
+        return Batch(dict(zip(self._names, self._pipeline.outputs(), strict=True)))
+
+    def checkpoint(self) -> bytes:
+        """Where the pipeline is, as of the batch last taken."""
+        return self._pipeline.checkpoint()

@@ -1,0 +1,125 @@
+"""The CPU renderer: Numba kernels in threads of its own.
+
+They work on one batch while DALI decodes the next: nobody waits for the last photo of a batch, as DALI's own
+threads do between any two operators, and views are written where the batch keeps them
+(`benchmarks/notes.md`).
+"""
+
+import hashlib
+import math
+import weakref
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dali_bgaug.errors import UserError
+from dali_bgaug.views import table as contract
+from dali_bgaug.views.render import Images, Rendered, find_places, scratch_places
+from dali_bgaug.views.table import CHOSEN, JOB, PLACE, Table
+from dali_bgaug.views.windows import choose
+
+
+class CpuRenderer:
+    """Renders on the CPU: see `render.Renderer`."""
+
+    def __init__(self, threads: int, half: bool = False) -> None:
+        """Start the threads and compile the kernels, some ten seconds at the very first time.
+
+        Args:
+            threads: that make pictures.
+            half: float16 pictures instead of float32.
+
+        Raises:
+            UserError: Numba is not installed.
+        """
+        self._kernel = _kernel()
+        self._threads, self._half = threads, half
+        self._pool = ThreadPoolExecutor(threads, "views")
+        self._buffers = Buffers()
+        self._scratch = torch.empty(0)
+
+    def render(
+        self, table: Table, photos: Images, tiles: Images | None, masks: torch.Tensor | None
+    ) -> Rendered:
+        """Make all pictures of a table."""
+        packed = None if masks is None else masks.numpy()
+        chosen = choose(table.jobs, photos.sizes, packed)
+        values = scratch_places(table)[1]
+        if values > len(self._scratch):
+            self._scratch = torch.empty(values)
+        pictures = {slot.name: self._buffers.take(slot.shape(table.count)) for slot in table.slots}
+        places = find_places(table, photos, tiles, masks, list(pictures.values()), self._scratch)
+        put = np.zeros(len(table.jobs), bool)
+        side = 0 if packed is None else math.isqrt(8 * packed.shape[1])
+        copies = table.donors + table.views
+        for start, stop, step in (
+            (0, table.donors, 1),
+            (
+                table.donors,
+                copies,
+                table.per_photo,
+            ),  # a photo's views by one thread, while it is in the cache
+            (copies, len(put), table.per_photo),
+        ):
+            counter = np.array([start])
+            arguments = (table.jobs, chosen, places, put, side, stop, step, counter.ctypes.data)
+            threads = min(self._threads, -(-(stop - start) // step))
+            for done in [self._pool.submit(self._kernel, *arguments) for _ in range(threads)]:
+                done.result()
+        if self._half:
+            pictures = {name: picture.half() for name, picture in pictures.items()}
+        return Rendered(pictures, torch.from_numpy(chosen["window"].copy()), torch.from_numpy(put))
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+
+class Buffers:
+    """Memory for pictures, used again once nobody holds a tensor of it.
+
+    New memory would have to be cleared by the system page by page, at a tenth of the price of a view.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[int, list[np.ndarray]] = defaultdict(list)
+
+    def take(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """float32 [*shape], of any values."""
+        free = self._free[math.prod(shape)]
+        memory = free.pop() if free else np.empty(math.prod(shape), np.float32)
+        lent = memory[:]  # lives as long as a tensor made of it, or of its parts
+        weakref.finalize(lent, free.append, memory).atexit = False
+        return torch.from_numpy(lent).view(shape)
+
+
+@cache
+def _kernel() -> Any:
+    """`kernels.render_jobs` as machine code, kept beside its source or in NUMBA_CACHE_DIR.
+
+    Numba looks at the date of one file to see whether what it has kept is out of date; what is compiled is
+    in two. So the name says of which content it is.
+    """
+    try:
+        from numba import from_dtype, njit, types
+
+        from dali_bgaug.views import kernels
+    except ImportError as error:
+        raise UserError(
+            f"views on the CPU are made by kernels of Numba, which cannot be imported ({error}): "
+            "pip install numba, or take data.device=gpu on a machine with a GPU"
+        ) from error
+    sources = b"".join(Path(module.__file__).read_bytes() for module in (kernels, contract))
+    function = kernels.render_jobs.py_func
+    function.__qualname__ = f"render_jobs-{hashlib.sha256(sources).hexdigest()[:12]}"
+    records = [types.Array(from_dtype(dtype), 1, "C") for dtype in (JOB, CHOSEN, PLACE)]
+    signature = types.void(*records, types.boolean[::1], *[types.int64] * 4)
+    try:
+        return njit(signature, nogil=True, fastmath=True, cache=True)(function)
+    except RuntimeError:  # nowhere to keep it: a read-only installation, no home
+        return njit(signature, nogil=True, fastmath=True)(function)

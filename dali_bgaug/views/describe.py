@@ -1,0 +1,74 @@
+"""A recipe in words: what each view goes through, top to bottom."""
+
+from dali_bgaug.views.options import CropOptions, PhotometricOptions
+from dali_bgaug.views.plan import Recipe, negative_names
+
+
+def describe(recipe: Recipe) -> str:
+    """One block of lines for people; views that go through the same share one."""
+    blocks: dict[tuple[str, ...], list[str]] = {}
+    for name, view in recipe.views.items():
+        look, background = _look(view.photometric), _background(recipe) if view.background else []
+        steps = look + background if recipe.background.stage == "after" else background + look
+        mean, std = recipe.normalise.mean, recipe.normalise.std
+        steps = [_crop(view.crop, recipe.resize), *steps, f"normalise by mean {mean}, std {std}"]
+        if view.turns > 1:
+            steps.append(f"{view.turns} rotations, counter-clockwise")
+        blocks.setdefault(tuple(steps), []).append(name)
+    if recipe.negatives:
+        options = recipe.background
+        chance = "where key's was replaced" if options.coupled else f"with p = {options.p_neg:g}"
+        steps = ("another photo's key", f"{chance} over the background of {options.matches}")
+        blocks[steps] = negative_names(recipe.negatives)
+    return "\n".join(
+        f"{', '.join(names)}\n" + "\n".join(f"    {step}" for step in steps)
+        for steps, names in blocks.items()
+    )
+
+
+def _crop(crop: CropOptions, resize: int) -> str:
+    flip = f"; flip p = {crop.flip_p:g}" if crop.flip_p else ""
+    if crop.kind == "central":
+        return f"short side to {resize}, central crop of {crop.size}{flip}"
+    area, ratio = (" to ".join(f"{end:.3g}" for end in ends) for ends in (crop.scale, crop.ratio))
+    least = f", at least {crop.fg_min:g} of the foreground" if crop.fg_min else ""
+    return f"random crop of area {area}, ratio {ratio}{least}, to {crop.size} pixels{flip}"
+
+
+def _look(look: PhotometricOptions) -> list[str]:
+    jitter = ", ".join(
+        f"{name} {value:g}"
+        for name in ("brightness", "contrast", "saturation", "hue")
+        if (value := getattr(look, name))
+    )
+    low, high = look.blur_sigma
+    steps = {
+        f"colour jitter p = {look.jitter_p:g}: {jitter}": look.jitter_p if jitter else 0,
+        f"grayscale p = {look.grey_p:g}": look.grey_p,
+        f"Gaussian blur p = {look.blur_p:g}: sigma {low:g} to {high:g}": look.blur_p,
+        f"solarize p = {look.solarize_p:g}": look.solarize_p,
+    }
+    return [step for step, p in steps.items() if p > 0]
+
+
+def _background(recipe: Recipe) -> list[str]:
+    options = recipe.background
+    if options.kind == "none":
+        return []
+    low, high = options.grey
+    treated = {
+        "full": f"treated like a view, shared by {options.views_per_donor} views",
+        "crop": f"cropped and flipped, shared by {options.views_per_donor} views",
+        "none": "with the view's window" if options.stage == "before" else "stretched",
+    }
+    behind = (
+        f"grey {low:g} to {high:g}" if options.kind == "rm" else f"another photo's, {treated[options.donor]}"
+    )
+    words = [f"background p = {options.p_pos:g}: {behind}"]
+    if options.warmup_epochs:
+        words.append(f"rising over {options.warmup_epochs} epochs")
+    words.append(f"without foreground in the window: {options.without_foreground}")
+    if options.distortion.any:
+        changed = options.distortion.model_dump(exclude_defaults=True)
+        words.append("mask distorted: " + ", ".join(f"{name} {value}" for name, value in changed.items()))
+    return ["; ".join(words)]

@@ -1,0 +1,175 @@
+"""The GPU renderer: the Triton kernels of `gpu_kernels.py`, launched on the current stream.
+
+Two launches of small programs decide and copy, three a wave make pixels:
+
+    choose_windows                          every job's window, from the masks on the device
+    resample, blur_rows, finish             donors, then views
+    copy                                    negatives and rotations
+
+Nothing of a mask or a picture comes to the host, and nothing waits for the device.
+"""
+
+import math
+import os
+import shutil
+
+import numpy as np
+import torch
+
+from dali_bgaug.errors import UserError
+from dali_bgaug.views.render import Images, Rendered, find_places, scratch_places
+from dali_bgaug.views.table import CHOSEN, Table
+
+
+class GpuRenderer:
+    """Renders on a GPU: see `render.Renderer`."""
+
+    def __init__(self, device: torch.device, half: bool = False) -> None:
+        """Load the kernels; each is compiled at its first launch, and kept.
+
+        Args:
+            device: where pictures are made; the CPU if Triton interprets (TRITON_INTERPRET=1), for tests.
+            half: float16 pictures instead of float32.
+
+        Raises:
+            UserError: Triton is not installed, or there is no C compiler, with which it builds its launchers.
+        """
+        try:
+            from dali_bgaug.views import gpu_kernels
+        except ImportError as error:
+            raise UserError(
+                f"views on a GPU are made by kernels of Triton, which cannot be imported ({error}): "
+                "pip install triton (it comes with torch's CUDA wheels), or take data.device=cpu"
+            ) from error
+        compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+        interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+        if not interpreted and not (compiler and shutil.which(compiler)):
+            raise UserError(
+                "views on a GPU need a C compiler, with which Triton builds the launchers of its kernels: "
+                "install gcc or clang, or name one in CC; or take data.device=cpu"
+            )
+        self._kernels, self._device, self._half = gpu_kernels, device, half
+
+    def render(
+        self, table: Table, photos: Images, tiles: Images | None, masks: torch.Tensor | None
+    ) -> Rendered:
+        """Make all pictures of a table: see `render.Renderer`."""
+        kernels, jobs, count = self._kernels, table.jobs, len(table.jobs)
+        dtype = torch.float16 if self._half else torch.float32
+        pictures = [self._empty(slot.shape(table.count), dtype) for slot in table.slots]
+        scratch = self._empty((max(1, scratch_places(table)[1]),))
+        places = find_places(table, photos, tiles, masks, pictures, scratch)
+        # Values of pictures in the making lie one after another, in each wave from 0 on.
+        values = 3 * jobs["size"].astype(np.int64) ** 2
+        offsets = np.cumsum(values) - values
+        offsets[table.donors :] -= values[: table.donors].sum()
+        sent = [self._send(array) for array in (jobs, places, offsets.view(np.uint8))]
+        (job, place), offset = [one.data_ptr() for one in sent[:2]], sent[2].view(torch.int64)
+        chosen = torch.zeros((count, CHOSEN.itemsize), dtype=torch.uint8, device=self._device)
+        put = torch.zeros(count, dtype=torch.int8, device=self._device)
+        side = 0 if masks is None else math.isqrt(8 * masks.shape[1])
+        kernels.choose_windows[(count,)](
+            *(job, chosen.data_ptr(), place, 0 if masks is None else masks.data_ptr()),
+            SIDE=side,
+            GRID=max(8, _power(side // 8)),
+            DISTORTED=bool(side and jobs["distorted"].any()),
+        )
+        tile = {"ROWS": kernels.ROWS, "COLUMNS": kernels.COLUMNS}
+        copies = table.donors + table.views
+        for first, stop in ((0, table.donors), (table.donors, copies)):
+            if first == stop:
+                continue
+            parts = self._parts(jobs[first:stop])
+            canvas, blurred = (self._empty((int(values[first:stop].sum()),)) for _ in range(2))
+            sums, grid = self._empty((stop - first, parts, 3)), (stop - first, parts)
+            at, more = (job, chosen.data_ptr(), place), {**tile, "PARTS": _power(parts)}
+            kernels.resample[grid](*at, offset, canvas, sums, first, parts, SIDE=side, **tile)
+            if (jobs["sigma"][first:stop] > 0).any():
+                kernels.blur_rows[grid](job, offset, canvas, blurred, sums, first, parts, **more)
+            half = self._half and first == table.donors
+            kernels.finish[grid](
+                *at, offset, canvas, blurred, sums, put, first, parts, HALF=half, SIDE=side, **more
+            )
+        if copies < count:
+            kernels.copy[(count - copies, self._parts(jobs[copies:]))](
+                *(job, chosen.data_ptr(), place, put, copies), HALF=self._half, SIDE=side, **tile
+            )
+        start = CHOSEN.fields["window"][1]
+        windows = chosen[:, start : start + 16].contiguous().view(torch.float32)
+        return Rendered({s.name: p for s, p in zip(table.slots, pictures, strict=True)}, windows, put.bool())
+
+    def _empty(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, device=self._device)
+
+    def _send(self, array: np.ndarray) -> torch.Tensor:
+        """A copy of an array's bytes on the device."""
+        data = torch.from_numpy(array.view(np.uint8).reshape(-1))
+        if self._device.type == "cpu":
+            return data.clone()
+        return data.pin_memory().to(self._device, non_blocking=True)
+
+    def _parts(self, jobs: np.ndarray) -> int:
+        """Programs of the largest picture."""
+        size = int(jobs["size"].max())
+        return -(-size // self._kernels.ROWS) * -(-size // self._kernels.COLUMNS)
+
+    def close(self) -> None:
+        """Nothing is held between batches."""
+
+
+def _power(number: int) -> int:
+    """The power of two that is not smaller."""
+    return 1 << max(0, number - 1).bit_length()
+
+
+def compile_kernels(architecture: int, size: int = 224, side: int = 256) -> dict[str, dict[str, int]]:
+    """Compile every kernel in its variants for an architecture (80, 90), without a GPU.
+
+    Returns:
+        By kernel and variant: `registers` and `spilled` bytes a thread, `shared` bytes.
+    """
+    from triton import compile as build
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from dali_bgaug.views import gpu_kernels as kernels
+
+    tile = {"ROWS": kernels.ROWS, "COLUMNS": kernels.COLUMNS}
+    parts = {"PARTS": _power(-(-size // kernels.ROWS) * -(-size // kernels.COLUMNS))}
+    grid = {"SIDE": side, "GRID": max(8, _power(side // 8))}
+    variants = {
+        kernels.choose_windows: [grid | {"DISTORTED": d} for d in (False, True)]
+        + [{"SIDE": 0, "GRID": 8, "DISTORTED": False}],
+        kernels.resample: [tile | {"SIDE": s} for s in (0, side)],
+        kernels.blur_rows: [tile | parts],
+        kernels.finish: [tile | parts | {"SIDE": s, "HALF": h} for s in (0, side) for h in (False, True)],
+        kernels.copy: [tile | {"SIDE": s, "HALF": h} for s in (0, side) for h in (False, True)],
+    }
+    found = {}
+    for kernel, choices in variants.items():
+        for constants in choices:
+            source = ASTSource(kernel, kernels.signature(kernel, constants), constexprs=constants)
+            compiled = build(source, target=GPUTarget("cuda", architecture, 32))
+            name = f"{kernel.__name__} " + " ".join(f"{k}={v}" for k, v in constants.items() if k not in tile)
+            found[name] = _resources(compiled) | {"shared": compiled.metadata.shared}
+    return found
+
+
+def _resources(compiled: object) -> dict[str, int]:
+    """Registers and spilled bytes a thread, as the assembler's own tool reads them."""
+    import re
+    import subprocess
+    import tempfile
+    from pathlib import Path
+
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        text = subprocess.run(
+            [str(tool), "-res-usage", file.name], capture_output=True, text=True, check=True
+        ).stdout
+    registers, stack, local = re.search(r"REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)", text).groups()
+    return {"registers": int(registers), "spilled": int(stack) + int(local)}

@@ -1,0 +1,135 @@
+"""The table of render jobs: the contract between `plan.py`, which writes it, and the renderers, which read
+it.
+
+A job makes one picture: a view, a donor's treated tile, a negative, a rotation, a thumbnail. Policy and
+chance end where the table is written, pixels begin where it is read. A renderer goes through the jobs in
+three waves: donors, then views, which may lie over donors, then copies, which are made of finished views.
+
+What a renderer adds by itself is in two more records a job: `CHOSEN`, the window (by `windows.choose`, or by
+the same law on the device), and `PLACE`, where pixels lie in memory.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+DRAWS = 10
+"""Windows drawn for a random crop, of which the first good one is taken; torchvision's number."""
+
+PHOTO, TILE, PICTURE = 0, 1, 2
+"""`source`: a sample's photo, its tiled background stretched over the photo's frame, a finished picture."""
+WHOLE, RANDOM, CENTRAL = 0, 1, 2
+"""`crop`: the whole frame; the first of `draws` that is good; `resize` and CenterCrop."""
+NOTHING, GREY, OTHER = 0, 1, 2
+"""`behind`: what comes where the mask is background: nothing, a grey level, another job's picture."""
+
+JOB = np.dtype(
+    [
+        # What is drawn, and where it goes.
+        ("source", np.int32),
+        ("sample", np.int32),  # PHOTO, TILE: whose, a place in the batch; PICTURE: the job that makes it
+        ("slot", np.int32),  # number of the output, -1: of no output, other jobs use it
+        ("row", np.int32),  # place in the output
+        ("size", np.int32),  # side in pixels
+        ("turns", np.int32),  # PICTURE: quarter turns counter-clockwise
+        # The window, which lies in the frame of a photo.
+        ("frame", np.int32),  # the photo's place in the batch: its size counts, and its mask
+        ("crop", np.int32),
+        ("flip", np.int32),
+        ("resize", np.int32),  # CENTRAL: short side of the photo in pixels before
+        ("area", np.float32, 2),  # RANDOM: range of the area as a share of the frame
+        ("log_ratio", np.float32, 2),  # range of log(width / height)
+        ("fg_min", np.float32),  # least share of the foreground
+        ("draws", np.float32, (4, DRAWS)),  # uniform numbers: area, ratio, y and x of each window
+        # Colours, of values 0 to 255: x -> matrix @ x + offset @ mean(picture), then clipped.
+        ("coloured", np.int32),
+        ("matrix", np.float32, (3, 3)),
+        ("offset", np.float32, (3, 3)),
+        ("sigma", np.float32),  # of the Gaussian blur in pixels, cut at 3 sigma; 0: none
+        ("solarized", np.int32),  # values at and above 128 are inverted
+        ("scale", np.float32, 3),  # in the end x * scale + shift, by channel
+        ("shift", np.float32, 3),
+        # What lies behind.
+        ("behind", np.int32),
+        ("other", np.int32),  # OTHER: the job whose picture it is
+        ("grey", np.float32),  # GREY: 0 to 255
+        ("before", np.int32),  # it is put there before colour, blur and solarize, not at the end
+        ("mask_of", np.int32),  # the job whose window and distortion the mask has
+        ("only_seen", np.int32),  # only if that window shows foreground
+        ("coupled_to", np.int32),  # only if that job has got its background, too; -1: no such
+        # Distortion of this job's mask, about the picture's centre (`distortion.draw_distortions`).
+        ("distorted", np.int32),
+        ("box", np.int32),  # the foreground's box instead of the foreground
+        ("warp", np.float32, (2, 2)),  # from a distorted place back to an undistorted one, (x, y)
+        ("translate", np.float32, 2),  # shift as a share of the foreground's box in the window, (x, y)
+    ],
+    align=True,
+)
+
+CHOSEN = np.dtype(
+    [
+        ("window", np.float32, 4),  # y0, x0, y1, x1 in pixels of the frame; x0 > x1 in a flipped view
+        ("affine", np.float32, (2, 3)),  # distorted: where a mask's pixel (x, y, 1) comes from
+        ("seen", np.int32),  # whether foreground lies in the window
+    ],
+    align=True,
+)
+
+PLACE = np.dtype(
+    [
+        ("pixels", np.int64),  # address of the source: uint8 [height, width, 3], or a finished picture
+        ("behind", np.int64),  # address of the picture behind
+        ("mask", np.int64),  # address of the mask of `mask_of`'s frame: bits, rows from the top
+        ("out", np.int64),  # address of the picture to make: [size, size, 3]
+        ("height", np.int32),
+        ("width", np.int32),
+        ("frame_height", np.int32),
+        ("frame_width", np.int32),
+    ],
+    align=True,
+)
+
+
+class Slot(NamedTuple):
+    """An output: pictures of one size."""
+
+    name: str
+    size: int
+    turns: int = 1
+    """Pictures a photo."""
+
+    def shape(self, count: int) -> tuple[int, ...]:
+        """Of its pictures for so many photos: [N, size, size, 3], or [N, turns, size, size, 3]."""
+        return (count, *([self.turns] if self.turns > 1 else []), self.size, self.size, 3)
+
+
+@dataclass(frozen=True)
+class Table:
+    """All jobs of a batch."""
+
+    jobs: np.ndarray
+    """JOB [J]: donors, then views, then copies."""
+    donors: int
+    """How many,"""
+    views: int
+    """and how many of these; the rest are copies."""
+    per_photo: int
+    """Views of a photo, which follow one another."""
+    slots: tuple[Slot, ...]
+    replaced: np.ndarray
+    """int32 [N, views]: jobs, to say whether they got another background;"""
+    matched: np.ndarray
+    """int32 [N, negatives]: likewise."""
+
+    @property
+    def count(self) -> int:
+        """Photos of the batch."""
+        return len(self.replaced)
+
+
+def new_jobs(*shape: int) -> np.ndarray:
+    """Jobs that change nothing: JOB [*shape]."""
+    jobs = np.zeros(shape, JOB)
+    jobs["scale"], jobs["coupled_to"] = 1, -1
+    return jobs

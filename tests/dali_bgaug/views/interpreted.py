@@ -1,0 +1,193 @@
+"""Tests of the GPU renderer on the CPU, by Triton's interpreter: `test_gpu.py` runs this file with
+TRITON_INTERPRET=1, which has to be set before Triton is imported."""
+
+import zlib
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dali_bgaug.shards import pack_mask
+from dali_bgaug.views import gpu_kernels, table, windows
+from dali_bgaug.views.cpu import CpuRenderer
+from dali_bgaug.views.gpu import GpuRenderer
+from dali_bgaug.views.options import (
+    BackgroundOptions,
+    CropOptions,
+    DistortionOptions,
+    NormaliseOptions,
+    PhotometricOptions,
+    ViewOptions,
+)
+from dali_bgaug.views.plan import Recipe, _draw_crop, plan
+from dali_bgaug.views.render import Images
+from pipelines import LoaderConfig, build, build_loader
+from tests.dali_bgaug.views.test_windows import DATA, PHOTOS
+
+CPU = torch.device("cpu")
+SIDE = 64
+SIZES = np.array([[14, 22], [18, 13], [12, 16]], np.int32)
+STRONG = PhotometricOptions(jitter_p=0.8, grey_p=0.3, blur_p=0.5, solarize_p=0.3)
+
+
+def _views(*names: str, size: int = 12, **values: object) -> dict[str, ViewOptions]:
+    crop = CropOptions(size=size, scale=(0.2, 1.0), fg_min=0.1)
+    return {name: ViewOptions(crop=crop, photometric=STRONG, **values) for name in names}
+
+
+def _recipe(views: dict[str, ViewOptions], **background: object) -> Recipe:
+    defaults = {"kind": "random", "p_pos": 0.7, "p_neg": 0.7}
+    return Recipe(views, BackgroundOptions(**defaults | background), NormaliseOptions(), resize=15)
+
+
+MOCO = _views("query", "key")
+SWAV = _views("global_0", "global_1", size=12) | _views("local_0", size=8, background=False)
+CENTRAL = {"image": ViewOptions(crop=CropOptions(kind="central", size=12), photometric=STRONG)}
+TURNED = _views("image", turns=4)
+SHAKEN = DistortionOptions(rotate=30.0, shear=10.0, translate=0.2, flip_p=0.5)
+RECIPES = {
+    "plain": _recipe(MOCO, kind="none"),
+    "rm": _recipe(MOCO, kind="rm"),
+    "random": _recipe(MOCO),
+    "random with tiles as they are": _recipe(MOCO, donor="none"),
+    "swaps": _recipe(MOCO, kind="swaps", negatives=2, matches="key"),
+    "coupled": _recipe(MOCO, kind="swaps", coupled=True, without_foreground="replace"),
+    "multi-crop": _recipe(SWAV),
+    "rotnet rm": _recipe(TURNED, kind="rm", stage="before"),
+    "rotnet random": _recipe(TURNED, stage="before", donor="none"),
+    "central": _recipe(CENTRAL, kind="rm", p_pos=1.0),
+    "distorted": _recipe(MOCO, kind="swaps", distortion=SHAKEN),
+    "box": _recipe(MOCO, kind="rm", distortion=DistortionOptions(box=True, translate=0.2)),
+    "sources": replace(_recipe(_views("image"), p_pos=1.0), sources=True),
+}
+
+
+@pytest.fixture(autouse=True)
+def small_thumbnails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter is slow."""
+    monkeypatch.setattr("dali_bgaug.views.plan.THUMBNAIL", 12)
+
+
+@pytest.fixture(scope="module")
+def batch() -> tuple[list[np.ndarray], list[np.ndarray], torch.Tensor]:
+    """Photos, tiles of half their size, and masks: ellipses, one of them empty."""
+    rng = np.random.default_rng(0)
+    photos = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in SIZES]
+    tiles = [rng.integers(0, 256, (*size // 2, 3), dtype=np.uint8) for size in SIZES]
+    y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
+    masks = [((y - 0.5) / 0.3) ** 2 + ((x - c) / 0.2) ** 2 < r for c, r in ((0.4, 1), (0, 0), (0.6, 1))]
+    return (
+        photos,
+        tiles,
+        torch.stack([torch.frombuffer(bytearray(pack_mask(m)), dtype=torch.uint8) for m in masks]),
+    )
+
+
+def _images(pixels: list[np.ndarray]) -> Images:
+    sizes = np.array([one.shape[:2] for one in pixels], np.int32)
+    return Images(np.array([one.ctypes.data for one in pixels]), sizes)
+
+
+@pytest.mark.parametrize(
+    ("name", "half"), [*((name, False) for name in RECIPES), ("swaps", True), ("rotnet random", True)]
+)
+def test_the_gpu_renders_what_the_cpu_renders(batch: tuple, name: str, half: bool) -> None:
+    recipe, (photos, tiles, masks) = RECIPES[name], batch
+
+    def generators(stream: str) -> np.random.Generator:
+        return np.random.default_rng([len(name), zlib.crc32(stream.encode())])
+
+    made = plan(recipe, generators, np.ones(len(photos), bool), 1.0)
+    arguments = (made, _images(photos), _images(tiles), masks if recipe.looks_at_masks else None)
+    cpu, gpu = CpuRenderer(2, half), GpuRenderer(CPU, half)
+    expected, found = cpu.render(*arguments), gpu.render(*arguments)
+    cpu.close()
+    assert torch.equal(found.put, expected.put)
+    assert found.put.any() or recipe.background.kind == "none"
+    assert torch.allclose(found.windows, expected.windows, atol=1e-4)
+    assert found.pictures.keys() == expected.pictures.keys()
+    scale = 1.0 if name == "sources" else 255 * min(recipe.normalise.std)
+    for slot, picture in expected.pictures.items():
+        assert (found.pictures[slot].shape, found.pictures[slot].dtype) == (picture.shape, picture.dtype)
+        off = scale * (found.pictures[slot].float() - picture.float()).abs()
+        if half:
+            assert off.median() < 0.05
+        # A pixel on an edge of the mask may fall to the other side: one rounds its place to float32.
+        assert (off > (0.3 if half else 0.1)).float().mean() < 0.005, (slot, off.max())
+
+
+def test_windows_are_the_cpus_draw_for_draw(batch: tuple) -> None:
+    """Rounding apart: of 100 jobs with every kind of foreground share, at most one differs."""
+    rng, masks = np.random.default_rng(1), batch[2]
+    jobs = table.new_jobs(100)
+    jobs["frame"], jobs["behind"] = np.arange(100) % 3, table.GREY
+    for number, fg_min in enumerate((0.0, 0.1, 0.5, 0.9, 1.0)):
+        crop = CropOptions(scale=(0.05, 1.0 - 0.1 * number), fg_min=fg_min)
+        _draw_crop(jobs[20 * number : 20 * (number + 1)], crop, 256, rng)
+    sizes = SIZES * 25
+    expected = windows.choose(jobs, sizes, masks.numpy())
+    found, seen = _choose_on_device(jobs, sizes, masks)
+    different = (np.abs(found - expected["window"]) > 0.5).any(axis=1) | (seen != expected["seen"])
+    assert different.sum() <= 1, different.sum()
+    assert 0.2 < (jobs["fg_min"] > 0).mean() < 1 and 0 < seen.mean() < 1
+
+
+def _choose_on_device(
+    jobs: np.ndarray, sizes: np.ndarray, masks: torch.Tensor | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Windows, float32 [J, 4], and whether they show foreground, of the kernel alone."""
+    places, chosen = np.zeros(len(jobs), table.PLACE), np.zeros(len(jobs), table.CHOSEN)
+    places["frame_height"], places["frame_width"] = sizes[jobs["frame"]].T
+    addresses = [array.ctypes.data for array in (jobs, chosen, places)]
+    side = 0 if masks is None else SIDE
+    address = 0 if masks is None else masks.data_ptr()
+    gpu_kernels.choose_windows[(len(jobs),)](*addresses, address, SIDE=side, GRID=8, DISTORTED=False)
+    return chosen["window"], chosen["seen"]
+
+
+@pytest.mark.parametrize("photo", PHOTOS)
+def test_windows_follow_the_law_of_torchvision(photo: str) -> None:
+    """Quantiles recorded from torchvision's algorithm, within the Kolmogorov-Smirnov bound."""
+    reference, count = np.load(DATA / "rrc.npz"), 300
+    width, height = PHOTOS[photo]
+    jobs = table.new_jobs(count)
+    _draw_crop(jobs, CropOptions(flip_p=0), 256, np.random.default_rng(2))
+    box, _ = _choose_on_device(jobs, np.array([[height, width]]), None)
+    h, w = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
+    bound = 1.95 / np.sqrt(count)
+    for values, name in ((h * w / (width * height), "area_q"), (np.log(w / h), "logratio_q")):
+        for level, quantile in zip(
+            reference["quantile_levels"], reference[f"{photo}_s0.2-1/{name}"], strict=True
+        ):
+            assert (values < quantile - 1e-5).mean() - bound <= level, (name, level)
+            assert (values < quantile + 1e-5).mean() + bound >= level, (name, level)
+
+
+def test_the_whole_loader_with_interpreted_kernels(textured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards to batches of MoCo-v2 with BG_Swaps, by either renderer."""
+    config = LoaderConfig(
+        shards=textured,
+        batch_size=2,
+        device="cpu",
+        prefetch=1,
+        crop={"size": 8, "fg_min": 0.1, "scale": [0.003, 0.01]},
+        background={"kind": "swaps", "p_pos": 0.7, "p_neg": 0.7},
+    )
+    expected = _two_batches(config)
+    monkeypatch.setattr(build, "choose_renderer", lambda device, config: GpuRenderer(device, config.half))
+    for one, other in zip(_two_batches(config), expected, strict=True):
+        assert one.keys() == other.keys()
+        for name, tensor in one.items():
+            if tensor.is_floating_point():
+                assert tensor.is_contiguous(memory_format=torch.channels_last)
+                assert ((tensor - other[name]).abs() > 2e-3).float().mean() < 0.005, name
+            else:
+                assert torch.equal(tensor, other[name]), name
+
+
+def _two_batches(config: LoaderConfig) -> list[dict[str, torch.Tensor]]:
+    with build_loader(config) as loader:
+        return list(islice(loader, 2))
