@@ -14,9 +14,10 @@ from dali_bgaug.views.gpu import GpuRenderer, compile_kernels
 ROOT = Path(__file__).parents[3]
 
 
-def test_interpreted_kernels_make_what_the_cpu_makes() -> None:
+@pytest.mark.parametrize("which", ["renders", "not renders"])
+def test_interpreted_kernels_make_what_the_cpu_makes(which: str) -> None:
     """`interpreted.py`, in a process whose Triton interprets."""
-    command = [sys.executable, "-m", "pytest", "--no-header", "tests/dali_bgaug/views/interpreted.py"]
+    command = [sys.executable, "-m", "pytest", "-k", which, "tests/dali_bgaug/views/interpreted.py"]
     ended = subprocess.run(
         command,
         cwd=ROOT,
