@@ -24,7 +24,7 @@ def test_interpreted_kernels_make_what_the_cpu_makes(which: str) -> None:
         env=os.environ | {"TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=280,
     )
     assert ended.returncode == 0, ended.stdout[-6000:]
 
