@@ -67,7 +67,7 @@ class BatchMaker:
         )
         if self._stream is None:
             return Made(self._tensors(table, self._render(table, batch), batch), checkpoint, None)
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self._stream):  # which makes its card the current one, too
             tensors = self._tensors(table, self._render(table, batch), batch)
             ready = torch.cuda.Event()
             ready.record()

@@ -27,6 +27,7 @@ _JOB, _CHOSEN, _PLACE = (tl.constexpr(dtype.itemsize) for dtype in (JOB, CHOSEN,
 _DRAWS = tl.constexpr(table.DRAWS)
 _RANDOM, _CENTRAL = tl.constexpr(table.RANDOM), tl.constexpr(table.CENTRAL)
 _GREY, _NOTHING = tl.constexpr(table.GREY), tl.constexpr(table.NOTHING)
+_TIE = tl.constexpr(table.TIE)
 _SIZE, _TURNS, _FRAME, _CROP, _FLIP, _RESIZE, _AREA, _LOG_RATIO, _FG_MIN, _UNIFORMS = (
     _offset(JOB, name)
     for name in (
@@ -148,16 +149,16 @@ def choose_windows(
         h = tl.minimum(tl.floor(tl.div_rn(width, tl.exp(log_low)) + 0.5), height)
         y0, x0 = tl.floor((height - h) / 2), tl.floor((width - w) / 2)
         y1, x1 = y0 + h, x0 + w
-        found = 0
+        found, draw = 0, 0
         uniforms = (job + _UNIFORMS).to(tl.pointer_type(tl.float32))
-        for draw in range(_DRAWS):
+        while (draw < _DRAWS) & (found == 0):
             area = (low + span * tl.load(uniforms + draw)) * (height * width)
             ratio = tl.exp(log_low + (log_high - log_low) * tl.load(uniforms + _DRAWS + draw))
             w = tl.maximum(tl.floor(tl.sqrt_rn(area * ratio) + 0.5), 1.0)
             h = tl.maximum(tl.floor(tl.sqrt_rn(tl.div_rn(area, ratio)) + 0.5), 1.0)
             y = tl.minimum(tl.floor(tl.load(uniforms + 2 * _DRAWS + draw) * (height - h + 1)), height - h)
             x = tl.minimum(tl.floor(tl.load(uniforms + 3 * _DRAWS + draw) * (width - w + 1)), width - w)
-            good = (h <= height) & (w <= width) & (found == 0)
+            good = (h <= height) & (w <= width)
             if SIDE > 0:
                 inside = _inside(y, x, y + h, x + w, height, width, grid, cells, N)
                 # The margin is for float32 sums: a window of the whole photo must satisfy fg_min = 1.
@@ -165,7 +166,8 @@ def choose_windows(
                 good = good & ((fg_min <= 0) | (total == 0) | enough)
             y0, x0 = tl.where(good, y, y0), tl.where(good, x, x0)
             y1, x1 = tl.where(good, y + h, y1), tl.where(good, x + w, x1)
-            found = tl.where(good, 1, found)
+            found = good.to(tl.int32)
+            draw += 1
     if SIDE > 0:
         inside = _inside(y0, x0, y1, x1, height, width, grid, cells, N)
         tl.store((to + _SEEN).to(tl.pointer_type(tl.int32)), ((inside > 0) & (total > 0)).to(tl.int32))
@@ -242,7 +244,7 @@ def _parts(size, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 @triton.jit
 def _nearest(start, end, pixel, size, length):
     """Where of a line of `length` these of `size` pixels are taken from."""
-    place = tl.floor(start + (pixel + 0.5) * (end - start) / size)
+    place = tl.floor(start + (pixel + 0.5) * (end - start) / size + _TIE)
     return tl.minimum(tl.maximum(place, 0.0), length - 1.0).to(tl.int32)
 
 

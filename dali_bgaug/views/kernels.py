@@ -15,7 +15,7 @@ from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from dali_bgaug.views.table import GREY, NOTHING, PICTURE
+from dali_bgaug.views.table import GREY, NOTHING, PICTURE, TIE
 
 compiled = njit(nogil=True, fastmath=True)
 
@@ -371,4 +371,4 @@ def _mask(size: int, job: Any, place: Any, chosen: Any, side: int) -> np.ndarray
 @compiled
 def _nearest(start: float, end: float, pixel: int, size: int, length: int) -> int:
     """Where of a line of `length` this of `size` pixels is taken from."""
-    return min(max(math.floor(start + (pixel + 0.5) * (end - start) / size), 0), length - 1)
+    return min(max(math.floor(start + (pixel + 0.5) * (end - start) / size + TIE), 0), length - 1)

@@ -17,6 +17,9 @@ import numpy as np
 DRAWS = 10
 """Windows drawn for a random crop, of which the first good one is taken; torchvision's number."""
 
+TIE = 2.0**-10
+"""Added to a place in a mask, in its pixels, before it is rounded down: windows lie on whole pixels, so many
+places are whole numbers but for rounding, and every precision has to take the same pixel."""
 PHOTO, TILE, PICTURE = 0, 1, 2
 """`source`: a sample's photo, its tiled background stretched over the photo's frame, a finished picture."""
 WHOLE, RANDOM, CENTRAL = 0, 1, 2
