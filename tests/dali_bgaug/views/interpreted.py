@@ -173,7 +173,7 @@ def test_the_whole_loader_with_interpreted_kernels(textured: Path, monkeypatch: 
         batch_size=2,
         device="cpu",
         prefetch=1,
-        crop={"size": 8, "fg_min": 0.1, "scale": [0.003, 0.01]},
+        crop={"size": 16, "fg_min": 0.02, "scale": [0.03, 0.05]},
         background={"kind": "swaps", "p_pos": 0.7, "p_neg": 0.7},
     )
     expected = _two_batches(config)
