@@ -6,8 +6,6 @@ that decide where a window lies are rounded as IEEE says, as NumPy's are. Counts
 batch are not compiled in (`do_not_specialize`).
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import triton
 import triton.language as tl
@@ -520,13 +518,10 @@ def copy(
 
 
 _TYPES = {"parts": "i32", "first": "i32", "offsets": "*i64", "put": "*i8"}
-_FLOATS = ("canvas", "blurred", "sums")
-KERNELS = (choose_windows, resample, blur_rows, finish, copy)
+_TYPES |= dict.fromkeys(("canvas", "blurred", "sums"), "*fp32")
+"""Of arguments; all others are addresses."""
 
 
 def signature(kernel: triton.JITFunction, constants: dict[str, object]) -> dict[str, str]:
     """The types of a kernel's arguments, for compiling it where there is no GPU."""
-    kinds: Callable[[str], str] = lambda name: (  # noqa: E731
-        "constexpr" if name in constants else _TYPES.get(name, "*fp32" if name in _FLOATS else "i64")
-    )
-    return {name: kinds(name) for name in kernel.arg_names}
+    return {name: "constexpr" if name in constants else _TYPES.get(name, "i64") for name in kernel.arg_names}
