@@ -1,4 +1,4 @@
-"""The GPU renderer: the Triton kernels of `gpu_kernels.py`, launched on the current stream.
+"""The GPU renderer: the Triton kernels of `gpu_windows.py` and `gpu_pixels.py`, on the current stream.
 
 Two launches of small programs decide and copy, three a wave make pixels:
 
@@ -35,7 +35,7 @@ class GpuRenderer:
             UserError: Triton is not installed, or there is no C compiler, with which it builds its launchers.
         """
         try:
-            from dali_bgaug.views import gpu_kernels
+            from dali_bgaug.views import gpu_pixels, gpu_windows
         except ImportError as error:
             raise UserError(
                 f"views on a GPU are made by kernels of Triton, which cannot be imported ({error}): "
@@ -48,13 +48,14 @@ class GpuRenderer:
                 "views on a GPU need a C compiler, with which Triton builds the launchers of its kernels: "
                 "install gcc or clang, or name one in CC; or take data.device=cpu"
             )
-        self._kernels, self._device, self._half = gpu_kernels, device, half
+        self._windows, self._pixels = gpu_windows, gpu_pixels
+        self._device, self._half = device, half
 
     def render(
         self, table: Table, photos: Images, tiles: Images | None, masks: torch.Tensor | None
     ) -> Rendered:
         """Make all pictures of a table: see `render.Renderer`."""
-        kernels, jobs, count = self._kernels, table.jobs, len(table.jobs)
+        kernels, jobs, count = self._pixels, table.jobs, len(table.jobs)
         dtype = torch.float16 if self._half else torch.float32
         pictures = [self._empty(slot.shape(table.count), dtype) for slot in table.slots]
         scratch = self._empty((max(1, scratch_places(table)[1]),))
@@ -68,10 +69,10 @@ class GpuRenderer:
         chosen = torch.zeros((count, CHOSEN.itemsize), dtype=torch.uint8, device=self._device)
         put = torch.zeros(count, dtype=torch.int8, device=self._device)
         side = 0 if masks is None else math.isqrt(8 * masks.shape[1])
-        kernels.choose_windows[(count,)](
+        self._windows.choose_windows[(count,)](
             *(job, chosen.data_ptr(), place, 0 if masks is None else masks.data_ptr()),
             SIDE=side,
-            GRID=max(8, _power(side // 8)),
+            GRID=max(8, power_of_two(side // 8)),
             DISTORTED=bool(side and jobs["distorted"].any()),
         )
         tile = {"ROWS": kernels.ROWS, "COLUMNS": kernels.COLUMNS}
@@ -82,7 +83,7 @@ class GpuRenderer:
             parts = self._parts(jobs[first:stop])
             canvas, blurred = (self._empty((int(values[first:stop].sum()),)) for _ in range(2))
             sums, grid = self._empty((stop - first, parts, 3)), (stop - first, parts)
-            at, more = (job, chosen.data_ptr(), place), {**tile, "PARTS": _power(parts)}
+            at, more = (job, chosen.data_ptr(), place), {**tile, "PARTS": power_of_two(parts)}
             kernels.resample[grid](*at, offset, canvas, sums, first, parts, SIDE=side, **tile)
             if (jobs["sigma"][first:stop] > 0).any():
                 kernels.blur_rows[grid](job, offset, canvas, blurred, sums, first, parts, **more)
@@ -111,65 +112,12 @@ class GpuRenderer:
     def _parts(self, jobs: np.ndarray) -> int:
         """Programs of the largest picture."""
         size = int(jobs["size"].max())
-        return -(-size // self._kernels.ROWS) * -(-size // self._kernels.COLUMNS)
+        return -(-size // self._pixels.ROWS) * -(-size // self._pixels.COLUMNS)
 
     def close(self) -> None:
         """Nothing is held between batches."""
 
 
-def _power(number: int) -> int:
+def power_of_two(number: int) -> int:
     """The power of two that is not smaller."""
     return 1 << max(0, number - 1).bit_length()
-
-
-def compile_kernels(architecture: int, size: int = 224, side: int = 256) -> dict[str, dict[str, int]]:
-    """Compile every kernel in its variants for an architecture (80, 90), without a GPU.
-
-    Returns:
-        By kernel and variant: `registers` and `spilled` bytes a thread, `shared` bytes.
-    """
-    from triton import compile as build
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    from dali_bgaug.views import gpu_kernels as kernels
-
-    tile = {"ROWS": kernels.ROWS, "COLUMNS": kernels.COLUMNS}
-    parts = {"PARTS": _power(-(-size // kernels.ROWS) * -(-size // kernels.COLUMNS))}
-    grid = {"SIDE": side, "GRID": max(8, _power(side // 8))}
-    variants = {
-        kernels.choose_windows: [grid | {"DISTORTED": d} for d in (False, True)]
-        + [{"SIDE": 0, "GRID": 8, "DISTORTED": False}],
-        kernels.resample: [tile | {"SIDE": s} for s in (0, side)],
-        kernels.blur_rows: [tile | parts],
-        kernels.finish: [tile | parts | {"SIDE": s, "HALF": h} for s in (0, side) for h in (False, True)],
-        kernels.copy: [tile | {"SIDE": s, "HALF": h} for s in (0, side) for h in (False, True)],
-    }
-    found = {}
-    for kernel, choices in variants.items():
-        for constants in choices:
-            source = ASTSource(kernel, kernels.signature(kernel, constants), constexprs=constants)
-            compiled = build(source, target=GPUTarget("cuda", architecture, 32))
-            name = f"{kernel.__name__} " + " ".join(f"{k}={v}" for k, v in constants.items() if k not in tile)
-            found[name] = _resources(compiled) | {"shared": compiled.metadata.shared}
-    return found
-
-
-def _resources(compiled: object) -> dict[str, int]:
-    """Registers and spilled bytes a thread, as the assembler's own tool reads them."""
-    import re
-    import subprocess
-    import tempfile
-    from pathlib import Path
-
-    import triton
-
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
-        file.flush()
-        text = subprocess.run(
-            [str(tool), "-res-usage", file.name], capture_output=True, text=True, check=True
-        ).stdout
-    registers, stack, local = re.search(r"REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)", text).groups()
-    return {"registers": int(registers), "spilled": int(stack) + int(local)}

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dali_bgaug.shards import pack_mask
-from dali_bgaug.views import gpu_kernels, table, windows
+from dali_bgaug.views import gpu_windows, table, windows
 from dali_bgaug.views.cpu import CpuRenderer
 from dali_bgaug.views.gpu import GpuRenderer
 from dali_bgaug.views.options import (
@@ -144,7 +144,7 @@ def _choose_on_device(
     addresses = [array.ctypes.data for array in (jobs, chosen, places)]
     side = 0 if masks is None else SIDE
     address = 0 if masks is None else masks.data_ptr()
-    gpu_kernels.choose_windows[(len(jobs),)](*addresses, address, SIDE=side, GRID=8, DISTORTED=False)
+    gpu_windows.choose_windows[(len(jobs),)](*addresses, address, SIDE=side, GRID=8, DISTORTED=False)
     return chosen["window"], chosen["seen"]
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.views.gpu import GpuRenderer, compile_kernels
+from dali_bgaug.views.gpu import GpuRenderer
+from tests.dali_bgaug.views.compiling import compile_kernels
 
 ROOT = Path(__file__).parents[3]
 

@@ -1,0 +1,366 @@
+"""Pixels on the GPU, in Triton: what `kernels.py` does on the CPU.
+
+Sums are made by tiles and added in a fixed order, without atomics: the same batch gives the same bits. Counts
+that change from batch to batch are not compiled in (`do_not_specialize`).
+"""
+
+import triton
+import triton.language as tl
+
+from dali_bgaug.views import table
+from dali_bgaug.views.gpu_records import (
+    CHOSEN_BYTES,
+    JOB_BYTES,
+    PLACE_BYTES,
+    load_address,
+    load_float,
+    load_int,
+    offset_of,
+)
+from dali_bgaug.views.table import CHOSEN, JOB, PLACE
+
+ROWS, COLUMNS = 8, 32
+"""Pixels of a program: a tile of a picture."""
+
+_GREY, _NOTHING = tl.constexpr(table.GREY), tl.constexpr(table.NOTHING)
+_TIE = tl.constexpr(table.TIE)
+_SIZE, _TURNS, _COLOURED, _MATRIX, _MEANS, _SIGMA, _SOLARIZED, _SCALE, _SHIFT = (
+    offset_of(JOB, name)
+    for name in (*("size", "turns", "coloured", "matrix", "offset", "sigma", "solarized", "scale", "shift"),)
+)
+_BEHIND, _LEVEL, _BEFORE, _MASK_OF, _ONLY_SEEN, _COUPLED_TO, _DISTORTED, _BOX = (
+    offset_of(JOB, name)
+    for name in (*("behind", "grey", "before", "mask_of", "only_seen", "coupled_to", "distorted", "box"),)
+)
+_WINDOW, _AFFINE, _SEEN = (offset_of(CHOSEN, name) for name in ("window", "affine", "seen"))
+_PIXELS, _OTHER, _MASK, _OUT, _HEIGHT, _WIDTH, _FRAME_HEIGHT, _FRAME_WIDTH = (
+    offset_of(PLACE, name)
+    for name in ("pixels", "behind", "mask", "out", "height", "width", "frame_height", "frame_width")
+)
+
+
+@triton.jit
+def _has_foreground(jobs, chosen, job):
+    """Whether what lies behind is put there, as far as this job's own mask says."""
+    own = jobs + job * JOB_BYTES
+    seen = load_int(chosen + load_int(own + _MASK_OF).to(tl.int64) * CHOSEN_BYTES + _SEEN)
+    return (load_int(own + _BEHIND) != _NOTHING) & ((load_int(own + _ONLY_SEEN) == 0) | (seen != 0))
+
+
+@triton.jit
+def _is_put(jobs, chosen, job):
+    """Whether what lies behind is put there."""
+    coupled = load_int(jobs + job * JOB_BYTES + _COUPLED_TO).to(tl.int64)
+    its = _has_foreground(jobs, chosen, tl.maximum(coupled, 0))
+    return _has_foreground(jobs, chosen, job) & ((coupled < 0) | its)
+
+
+@triton.jit
+def _tile(size, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """The pixels of this program."""
+    part = tl.program_id(1)
+    across = (size + COLUMNS - 1) // COLUMNS
+    rows = (part // across * ROWS + tl.arange(0, ROWS))[:, None]
+    columns = (part % across * COLUMNS + tl.arange(0, COLUMNS))[None, :]
+    return rows, columns, (rows < size) & (columns < size)
+
+
+@triton.jit
+def _parts(size, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """How many programs a picture takes."""
+    return ((size + ROWS - 1) // ROWS) * ((size + COLUMNS - 1) // COLUMNS)
+
+
+@triton.jit
+def _nearest(start, end, pixel, size, length):
+    """Where of a line of `length` these of `size` pixels are taken from."""
+    place = tl.floor(start + (pixel + 0.5) * (end - start) / size + _TIE)
+    return tl.minimum(tl.maximum(place, 0.0), length - 1.0).to(tl.int32)
+
+
+@triton.jit
+def _foreground(jobs, chosen, place, masked, rows, columns, size, SIDE: tl.constexpr):
+    """The mask of the job `masked` at these pixels; place: of the job that looks at it."""
+    job, window = jobs + masked * JOB_BYTES, chosen + masked * CHOSEN_BYTES
+    rows, columns = rows + 0 * columns, columns + 0 * rows  # one of each a pixel
+    if load_int(job + _DISTORTED) != 0:
+        affine, x, y = window + _AFFINE, columns + 0.5, rows + 0.5
+        columns = tl.floor(load_float(affine) * x + load_float(affine, 1) * y + load_float(affine, 2)).to(
+            tl.int32
+        )
+        rows = tl.floor(load_float(affine, 3) * x + load_float(affine, 4) * y + load_float(affine, 5)).to(
+            tl.int32
+        )
+    inside = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
+    tall = SIDE / load_int(place + _FRAME_HEIGHT).to(tl.float32)
+    wide = SIDE / load_int(place + _FRAME_WIDTH).to(tl.float32)
+    y = _nearest(
+        load_float(window + _WINDOW) * tall, load_float(window + _WINDOW, 2) * tall, rows, size, SIDE
+    )
+    x = _nearest(
+        load_float(window + _WINDOW, 1) * wide, load_float(window + _WINDOW, 3) * wide, columns, size, SIDE
+    )
+    bits = load_address(place + _MASK).to(tl.pointer_type(tl.uint8))
+    byte = tl.load(bits + y * (SIDE // 8) + (x >> 3), mask=inside, other=0).to(tl.int32)
+    foreground = ((byte >> (7 - (x & 7))) & 1) != 0
+    return inside & (foreground | (load_int(job + _BOX) != 0))
+
+
+@triton.jit
+def _tap(start, step, reach, pixel, number, length):
+    """Tap `number` of pixels: its place on the line, clamped to its ends, and its weight, a triangle's."""
+    centre = start + (pixel + 0.5) * step - 0.5
+    place = tl.floor(centre - reach) + 1 + number
+    weight = tl.maximum(1 - tl.abs(place - centre) / reach, 0.0)
+    return tl.minimum(tl.maximum(place, 0.0), length - 1.0).to(tl.int32), weight
+
+
+@triton.jit(do_not_specialize=["first", "parts"])
+def resample(
+    jobs, chosen, places, offsets, canvas, sums, first, parts,
+    SIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Crop, flip and resize with antialiasing, straight from the decoded photo; with `before` its
+    background, too.
+
+    canvas: float32, values of picture j of the wave (`first` and on) from offsets[j] on; sums: float32
+    [wave, parts, 3], of each program's pixels."""
+    wave = tl.program_id(0).to(tl.int64)
+    number = wave + first
+    job, place, window = (
+        jobs + number * JOB_BYTES,
+        places + number * PLACE_BYTES,
+        chosen + number * CHOSEN_BYTES + _WINDOW,
+    )
+    size = load_int(job + _SIZE)
+    if tl.program_id(1) < _parts(size, ROWS, COLUMNS):
+        rows, columns, valid = _tile(size, ROWS, COLUMNS)
+        height, width = load_int(place + _HEIGHT), load_int(place + _WIDTH)
+        tall = height.to(tl.float32) / load_int(place + _FRAME_HEIGHT).to(tl.float32)
+        wide = width.to(tl.float32) / load_int(place + _FRAME_WIDTH).to(tl.float32)
+        y0, x0 = load_float(window) * tall, load_float(window, 1) * wide
+        step_y, step_x = (
+            (load_float(window, 2) * tall - y0) / size,
+            (load_float(window, 3) * wide - x0) / size,
+        )
+        reach_y, reach_x = tl.maximum(tl.abs(step_y), 1.0), tl.maximum(tl.abs(step_x), 1.0)
+        pixels = load_address(place + _PIXELS).to(tl.pointer_type(tl.uint8))
+        red = tl.zeros((ROWS, COLUMNS), tl.float32)
+        green, blue, total = red, red, red
+        for tap_y in range(tl.ceil(2 * reach_y).to(tl.int32) + 1):
+            y, weight_y = _tap(y0, step_y, reach_y, rows, tap_y, height)
+            for tap_x in range(tl.ceil(2 * reach_x).to(tl.int32) + 1):
+                x, weight_x = _tap(x0, step_x, reach_x, columns, tap_x, width)
+                weight = weight_y * weight_x
+                used = valid & (weight > 0)
+                at = pixels + 3 * (y * width + x)
+                red += weight * tl.load(at, mask=used, other=0).to(tl.float32)
+                green += weight * tl.load(at + 1, mask=used, other=0).to(tl.float32)
+                blue += weight * tl.load(at + 2, mask=used, other=0).to(tl.float32)
+                total += weight
+        red, green, blue = red / total, green / total, blue / total
+        if SIDE > 0:
+            if (load_int(job + _BEFORE) != 0) & _is_put(jobs, chosen, number):
+                masked = load_int(job + _MASK_OF).to(tl.int64)
+                inside = _foreground(jobs, chosen, place, masked, rows, columns, size, SIDE)
+                level = load_float(job + _LEVEL)
+                other = load_address(place + _OTHER).to(tl.pointer_type(tl.float32)) + 3 * (
+                    rows * size + columns
+                )
+                there = valid & (load_int(job + _BEHIND) != _GREY)
+                red = tl.where(inside, red, tl.load(other, mask=there, other=level))
+                green = tl.where(inside, green, tl.load(other + 1, mask=there, other=level))
+                blue = tl.where(inside, blue, tl.load(other + 2, mask=there, other=level))
+        to = canvas + tl.load(offsets + number) + 3 * (rows * size + columns)
+        tl.store(to, red, mask=valid)
+        tl.store(to + 1, green, mask=valid)
+        tl.store(to + 2, blue, mask=valid)
+        sums += 3 * (wave * parts + tl.program_id(1))
+        tl.store(sums, tl.sum(tl.where(valid, red, 0.0)))
+        tl.store(sums + 1, tl.sum(tl.where(valid, green, 0.0)))
+        tl.store(sums + 2, tl.sum(tl.where(valid, blue, 0.0)))
+
+
+@triton.jit
+def _row(job, red, green, blue, mean_red, mean_green, mean_blue, ROW: tl.constexpr):
+    """One channel of the changed colour, clipped."""
+    matrix, means = job + _MATRIX, job + _MEANS
+    value = (
+        load_float(matrix, 3 * ROW) * red
+        + load_float(matrix, 3 * ROW + 1) * green
+        + load_float(matrix, 3 * ROW + 2) * blue
+    )
+    value += (
+        load_float(means, 3 * ROW) * mean_red
+        + load_float(means, 3 * ROW + 1) * mean_green
+        + load_float(means, 3 * ROW + 2) * mean_blue
+    )
+    return tl.minimum(tl.maximum(value, 0.0), 255.0)
+
+
+@triton.jit
+def _mean(sums, wave, parts, size, CHANNEL: tl.constexpr, PARTS: tl.constexpr,
+          ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
+    part = tl.arange(0, PARTS)
+    at = sums + 3 * (wave * parts + part) + CHANNEL
+    return tl.sum(tl.load(at, mask=part < _parts(size, ROWS, COLUMNS), other=0.0)) / (size * size)
+
+
+@triton.jit
+def _mirror(place, size):
+    """Places outside of 0 .. size - 1 mirrored at the outermost pixels, which are not repeated."""
+    place = tl.abs(place) % (2 * size - 2)
+    return tl.where(place < size, place, 2 * size - 2 - place)
+
+
+@triton.jit
+def _gaussian(step, sigma):
+    return tl.exp(-0.5 * (step / sigma) * (step / sigma))
+
+
+@triton.jit(do_not_specialize=["first", "parts"])
+def blur_rows(
+    jobs, offsets, canvas, blurred, sums, first, parts,
+    PARTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Colour and Gaussian blur along x, of jobs that are blurred: from `canvas` to `blurred`."""
+    wave = tl.program_id(0).to(tl.int64)
+    job = jobs + (wave + first) * JOB_BYTES
+    size, sigma = load_int(job + _SIZE), load_float(job + _SIGMA)
+    if (tl.program_id(1) < _parts(size, ROWS, COLUMNS)) & (sigma > 0):
+        rows, columns, valid = _tile(size, ROWS, COLUMNS)
+        coloured = load_int(job + _COLOURED) != 0
+        mean_red = _mean(sums, wave, parts, size, 0, PARTS, ROWS, COLUMNS)
+        mean_green = _mean(sums, wave, parts, size, 1, PARTS, ROWS, COLUMNS)
+        mean_blue = _mean(sums, wave, parts, size, 2, PARTS, ROWS, COLUMNS)
+        start = tl.load(offsets + wave + first)
+        red = tl.zeros((ROWS, COLUMNS), tl.float32)
+        green, blue, total = red, red, 0.0
+        reach = tl.ceil(3 * sigma).to(tl.int32)
+        for tap in range(2 * reach + 1):
+            weight = _gaussian((tap - reach).to(tl.float32), sigma)
+            at = canvas + start + 3 * (rows * size + _mirror(columns + tap - reach, size))
+            r, g = tl.load(at, mask=valid, other=0.0), tl.load(at + 1, mask=valid, other=0.0)
+            b = tl.load(at + 2, mask=valid, other=0.0)
+            red += weight * tl.where(coloured, _row(job, r, g, b, mean_red, mean_green, mean_blue, 0), r)
+            green += weight * tl.where(coloured, _row(job, r, g, b, mean_red, mean_green, mean_blue, 1), g)
+            blue += weight * tl.where(coloured, _row(job, r, g, b, mean_red, mean_green, mean_blue, 2), b)
+            total += weight
+        to = blurred + start + 3 * (rows * size + columns)
+        tl.store(to, red / total, mask=valid)
+        tl.store(to + 1, green / total, mask=valid)
+        tl.store(to + 2, blue / total, mask=valid)
+
+
+@triton.jit
+def _finished(job, value, foreground, put, other, valid, to, CHANNEL: tl.constexpr):
+    """Solarize, normalise and store one channel, where it is foreground or nothing is put behind."""
+    value = tl.where(load_int(job + _SOLARIZED) != 0, tl.minimum(value, 255.0 - value), value)
+    scale, shift = load_float(job + _SCALE, CHANNEL), load_float(job + _SHIFT, CHANNEL)
+    value = value * scale + shift
+    level = load_float(job + _LEVEL) * scale + shift
+    there = valid & put & (load_int(job + _BEHIND) != _GREY)
+    behind = tl.load(other + CHANNEL, mask=there, other=0.0).to(tl.float32)
+    behind = tl.where(load_int(job + _BEHIND) == _GREY, level, behind)
+    value = tl.where(foreground, value, behind)
+    tl.store(to + CHANNEL, value.to(to.dtype.element_ty), mask=valid)
+
+
+@triton.jit(do_not_specialize=["first", "parts"])
+def finish(
+    jobs, chosen, places, offsets, canvas, blurred, sums, put, first, parts,
+    HALF: tl.constexpr, SIDE: tl.constexpr, PARTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Blur along y (or colour, of jobs that are not blurred), solarize, normalise, background; put: bool
+    [J]."""
+    wave = tl.program_id(0).to(tl.int64)
+    number = wave + first
+    job, place = jobs + number * JOB_BYTES, places + number * PLACE_BYTES
+    size, sigma = load_int(job + _SIZE), load_float(job + _SIGMA)
+    if tl.program_id(1) < _parts(size, ROWS, COLUMNS):
+        rows, columns, valid = _tile(size, ROWS, COLUMNS)
+        start = tl.load(offsets + number)
+        red = tl.zeros((ROWS, COLUMNS), tl.float32)
+        green, blue = red, red
+        if sigma > 0:
+            reach, total = tl.ceil(3 * sigma).to(tl.int32), 0.0
+            for tap in range(2 * reach + 1):
+                weight = _gaussian((tap - reach).to(tl.float32), sigma)
+                at = blurred + start + 3 * (_mirror(rows + tap - reach, size) * size + columns)
+                red += weight * tl.load(at, mask=valid, other=0.0)
+                green += weight * tl.load(at + 1, mask=valid, other=0.0)
+                blue += weight * tl.load(at + 2, mask=valid, other=0.0)
+                total += weight
+            red, green, blue = red / total, green / total, blue / total
+        else:
+            at = canvas + start + 3 * (rows * size + columns)
+            red, green = tl.load(at, mask=valid, other=0.0), tl.load(at + 1, mask=valid, other=0.0)
+            blue = tl.load(at + 2, mask=valid, other=0.0)
+            if load_int(job + _COLOURED) != 0:
+                mean_red = _mean(sums, wave, parts, size, 0, PARTS, ROWS, COLUMNS)
+                mean_green = _mean(sums, wave, parts, size, 1, PARTS, ROWS, COLUMNS)
+                mean_blue = _mean(sums, wave, parts, size, 2, PARTS, ROWS, COLUMNS)
+                r, g, b = red, green, blue
+                red = _row(job, r, g, b, mean_red, mean_green, mean_blue, 0)
+                green = _row(job, r, g, b, mean_red, mean_green, mean_blue, 1)
+                blue = _row(job, r, g, b, mean_red, mean_green, mean_blue, 2)
+        own = False
+        foreground = valid
+        if SIDE > 0:
+            whether = _is_put(jobs, chosen, number)
+            if tl.program_id(1) == 0:
+                tl.store(put + number, whether.to(tl.int8))
+            own = whether & (load_int(job + _BEFORE) == 0)
+            if own:
+                masked = load_int(job + _MASK_OF).to(tl.int64)
+                foreground = _foreground(jobs, chosen, place, masked, rows, columns, size, SIDE)
+        pixel = 3 * (rows * size + columns)
+        other = load_address(place + _OTHER).to(tl.pointer_type(tl.float32)) + pixel
+        if HALF:
+            to = load_address(place + _OUT).to(tl.pointer_type(tl.float16)) + pixel
+        else:
+            to = load_address(place + _OUT).to(tl.pointer_type(tl.float32)) + pixel
+        _finished(job, red, foreground, own, other, valid, to, 0)
+        _finished(job, green, foreground, own, other, valid, to, 1)
+        _finished(job, blue, foreground, own, other, valid, to, 2)
+
+
+@triton.jit(do_not_specialize=["first"])
+def copy(
+    jobs, chosen, places, put, first,
+    HALF: tl.constexpr, SIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """A finished picture, turned, or with another one where the mask says background."""
+    number = tl.program_id(0).to(tl.int64) + first
+    job, place = jobs + number * JOB_BYTES, places + number * PLACE_BYTES
+    size, turns = load_int(job + _SIZE), load_int(job + _TURNS)
+    if tl.program_id(1) < _parts(size, ROWS, COLUMNS):
+        rows, columns, valid = _tile(size, ROWS, COLUMNS)
+        last = size - 1
+        y = tl.where(
+            turns == 1, columns, tl.where(turns == 2, last - rows, tl.where(turns == 3, last - columns, rows))
+        )
+        x = tl.where(
+            turns == 1, last - rows, tl.where(turns == 2, last - columns, tl.where(turns == 3, rows, columns))
+        )
+        if HALF:
+            front = load_address(place + _PIXELS).to(tl.pointer_type(tl.float16))
+            behind = load_address(place + _OTHER).to(tl.pointer_type(tl.float16))
+            out = load_address(place + _OUT).to(tl.pointer_type(tl.float16))
+        else:
+            front = load_address(place + _PIXELS).to(tl.pointer_type(tl.float32))
+            behind = load_address(place + _OTHER).to(tl.pointer_type(tl.float32))
+            out = load_address(place + _OUT).to(tl.pointer_type(tl.float32))
+        foreground = valid
+        if SIDE > 0:
+            whether = _is_put(jobs, chosen, number)
+            if tl.program_id(1) == 0:
+                tl.store(put + number, whether.to(tl.int8))
+            if whether:
+                masked = load_int(job + _MASK_OF).to(tl.int64)
+                foreground = _foreground(jobs, chosen, place, masked, rows, columns, size, SIDE)
+        pixel = 3 * (rows * size + columns)
+        for channel in range(3):
+            own = tl.load(front + 3 * (y * size + x) + channel, mask=valid & foreground, other=0.0)
+            other = tl.load(behind + pixel + channel, mask=valid & (foreground == 0), other=0.0)
+            tl.store(out + pixel + channel, tl.where(foreground, own, other), mask=valid)
