@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dali_bgaug.batches import BatchMaker, Producer
+from dali_bgaug.batches import Batches
 from dali_bgaug.errors import UserError
 from dali_bgaug.journal import Journal
 
@@ -71,34 +71,30 @@ class Loader:
 
     def __init__(
         self,
-        build: Callable[[int, bytes | None], BatchMaker],
+        build: Callable[[int, bytes | None], Batches],
         share: Share,
         identity: dict[str, Any],
         journal: Journal,
-        ahead: int,
     ) -> None:
         """Build what makes the batches.
 
         Args:
-            build: does it, given the epoch it starts from and the reader's checkpoint or None.
+            build: does it, given the epoch it starts from and its checkpoint or None.
             share: this rank's part of an epoch.
             identity: what a state may only be loaded into if it is equal: data, config, device.
             journal: of the samples read, filled by the reader.
-            ahead: finished batches kept ready.
         """
         self._build, self._share, self._identity = build, share, identity
-        self._journal, self._ahead = journal, ahead
+        self._journal = journal
         self.epoch, self.batch = 0, 0
-        self._producer: Producer | None = None
+        self._batches: Batches | None = None
         self._start(0, None)
 
     def _start(self, origin: int, checkpoint: bytes | None) -> None:
         """Begin with the epoch `origin`, at its beginning or at a checkpoint."""
         self.close()
-        self._origin = origin
-        maker = self._build(origin, checkpoint)
-        self._checkpoint = checkpoint or maker.reader.checkpoint()
-        self._producer = Producer(maker, self._ahead)
+        self._origin, self._checkpoint = origin, checkpoint
+        self._batches = self._build(origin, checkpoint)
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -132,19 +128,19 @@ class Loader:
         self.epoch, self.batch = self.epoch + 1, 0
 
     def _next(self) -> dict[str, torch.Tensor]:
-        producer = self._open_producer()
+        batches = self._open()
         try:
-            made = producer.take()
+            batch = batches.take()
         except Exception as error:  # whatever DALI raises, the pipeline is lost
             self.close()
             raise self._failure(error) from error
-        self._checkpoint = made.checkpoint
-        return made.take()
+        self._checkpoint = None
+        return batch
 
-    def _open_producer(self) -> Producer:
-        if self._producer is None:
+    def _open(self) -> Batches:
+        if self._batches is None:
             raise RuntimeError("this loader is closed")
-        return self._producer
+        return self._batches
 
     def _failure(self, error: Exception) -> UserError:
         damaged = self._journal.damaged()
@@ -156,7 +152,8 @@ class Loader:
 
     def state_dict(self) -> dict[str, Any]:
         """Where this loader is: numbers, text and a uint8 tensor. The batch last given counts as done."""
-        self._open_producer()
+        if self._checkpoint is None:
+            self._checkpoint = self._open().checkpoint()
         pipeline = torch.from_numpy(np.frombuffer(self._checkpoint, np.uint8).copy())
         return {
             "version": STATE_VERSION,
@@ -214,9 +211,9 @@ class Loader:
 
     def close(self) -> None:
         """End all threads and free their memory."""
-        if self._producer:
-            self._producer.close()
-        self._producer = None
+        if self._batches:
+            self._batches.close()
+        self._batches = None
 
     def __enter__(self) -> "Loader":
         return self
