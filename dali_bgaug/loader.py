@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dali_bgaug.batches import Batches
+from dali_bgaug.batches import BatchMaker, Producer
 from dali_bgaug.errors import UserError
 from dali_bgaug.journal import Journal
 
@@ -71,30 +71,34 @@ class Loader:
 
     def __init__(
         self,
-        build: Callable[[int, bytes | None], Batches],
+        build: Callable[[int, bytes | None], BatchMaker],
         share: Share,
         identity: dict[str, Any],
         journal: Journal,
+        ahead: int,
     ) -> None:
         """Build what makes the batches.
 
         Args:
-            build: does it, given the epoch it starts from and its checkpoint or None.
+            build: does it, given the epoch it starts from and the reader's checkpoint or None.
             share: this rank's part of an epoch.
             identity: what a state may only be loaded into if it is equal: data, config, device.
             journal: of the samples read, filled by the reader.
+            ahead: finished batches kept ready.
         """
         self._build, self._share, self._identity = build, share, identity
-        self._journal = journal
+        self._journal, self._ahead = journal, ahead
         self.epoch, self.batch = 0, 0
-        self._batches: Batches | None = None
+        self._producer: Producer | None = None
         self._start(0, None)
 
     def _start(self, origin: int, checkpoint: bytes | None) -> None:
         """Begin with the epoch `origin`, at its beginning or at a checkpoint."""
         self.close()
-        self._origin, self._checkpoint = origin, checkpoint
-        self._batches = self._build(origin, checkpoint)
+        self._origin = origin
+        maker = self._build(origin, checkpoint)
+        self._checkpoint = checkpoint or maker.reader.checkpoint()
+        self._producer = Producer(maker, self._ahead)
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -128,19 +132,19 @@ class Loader:
         self.epoch, self.batch = self.epoch + 1, 0
 
     def _next(self) -> dict[str, torch.Tensor]:
-        batches = self._open()
+        producer = self._open_producer()
         try:
-            batch = batches.take()
+            made = producer.take()
         except Exception as error:  # whatever DALI raises, the pipeline is lost
             self.close()
             raise self._failure(error) from error
-        self._checkpoint = None
-        return batch
+        self._checkpoint = made.checkpoint
+        return made.take()
 
-    def _open(self) -> Batches:
-        if self._batches is None:
+    def _open_producer(self) -> Producer:
+        if self._producer is None:
             raise RuntimeError("this loader is closed")
-        return self._batches
+        return self._producer
 
     def _failure(self, error: Exception) -> UserError:
         damaged = self._journal.damaged()
@@ -152,8 +156,7 @@ class Loader:
 
     def state_dict(self) -> dict[str, Any]:
         """Where this loader is: numbers, text and a uint8 tensor. The batch last given counts as done."""
-        if self._checkpoint is None:
-            self._checkpoint = self._open().checkpoint()
+        self._open_producer()
         pipeline = torch.from_numpy(np.frombuffer(self._checkpoint, np.uint8).copy())
         return {
             "version": STATE_VERSION,
@@ -211,9 +214,9 @@ class Loader:
 
     def close(self) -> None:
         """End all threads and free their memory."""
-        if self._batches:
-            self._batches.close()
-        self._batches = None
+        if self._producer:
+            self._producer.close()
+        self._producer = None
 
     def __enter__(self) -> "Loader":
         return self

@@ -1,22 +1,27 @@
-"""The start of a pipeline: shards -> encoded samples -> pixels, by DALI.
+"""Reading: shards or class folders -> decoded photos, masks, tiles and labels, a batch at a time, by DALI.
 
     read_shards     the components of a sample, from one sequential read (`folder.read_folder`: photos in
-                    folders)
-    with_header     photos whose headers were read, before the decoder sees them
+    folders) with_header     their headers read, before the decoder sees them
     decode          JPEG -> pixels, on the CPU or the GPU
+    Reader          all of that as a pipeline that works ahead
 
-What is made of them is not known here.
+What is made of a batch is not known here.
 """
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from nvidia.dali import Pipeline, fn, types
 from nvidia.dali.data_node import DataNode
+from nvidia.dali.pipeline import do_not_convert
 
 from dali_bgaug.shards import EXTENSIONS, Manifest
+from dali_bgaug.views.render import Images
 
 READER = "reader"
 
@@ -155,3 +160,77 @@ def count_iterations(batch_size: int) -> DataNode:
         dtype=types.INT32,
         ndim=0,
     )
+
+
+@do_not_convert
+def choose_tiles(
+    iteration: DataNode, tile: DataNode, needed: Callable[[int, np.ndarray], np.ndarray]
+) -> tuple[DataNode, DataNode]:
+    """Which tiles are decoded, and which may be used: bool, and bool [1], in every sample on the CPU.
+
+    needed: (iteration, photos that may lend bool [N]) -> bool [N].
+    """
+
+    def choose(iterations: list[np.ndarray], tiles: list[np.ndarray]) -> tuple[list[np.ndarray], ...]:
+        lends = np.array([len(tile) > 0 for tile in tiles])
+        return list(needed(int(iterations[0]), lends)[:, None]), list(lends[:, None])
+
+    used, lends = fn.python_function(iteration, tile, function=choose, batch_processing=True, num_outputs=2)
+    return used[0], lends
+
+
+class Batch:
+    """A decoded batch. Its memory is DALI's, until this object is gone."""
+
+    def __init__(self, outputs: dict[str, Any]) -> None:
+        self._outputs = outputs
+        self.photos = _images(outputs["photo"])
+        """uint8 [H, W, 3] each, on the pipeline's device; so are"""
+        self.tiles = _images(outputs["tile"]) if "tile" in outputs else None
+        """tiles (where one is not decoded, a black pixel), and"""
+        self.masks = torch.from_dlpack(outputs["mask"].as_tensor()) if "mask" in outputs else None
+        """bit-packed masks, uint8 [N, S * S / 8]."""
+        self.lends = (
+            self._numbers("lends")[:, 0] if "lends" in outputs else np.zeros(len(self.photos.sizes), bool)
+        )
+        """Photos whose tile may be used, bool [N]."""
+        self.iteration = int(self._numbers("iteration")[0])
+        self.labels = _labels(torch.from_dlpack(outputs["cls"].as_tensor()))
+        """int64 [N], on the CPU."""
+
+    def _numbers(self, name: str) -> np.ndarray:
+        return np.asarray(self._outputs[name].as_tensor())
+
+
+def _images(images: Any) -> Images:
+    shapes = np.array(images.shape(), np.int32).reshape(len(images), 3)
+    return Images(np.array([images[number].data_ptr() for number in range(len(images))]), shapes[:, :2])
+
+
+def _labels(digits: torch.Tensor) -> torch.Tensor:
+    """Decimal text uint8 [N, digits], or numbers int32 [N, 1] -> int64 [N]."""
+    if digits.dtype == torch.int32:
+        return digits.flatten().long()
+    places = 10 ** torch.arange(digits.shape[1] - 1, -1, -1)
+    return (digits.long() - ord("0")) @ places
+
+
+class Reader:
+    """A DALI pipeline whose outputs make a `Batch`, with batches in the making while nobody waits."""
+
+    def __init__(self, pipeline: Pipeline, names: list[str]) -> None:
+        """Build the pipeline; names: of its outputs."""
+        pipeline.build()
+        self._pipeline, self._names = pipeline, names
+
+    def schedule(self) -> None:
+        """Have one more batch made; the first call has as many made as the pipeline prefetches."""
+        self._pipeline.schedule_run()
+
+    def take(self) -> Batch:
+        """The next batch; waits until it is decoded."""
+        return Batch(dict(zip(self._names, self._pipeline.outputs(), strict=True)))
+
+    def checkpoint(self) -> bytes:
+        """Where the pipeline is, as of the batch last taken."""
+        return self._pipeline.checkpoint()

@@ -2,23 +2,34 @@
 
 import logging
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from nvidia.dali import Pipeline, backend, pipeline_def
 
-from dali_bgaug.batches import Batches, ViewMaker
+from dali_bgaug.batches import BatchMaker
 from dali_bgaug.errors import UserError
 from dali_bgaug.folder import FolderJournal, PhotoFolder, open_folder, read_folder
 from dali_bgaug.journal import Journal
 from dali_bgaug.loader import Loader, Share
-from dali_bgaug.reading import Seeds, black_pixel, count_iterations, decode, read_shards, with_header
+from dali_bgaug.reading import (
+    Reader,
+    Seeds,
+    black_pixel,
+    choose_tiles,
+    count_iterations,
+    decode,
+    read_shards,
+    with_header,
+)
 from dali_bgaug.shards import Manifest, manifest_digest, open_shards
 from dali_bgaug.views.describe import describe
 from dali_bgaug.views.options import expand
-from dali_bgaug.views.plan import Recipe
+from dali_bgaug.views.plan import Recipe, batch_backgrounds
 from dali_bgaug.views.render import Renderer
 from pipelines.config import FREE, LoaderConfig, components, method_module
 
@@ -61,13 +72,13 @@ def build_loader(
     recipe = loader_recipe(config, with_sources)
     if rank == 0:
         log.info(describe(recipe))
-    build = partial(build_batches, config, recipe, manifest, share, journal, device_id)
+    build = partial(build_maker, config, recipe, manifest, share, journal, device_id)
     identity = {
         "data": manifest.digest if isinstance(manifest, PhotoFolder) else manifest_digest(config.shards),
         "config": config.model_dump_json(exclude=FREE),
         "device": "cpu" if device_id is None else "gpu",
     }
-    return Loader(build, share, identity, journal)
+    return Loader(build, share, identity, journal, config.prefetch)
 
 
 def loader_recipe(config: LoaderConfig, with_sources: bool = False) -> Recipe:
@@ -118,7 +129,7 @@ def choose_device(device: str, device_id: int | None) -> int | None:
     return number
 
 
-def build_batches(
+def build_maker(
     config: LoaderConfig,
     recipe: Recipe,
     manifest: Manifest | PhotoFolder,
@@ -127,14 +138,16 @@ def build_batches(
     device_id: int | None,
     origin: int = 0,
     checkpoint: bytes | None = None,
-) -> Batches:
-    """The batches of one rank, from the epoch `origin` on or from a checkpoint."""
+) -> BatchMaker:
+    """What makes the batches of one rank, from the epoch `origin` on or from a reader's checkpoint."""
     seeds = Seeds(config.seed, share.rank, origin)
     strength = partial(_strength, config.background.warmup_epochs, share.padded_batches, origin)
     device = torch.device("cpu") if device_id is None else torch.device("cuda", device_id)
-    maker = ViewMaker(recipe, choose_renderer(device, config), seeds, strength, device)
-    pipeline = define_pipeline(config, maker, manifest, share, seeds, journal, checkpoint)
-    return Batches(*pipeline, maker)
+    renderer = choose_renderer(device, config)
+    pipeline, names = define_pipeline(
+        config, recipe, manifest, share, seeds, strength, journal, device_id, checkpoint
+    )
+    return BatchMaker(Reader(pipeline, names), recipe, renderer, seeds, strength, device)
 
 
 def choose_renderer(device: torch.device, config: LoaderConfig) -> Renderer:
@@ -150,16 +163,25 @@ def choose_renderer(device: torch.device, config: LoaderConfig) -> Renderer:
 
 def define_pipeline(
     config: LoaderConfig,
-    maker: ViewMaker,
+    recipe: Recipe,
     manifest: Manifest | PhotoFolder,
     share: Share,
     seeds: Seeds,
+    strength: Callable[[int], float],
     journal: Journal,
+    device_id: int | None,
     checkpoint: bytes | None = None,
 ) -> tuple[Pipeline, list[str]]:
-    """Define the DALI pipeline of one rank, and its outputs' names; nothing is built or read yet."""
+    """Define the DALI pipeline that reads and decodes one rank's share, and its outputs' names; nothing is
+    built or read yet."""
     names: list[str] = []
-    device_id = maker.device.index
+
+    def needed(iteration: int, lends: np.ndarray) -> np.ndarray:
+        """The tiles that this batch's backgrounds are made of."""
+        coins = batch_backgrounds(
+            recipe, lambda name: seeds.generator(name, iteration), lends, strength(iteration)
+        )
+        return lends if recipe.sources else np.isin(np.arange(len(lends)), coins.donor)
 
     @pipeline_def(
         batch_size=share.batch_size,
@@ -172,19 +194,22 @@ def define_pipeline(
         checkpoint=checkpoint,
     )
     def define() -> tuple[Any, ...]:
-        sample = _read(config, maker.recipe, manifest, share, seeds)
+        sample = _read(config, recipe, manifest, share, seeds)
         journal.watch(sample["jpg"])
-        images = {"photo": decode(with_header(sample["jpg"]), config.hw_decoder_load, config.preallocate)}
+        outputs = {
+            "photo": decode(with_header(sample["jpg"]), config.hw_decoder_load, config.preallocate),
+            "cls": sample["cls"],
+            "iteration": count_iterations(share.batch_size),
+        }
         if "mask" in sample:
-            images["mask"] = sample["mask"]
-        used = maker.plan(count_iterations(share.batch_size), sample.get("tile.jpg"))
+            outputs["mask"] = sample["mask"] if device_id is None else sample["mask"].gpu()
         if "tile.jpg" in sample:
+            used, outputs["lends"] = choose_tiles(outputs["iteration"], sample["tile.jpg"], needed)
             if used:
                 tile = decode(sample["tile.jpg"], config.hw_decoder_load, config.preallocate)
             else:
                 tile = black_pixel()
-            images["tile"] = tile
-        outputs = maker.render(used, **images) | {"cls": sample["cls"]}
+            outputs["tile"] = tile
         names[:] = outputs
         return tuple(outputs.values())
 

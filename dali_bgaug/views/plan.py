@@ -45,16 +45,6 @@ class Recipe:
         return self.background.negatives if self.background.kind == "swaps" else 0
 
     @property
-    def slots(self) -> tuple[Slot, ...]:
-        """The pictures of a batch."""
-        size = next(iter(self.views.values())).crop.size
-        return (
-            *(Slot(name, view.crop.size, view.turns) for name, view in self.views.items()),
-            *(Slot(name, size) for name in negative_names(self.negatives)),
-            *(Slot(name, THUMBNAIL) for name in (("photo", "tile") if self.sources else ())),
-        )
-
-    @property
     def looks_at_masks(self) -> bool:
         """Whether a mask is needed for a window or a background."""
         return self.background.kind != "none" or any(view.crop.fg_min > 0 for view in self.views.values())
@@ -69,13 +59,15 @@ def plan(recipe: Recipe, generators: Generators, lends: np.ndarray, strength: fl
         lends: photos whose tile may be another's background, bool [N].
         strength: factor on the probabilities of backgrounds.
     """
-    rng = generators("backgrounds")
-    coins = draw_backgrounds(recipe.views, recipe.background, lends, strength, rng)
+    coins = batch_backgrounds(recipe, generators, lends, strength)
     views = _views(recipe, generators, coins)
     donors = _donors(recipe, generators, coins, views)
     views["mask_of"] = len(donors) + np.arange(views.size).reshape(views.shape)
-    negatives = _negatives(recipe, generators, coins, views, len(recipe.views))
-    sources = _sources(recipe, len(lends), len(recipe.views) + recipe.negatives)
+    slots = [Slot(name, view.crop.size, view.turns) for name, view in recipe.views.items()]
+    negatives = _negatives(recipe, generators, coins, views, len(slots))
+    slots += [Slot(name, slots[0].size) for name in negative_names(recipe.negatives)]
+    sources = _sources(recipe, len(lends), len(slots))
+    slots += [Slot(name, THUMBNAIL) for name in ("photo", "tile")[: len(sources)]]
     first = len(donors) + views.size + sum(map(len, sources))
     matched = first + np.arange(len(lends) * recipe.negatives).reshape(recipe.negatives, len(lends)).T
     return Table(
@@ -83,10 +75,18 @@ def plan(recipe: Recipe, generators: Generators, lends: np.ndarray, strength: fl
         donors=len(donors),
         views=first - len(donors),
         per_photo=views.shape[1],
-        slots=recipe.slots,
+        slots=tuple(slots),
         replaced=views["mask_of"].copy(),
         matched=matched,
     )
+
+
+def batch_backgrounds(
+    recipe: Recipe, generators: Generators, lends: np.ndarray, strength: float
+) -> Backgrounds:
+    """The coins and donors of a batch: known before anything is decoded, so that only tiles that are used
+    are."""
+    return draw_backgrounds(recipe.views, recipe.background, lends, strength, generators("backgrounds"))
 
 
 def negative_names(count: int) -> list[str]:

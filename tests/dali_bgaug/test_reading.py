@@ -1,9 +1,9 @@
 """Random numbers and the count of batches."""
 
 import numpy as np
-from nvidia.dali import Pipeline, pipeline_def
+from nvidia.dali import Pipeline, fn, pipeline_def, types
 
-from dali_bgaug.reading import Seeds, count_iterations
+from dali_bgaug.reading import Seeds, choose_tiles, count_iterations
 
 
 def test_random_numbers_depend_on_seed_name_rank_epoch_and_iteration_only() -> None:
@@ -41,3 +41,24 @@ def test_batches_are_counted_across_a_checkpoint() -> None:
     assert [np.asarray(pipeline.run()[0].as_tensor()).tolist() for _ in range(3)] == [[0, 0], [1, 1], [2, 2]]
     resumed = _count(pipeline.checkpoint())
     assert np.asarray(resumed.run()[0].as_tensor()).tolist() == [3, 3]
+
+
+def test_tiles_are_chosen_by_iteration_among_those_that_lend() -> None:
+    asked = []
+
+    def needed(iteration: int, lends: np.ndarray) -> np.ndarray:
+        asked.append((iteration, lends.tolist()))
+        return lends & (np.arange(3) != iteration)
+
+    @pipeline_def(batch_size=3, num_threads=1, device_id=None, prefetch_queue_depth=1)
+    def define() -> object:
+        tiles = [np.zeros(length, np.uint8) for length in (5, 0, 9)]
+        encoded = fn.external_source(source=lambda: tiles, batch=True, dtype=types.UINT8, ndim=1)
+        return choose_tiles(count_iterations(3), encoded, needed)
+
+    pipeline = define()
+    pipeline.build()
+    used, lends = pipeline.run()
+    assert [bool(np.asarray(used[number])) for number in range(3)] == [False, False, True]
+    assert np.asarray(lends.as_tensor()).tolist() == [[True], [False], [True]]
+    assert asked[0] == (0, [True, False, True])

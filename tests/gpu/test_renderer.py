@@ -1,7 +1,9 @@
 """The GPU's kernels make of a table and decoded pixels what the CPU's make of them."""
 
 import ctypes
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,12 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from dali_bgaug.batches import addresses
-from dali_bgaug.views.plan import Recipe
+from dali_bgaug.journal import Journal
+from dali_bgaug.loader import Share
+from dali_bgaug.reading import Seeds
+from dali_bgaug.shards import open_shards
+from dali_bgaug.views.plan import Recipe, plan
 from dali_bgaug.views.render import Images, Rendered, Renderer
 from dali_bgaug.views.table import PICTURE, Table
-from pipelines import LoaderConfig, build, build_loader
-from pipelines.build import choose_renderer, loader_recipe
+from pipelines import LoaderConfig
+from pipelines.build import build_maker, choose_renderer, loader_recipe
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 SOURCES = ("photo", "tile")
@@ -48,62 +53,47 @@ def names(background: Any) -> str | None:
 
 
 class Inputs(NamedTuple):
-    """What a renderer gets, on the CPU."""
+    """What a renderer gets."""
 
     table: Table
-    photos: list[torch.Tensor]
-    tiles: list[torch.Tensor]
+    photos: Images
+    tiles: Images | None
     masks: torch.Tensor | None
 
 
-class Keeping:
-    """A renderer that keeps a copy of what its first batch is made of."""
-
-    def __init__(self, renderer: Renderer) -> None:
-        self._renderer = renderer
-        self.inputs: Inputs | None = None
-
-    def render(
-        self, table: Table, photos: Images, tiles: Images | None, masks: torch.Tensor | None
-    ) -> Rendered:
-        if self.inputs is None:
-            kept = None if masks is None else masks.clone()
-            self.inputs = Inputs(table, copied(photos), copied(tiles) if tiles else [], kept)
-        return self._renderer.render(table, photos, tiles, masks)
-
-    def close(self) -> None:
-        self._renderer.close()
-
-
-def copied(images: Images) -> list[torch.Tensor]:
-    """The pixels of images that lie in this machine's memory."""
-    copies = []
-    for address, (height, width) in zip(images.addresses.tolist(), images.sizes.tolist(), strict=True):
-        pixels = (ctypes.c_uint8 * (3 * height * width)).from_address(address)
-        copies.append(torch.from_numpy(np.ctypeslib.as_array(pixels).copy()).view(height, width, 3))
-    return copies
-
-
+@contextmanager
 def decoded(
-    monkeypatch: pytest.MonkeyPatch, shards: Path, method: str, background: dict[str, Any], **values: Any
-) -> tuple[Recipe, Inputs]:
+    shards: Path, method: str, background: dict[str, Any], **values: Any
+) -> Iterator[tuple[Recipe, Inputs]]:
     """A batch of 12, decoded on the CPU, and the table of its views, thumbnails among them."""
     crop = {} if method == "evaluation" else {"fg_min": 0.3}
     background = background if background["kind"] == "none" else {"p_pos": 0.5, "p_neg": 0.5} | background
     common = {"shards": shards, "batch_size": 12, "device": "cpu", "threads": 2}
     config = LoaderConfig(pipeline=method, crop=crop, background=background, **common, **values)
-    recipe, kept = loader_recipe(config, with_sources=True), Keeping(choose_renderer(CPU, config))
-    monkeypatch.setattr(build, "choose_renderer", lambda *_: kept)
-    with build_loader(config, with_sources=True) as loader:
-        next(iter(loader))
-    return recipe, kept.inputs
+    recipe, manifest = loader_recipe(config, with_sources=True), open_shards(shards)
+    share, seeds = Share(manifest.samples, 12, 0, 1), Seeds(config.seed, 0)
+    with closing(build_maker(config, recipe, manifest, share, Journal(shards), None)) as maker:
+        maker.reader.schedule()
+        batch = maker.reader.take()
+        table = plan(recipe, partial(seeds.generator, iteration=batch.iteration), batch.lends, 1.0)
+        yield recipe, Inputs(table, batch.photos, batch.tiles, batch.masks)
 
 
 def render(renderer: Renderer, device: torch.device, inputs: Inputs) -> Rendered:
     """Upload the images and render; all of what comes is on the CPU."""
-    photos, tiles = ([image.to(device) for image in images] for images in (inputs.photos, inputs.tiles))
+    kept: list[torch.Tensor] = []
+
+    def upload(images: Images | None) -> Images | None:
+        if images is None:
+            return None
+        first = len(kept)
+        for address, (height, width) in zip(images.addresses.tolist(), images.sizes.tolist(), strict=True):
+            pixels = (ctypes.c_uint8 * (3 * height * width)).from_address(address)
+            kept.append(torch.from_numpy(np.ctypeslib.as_array(pixels).copy()).to(device))
+        return Images(np.array([tensor.data_ptr() for tensor in kept[first:]]), images.sizes)
+
     masks = None if inputs.masks is None else inputs.masks.to(device)
-    made = renderer.render(inputs.table, addresses(photos), addresses(tiles) if tiles else None, masks)
+    made = renderer.render(inputs.table, upload(inputs.photos), upload(inputs.tiles), masks)
     pictures = {name: picture.cpu().clone() for name, picture in made.pictures.items()}
     return Rendered(pictures, made.windows.cpu(), made.put.cpu())
 
@@ -127,31 +117,31 @@ def check_equal(recipe: Recipe, table: Table, found: Rendered, expected: Rendere
 
 
 @pytest.mark.parametrize(("method", "background"), KINDS, ids=names)
-def test_gpu_equals_cpu(
-    monkeypatch: pytest.MonkeyPatch, textured: Path, method: str, background: dict[str, Any]
-) -> None:
-    recipe, inputs = decoded(monkeypatch, textured, method, background)
-    made = []
-    for device in (CPU, GPU):
-        with closing(choose_renderer(device, LoaderConfig(shards=textured, threads=2))) as renderer:
-            made.append(render(renderer, device, inputs))
+def test_gpu_equals_cpu(textured: Path, method: str, background: dict[str, Any]) -> None:
+    with decoded(textured, method, background) as (recipe, inputs):
+        made = []
+        for device in (CPU, GPU):
+            with closing(choose_renderer(device, LoaderConfig(shards=textured, threads=2))) as renderer:
+                made.append(render(renderer, device, inputs))
     check_equal(recipe, inputs.table, made[1], made[0])
 
 
-def test_the_same_table_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch, textured: Path) -> None:
-    _, inputs = decoded(monkeypatch, textured, "moco_v2", {"kind": "swaps"})
-    with closing(choose_renderer(GPU, LoaderConfig(shards=textured))) as renderer:
+def test_the_same_table_gives_the_same_bits(textured: Path) -> None:
+    with (
+        decoded(textured, "moco_v2", {"kind": "swaps"}) as (_, inputs),
+        closing(choose_renderer(GPU, LoaderConfig(shards=textured))) as renderer,
+    ):
         first, second = (render(renderer, GPU, inputs) for _ in range(2))
     for name, picture in first.pictures.items():
         assert torch.equal(picture, second.pictures[name]), name
 
 
-def test_half_precision_is_the_same_rounded(monkeypatch: pytest.MonkeyPatch, textured: Path) -> None:
-    _, inputs = decoded(monkeypatch, textured, "moco_v2", {"kind": "swaps"})
-    made = []
-    for half in (False, True):
-        with closing(choose_renderer(GPU, LoaderConfig(shards=textured, half=half))) as renderer:
-            made.append(render(renderer, GPU, inputs).pictures)
+def test_half_precision_is_the_same_rounded(textured: Path) -> None:
+    with decoded(textured, "moco_v2", {"kind": "swaps"}) as (_, inputs):
+        made = []
+        for half in (False, True):
+            with closing(choose_renderer(GPU, LoaderConfig(shards=textured, half=half))) as renderer:
+                made.append(render(renderer, GPU, inputs).pictures)
     for name in ("query", "key", "negative"):
         assert made[1][name].dtype == torch.float16
         torch.testing.assert_close(made[1][name].float(), made[0][name], rtol=2e-3, atol=2e-3)

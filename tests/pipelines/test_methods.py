@@ -8,14 +8,12 @@ import pytest
 import torch
 from nvidia.dali import fn, pipeline_def, types
 
-from dali_bgaug.batches import ViewMaker
 from dali_bgaug.config import validate
 from dali_bgaug.errors import UserError
 from dali_bgaug.journal import Journal
 from dali_bgaug.loader import Share
 from dali_bgaug.reading import Seeds
 from dali_bgaug.shards import open_shards
-from dali_bgaug.views.cpu import CpuRenderer
 from pipelines import LoaderConfig, build_loader
 from pipelines.build import define_pipeline, loader_recipe
 from pipelines.config import METHODS
@@ -235,15 +233,15 @@ def test_the_gpu_pipeline_is_defined_without_a_gpu(
     options = {} if method == "evaluation" else {"crop": {"fg_min": 0.1}}
     config = LoaderConfig(pipeline=method, shards=textured, background={"kind": kind}, **options)
     manifest = open_shards(textured)
-    share, seeds = Share(manifest.samples, 8, 0, 1), Seeds(0, 0)
-    recipe = loader_recipe(config, with_sources)
-    maker = ViewMaker(recipe, CpuRenderer(1), seeds, lambda _: 1.0, torch.device("cuda", 0))
-    _, names = define_pipeline(config, maker, manifest, share, seeds, Journal(textured))
-    expected = {*recipe.views, "replaced", "cls"}
-    if kind == "swaps":
-        expected |= {"negative", "matched"}
-    if with_sources:
-        expected |= {"photo", "tile", "mask", "window"}
+    share, recipe = Share(manifest.samples, 8, 0, 1), loader_recipe(config, with_sources)
+    _, names = define_pipeline(
+        config, recipe, manifest, share, Seeds(0, 0), lambda _: 1.0, Journal(textured), device_id=0
+    )
+    expected = {"photo", "cls", "iteration"}
+    if with_sources or options:
+        expected |= {"mask"}
+    if with_sources or kind in ("random", "swaps"):
+        expected |= {"tile", "lends"}
     assert set(names) == expected
 
 

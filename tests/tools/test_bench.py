@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nvidia.dali import Pipeline
 
 from dali_bgaug.errors import UserError
+from dali_bgaug.reading import Reader
 from dali_bgaug.shards import open_shards
 from pipelines import LoaderConfig
 from tools.bench import __main__ as bench
@@ -315,25 +315,20 @@ def test_a_loaders_stage_reads_what_its_round_takes_and_no_more(
     calls = []
 
     def count(name: str) -> None:
-        right = getattr(Pipeline, name)
-        monkeypatch.setattr(Pipeline, name, lambda pipeline: (calls.append(name), right(pipeline))[1])
+        right = getattr(Reader, name)
+        monkeypatch.setattr(Reader, name, lambda reader: (calls.append(name), right(reader))[1])
 
-    count("schedule_run")
-    count("outputs")
+    count("schedule")
+    count("take")
     config = LoaderConfig(**_values(textured), prefetch=3, background={"kind": "random"})
     with contextlib.ExitStack() as stack:
         stage = our_stage("bg_random", config, None, stack)
-        assert calls == [
-            "schedule_run",
-            "outputs",
-            "outputs",
-            "outputs",
-        ]  # the first schedules as many as are prefetched
+        assert calls == ["schedule", "take", "take", "take"]  # the first schedules as many as are prefetched
         for batches in (1, 3, 7):
             calls.clear()
             assert stage.run(batches) == batches
-            assert calls.count("schedule_run") == calls.count("outputs") == batches
-            assert calls[: min(batches, 3) + 1] == ["schedule_run"] * min(batches, 3) + ["outputs"]
+            assert calls.count("schedule") == calls.count("take") == batches
+            assert calls[: min(batches, 3) + 1] == ["schedule"] * min(batches, 3) + ["take"]
 
 
 def test_webdataset_makes_two_normalised_views(textured: Path) -> None:

@@ -8,19 +8,21 @@ import contextlib
 import itertools
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 from nvidia.dali import Pipeline, pipeline_def
 from torch.utils.data import DataLoader
 
+from dali_bgaug.batches import BatchMaker
 from dali_bgaug.journal import Journal
 from dali_bgaug.loader import Share
 from dali_bgaug.reading import Seeds, read_shards
 from dali_bgaug.reading import decode as decode_photo
 from dali_bgaug.shards import Manifest, open_shards
 from pipelines import LoaderConfig
-from pipelines.build import build_batches, check_share, default_threads, loader_recipe
+from pipelines.build import build_maker, check_share, default_threads, loader_recipe
 from pipelines.torchvision_loader import Plan, TorchvisionLoader
 
 BATCHES_PER_WORKER = 2
@@ -48,6 +50,43 @@ class DaliStage:
         for _ in range(min(batches, self._ahead)):
             self._pipeline.outputs()
         return batches
+
+
+class ViewsStage:
+    """All of a loader, warm when it is made: the reader, and a thread that makes batches of what it reads."""
+
+    def __init__(self, maker: BatchMaker, prefetch: int) -> None:
+        self._maker, self._ahead = maker, prefetch
+        self._thread = ThreadPoolExecutor(1, "batches")
+        maker.reader.schedule()  # the first call schedules `prefetch` batches
+        self._take(1, 0)
+        self.first_at = time.perf_counter()
+        """When the first batch was there."""
+        self._take(prefetch - 1, 0)
+
+    def run(self, batches: int) -> int:
+        """With `prefetch` batches in the making, as the loader has, and one being made of what was read."""
+        begun = min(batches, self._ahead)
+        for _ in range(begun):
+            self._maker.reader.schedule()
+        self._take(batches, batches - begun)
+        return batches
+
+    def _take(self, batches: int, more: int) -> None:
+        """Have so many batches made and wait for them; the reader begins another with each of the first
+        `more`."""
+        made = None
+        for made in self._thread.map(self._maker.make, (number < more for number in range(batches))):
+            made.take()
+        if made and made.ready:
+            made.ready.synchronize()  # one stream makes all: those before are there, too
+
+    def __enter__(self) -> "ViewsStage":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
+        self._maker.close()
 
 
 class TorchvisionStage(TorchvisionLoader):
@@ -97,7 +136,7 @@ class _Round:
 
 def our_stage(
     name: str, config: LoaderConfig, device_id: int | None, stack: contextlib.ExitStack
-) -> DaliStage:
+) -> DaliStage | ViewsStage:
     """read, decode, or all of a loader; `stack` closes it."""
     manifest = open_shards(config.shards, config.verify, "--shards")
     share = Share(manifest.samples, config.batch_size, 0, 1)
@@ -107,9 +146,8 @@ def our_stage(
             _partial_pipeline(config, manifest, share, device_id, name == "decode"), config.prefetch
         )
     journal = Journal(config.shards)  # part of the loader's work
-    batches = build_batches(config, loader_recipe(config), manifest, share, journal, device_id)
-    stack.callback(batches.close)
-    return DaliStage(batches.pipeline, config.prefetch)
+    maker = build_maker(config, loader_recipe(config), manifest, share, journal, device_id)
+    return stack.enter_context(ViewsStage(maker, config.prefetch))
 
 
 def _partial_pipeline(
