@@ -5,7 +5,8 @@ without its suffix; dots and blanks of the file name become `_`, since an extens
 
     KEY.jpg        the photo's own bytes, never re-encoded
     KEY.mask       the binary mask, S x S bits, rows from the top, most significant bit first: S*S/8 bytes
-    KEY.tile.jpg   the tiled background; empty for a photo whose tile must never be a donor
+    KEY.tile       the tiled background as geometry (`tiles.py`), eight int32, little-endian; or, in shards
+    KEY.tile.jpg   that say `tiles: pixels`, as a JPEG; zeros, or empty, for what must never be a donor
     KEY.cls        the label, LABEL_DIGITS decimal digits
 
 `manifest.json` is written last: a folder without one is not a data set. Opening a data set checks the
@@ -16,7 +17,7 @@ import hashlib
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, ValidationError
@@ -24,9 +25,11 @@ from pydantic import Field, ValidationError
 from dali_bgaug.config import Options
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic, require_folder, sha256, write_text
+from dali_bgaug.tiles import NUMBERS
 
 VERSION = 1
-EXTENSIONS = ("jpg", "mask", "tile.jpg", "cls")
+TILE_EXTENSION = {"geometry": "tile", "pixels": "tile.jpg"}
+EXTENSIONS = ("jpg", "mask", *TILE_EXTENSION.values(), "cls")
 LABEL_DIGITS = 6
 VERIFY_BELOW_BYTES = 1 << 30  # checksums of a set below 1 GiB cost a second at most
 
@@ -38,8 +41,8 @@ class Sample(NamedTuple):
     photo: bytes
     mask: np.ndarray
     """bool [S, S]."""
-    tile: bytes
-    """A JPEG, or empty if it must never be a donor."""
+    tile: bytes | np.ndarray | None
+    """A JPEG, or geometry int32 [8]; None if it must never be a donor."""
     label: int
 
 
@@ -64,6 +67,8 @@ class Manifest(Options):
     """Samples whose tile may be used as another photo's background."""
     classes: list[str]
     mask_size: int
+    tiles: Literal["geometry", "pixels"] = "pixels"
+    """How backgrounds are kept; sets packed before there was a choice have pixels."""
     options: dict[str, Any]
     """How masks, tiles and shards were made: detector, threshold, sizes, seed."""
     source: str
@@ -96,11 +101,29 @@ def unpack_mask(data: bytes, size: int) -> np.ndarray:
     return np.unpackbits(np.frombuffer(data, np.uint8)).reshape(size, size).astype(bool)
 
 
-def write_shard(folder: Path, name: str, samples: Iterable[Sample]) -> Shard:
-    """Write `name`.tar and `name`.idx atomically, the index last.
+def pack_tile(tile: bytes | np.ndarray | None, kind: str) -> bytes:
+    """A sample's tile as its member's bytes; kind: geometry or pixels."""
+    if kind == "pixels":
+        return tile or b""
+    return (np.zeros(NUMBERS) if tile is None else tile).astype("<i4").tobytes()
+
+
+def unpack_tile(data: bytes, kind: str) -> bytes | np.ndarray | None:
+    """What `pack_tile` packed."""
+    if kind == "pixels":
+        return data or None
+    geometry = np.frombuffer(data, "<i4")
+    return geometry if geometry.any() else None
+
+
+def write_shard(
+    folder: Path, name: str, samples: Iterable[Sample], tiles: Literal["geometry", "pixels"] = "geometry"
+) -> Shard:
+    """Write `name`.tar and `name`.idx atomically, the index last; tiles: what the samples' tiles are.
 
     The same samples give the same bytes: GNU headers with fixed owner, mode and time.
     """
+    extensions = ("jpg", "mask", TILE_EXTENSION[tiles], "cls")
     tar_path, index_path = folder / f"{name}.tar", folder / f"{name}.idx"
     lines = []
     digest = hashlib.sha256()
@@ -108,9 +131,9 @@ def write_shard(folder: Path, name: str, samples: Iterable[Sample]) -> Shard:
         offset = 0
         for sample in samples:
             label = f"{sample.label:0{LABEL_DIGITS}d}".encode()
-            parts = (sample.photo, pack_mask(sample.mask), sample.tile, label)
+            parts = (sample.photo, pack_mask(sample.mask), pack_tile(sample.tile, tiles), label)
             words = []
-            for extension, data in zip(EXTENSIONS, parts, strict=True):
+            for extension, data in zip(extensions, parts, strict=True):
                 member = f"{sample.key}.{extension}"
                 header = _header(member, len(data))
                 words += [extension, str(offset + len(header)), str(len(data)), member]
@@ -241,7 +264,9 @@ def read_samples(folder: Path, shard: Shard) -> Iterable[Sample]:
                 parts[extension] = file.read(size)
             side = int((len(parts["mask"]) * 8) ** 0.5)
             mask = unpack_mask(parts["mask"], side)
-            yield Sample(key, parts["jpg"], mask, parts["tile.jpg"], int(parts["cls"]))
+            kind = "pixels" if "tile.jpg" in parts else "geometry"
+            tile = unpack_tile(parts[TILE_EXTENSION[kind]], kind)
+            yield Sample(key, parts["jpg"], mask, tile, int(parts["cls"]))
 
 
 def manifest_digest(folder: Path) -> str:

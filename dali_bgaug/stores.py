@@ -11,9 +11,10 @@ mask file   saliency uint8 [N, S, S]  saliency map in 0..255, the photo stretche
             flags    uint8 [N]        EMPTY, FULL_FRAME
             bytes    int64 [N]        size of the photo's file
             left_out text  [M, 3]     path, reason, detail of photos that cannot be used and have no row
-tile file   jpeg     uint8 [bytes]    all JPEGs one after the other
-            offset   int64 [N + 1]    photo i's JPEG is jpeg[offset[i]:offset[i + 1]]
+tile file   geometry int32 [N, 8]     box and strip (`tiles.py`); zeros for a photo that lends no background
             key, flags                as above
+or          jpeg     uint8 [bytes]    all JPEGs one after the other
+            offset   int64 [N + 1]    photo i's JPEG is jpeg[offset[i]:offset[i + 1]]; empty: it lends none
 
 Attributes say how a file was made: `options` (JSON), `version`, and `source`, a hash of what it was made
 from, by which a second run knows a finished file from a stale one. `listing` is a hash of all photos that
@@ -29,13 +30,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import h5py
 import numpy as np
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic, require_folder
+from dali_bgaug.tiles import NUMBERS
 
 VERSION = 2
 EMPTY, FULL_FRAME = 1, 2
@@ -138,16 +140,19 @@ def write_masks(path: Path, saliency: np.ndarray, entries: Entries) -> None:
 
 def write_tiles(
     path: Path,
-    jpegs: Sequence[bytes],
+    tiles: Sequence[bytes] | np.ndarray,
     keys: list[str],
     flags: np.ndarray,
     options: dict[str, Any],
     source: str,
 ) -> None:
-    """Write one tile file atomically: as many JPEGs as keys."""
+    """Write one tile file atomically: as many JPEGs as keys, or geometry int32 [N, 8]."""
     with _written(path) as file:
-        file["jpeg"] = np.frombuffer(b"".join(jpegs), np.uint8)
-        file["offset"] = np.cumsum([0, *map(len, jpegs)], dtype=np.int64)
+        if isinstance(tiles, np.ndarray):
+            file["geometry"] = tiles.astype(np.int32)
+        else:
+            file["jpeg"] = np.frombuffer(b"".join(tiles), np.uint8)
+            file["offset"] = np.cumsum([0, *map(len, tiles)], dtype=np.int64)
         _write_common(file, keys, flags, options, source)
 
 
@@ -215,9 +220,20 @@ def read_keys(path: Path) -> list[str]:
         return list(file["key"].asstr()[:])
 
 
-def tile_bytes(path: Path) -> np.ndarray:
-    """The size of every JPEG of a tile file, int64 [N]."""
+def tile_kind(path: Path) -> Literal["geometry", "pixels"]:
+    """What a tile file holds."""
     with _open(path) as file:
+        if "geometry" in file:
+            return "geometry"
+        _require(path, file, "offset")
+        return "pixels"
+
+
+def tile_bytes(path: Path) -> np.ndarray:
+    """The size of every tile of a tile file, int64 [N]."""
+    with _open(path) as file:
+        if "geometry" in file:
+            return np.full(len(file["geometry"]), 4 * NUMBERS)
         _require(path, file, "offset")
         return np.diff(file["offset"][:])
 
@@ -290,8 +306,13 @@ class StoreReader:
         count = int(np.prod(shape))
         return np.frombuffer(self._read(file, start + row * count, count), np.uint8).reshape(shape)
 
+    def geometry(self, file: int, row: int) -> np.ndarray:
+        """A tile's geometry, int32 [8]."""
+        start, _ = self._locate(file, "geometry")
+        return np.frombuffer(self._read(file, start + row * 4 * NUMBERS, 4 * NUMBERS), np.int32)
+
     def tile(self, file: int, row: int) -> bytes:
-        """A JPEG."""
+        """A tile's JPEG."""
         start, offset = self._locate(file, "jpeg")
         return self._read(file, start + int(offset[row]), int(offset[row + 1] - offset[row]))
 
