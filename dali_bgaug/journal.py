@@ -10,7 +10,8 @@ from nvidia.dali.data_node import DataNode
 
 from dali_bgaug.decoding import Decoder
 from dali_bgaug.errors import UserError
-from dali_bgaug.shards import locate_samples, open_shards
+from dali_bgaug.shards import locate_samples, open_shards, unpack_tile
+from dali_bgaug.tiles import fits
 
 _SOURCE = re.compile(r"(.*\.tar):(\d+):(.*)", re.DOTALL)
 
@@ -58,20 +59,25 @@ class Journal:
 
 
 def _damaged(sources: list[bytes]) -> list[str]:
-    """The samples of a batch whose photo or tile cannot be decoded."""
+    """The samples of a batch whose photo or tile cannot be used."""
     places: dict[Path, set[int]] = {}
     for path, offset, _ in (_SOURCE.fullmatch(source.decode()).groups() for source in sources):
         places.setdefault(Path(path), set()).add(int(offset))
-    names, images = [], []
+    found, decoder = [], Decoder()
     for path, offsets in places.items():
         with path.open("rb") as file:
             for key, members in locate_samples(path.with_suffix(".idx")):
                 if members["jpg"][0] not in offsets:
                     continue
-                for extension, (offset, size) in members.items():
-                    if extension.endswith("jpg") and size:
-                        file.seek(offset)
-                        names.append(f"{path}: {key}: {extension} is not a JPEG that can be decoded")
-                        images.append(file.read(size))
-    decoder = Decoder()
-    return [name for name, image in zip(names, images, strict=True) if decoder.size(image) is None]
+                sizes = {}
+                for extension in ("jpg", "tile.jpg"):
+                    offset, size = members.get(extension, (0, 0))
+                    file.seek(offset)
+                    if size and (sizes.setdefault(extension, decoder.size(file.read(size)))) is None:
+                        found.append(f"{path}: {key}: {extension} is not a JPEG that can be decoded")
+                if "tile" in members and sizes["jpg"]:
+                    file.seek(members["tile"][0])
+                    geometry = unpack_tile(file.read(members["tile"][1]), "geometry")
+                    if geometry is not None and not fits(geometry[None], np.array([sizes["jpg"][::-1]]))[0]:
+                        found.append(f"{path}: {key}: the tile lies not in its photo")
+    return found

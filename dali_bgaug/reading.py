@@ -20,8 +20,10 @@ from nvidia.dali import Pipeline, fn, types
 from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import do_not_convert
 
+from dali_bgaug.errors import UserError
 from dali_bgaug.shards import EXTENSIONS, Manifest
-from dali_bgaug.views.render import Images
+from dali_bgaug.tiles import fits
+from dali_bgaug.views.render import Images, Tiles
 
 READER = "reader"
 
@@ -186,20 +188,34 @@ class Batch:
         self._outputs = outputs
         self.photos = _images(outputs["photo"])
         """uint8 [H, W, 3] each, on the pipeline's device; so are"""
-        self.tiles = _images(outputs["tile"]) if "tile" in outputs else None
-        """tiles (where one is not decoded, a black pixel), and"""
         self.masks = torch.from_dlpack(outputs["mask"].as_tensor()) if "mask" in outputs else None
         """bit-packed masks, uint8 [N, S * S / 8]."""
-        self.lends = (
-            self._numbers("lends")[:, 0] if "lends" in outputs else np.zeros(len(self.photos.sizes), bool)
-        )
+        self.tiles: Tiles | None = None
+        """Geometry, or decoded like photos, with a black pixel for one that is not used."""
+        self.lends = np.zeros(len(self.photos.sizes), bool)
         """Photos whose tile may be used, bool [N]."""
+        if "tile" in outputs:
+            self.tiles = self._numbers("tile").view("<i4")
+            self.lends = self.tiles.any(axis=1)
+            _check_tiles(self.tiles, self.photos.sizes)
+        if "tile.jpg" in outputs:
+            self.tiles, self.lends = _images(outputs["tile.jpg"]), self._numbers("lends")[:, 0]
         self.iteration = int(self._numbers("iteration")[0])
         self.labels = _labels(torch.from_dlpack(outputs["cls"].as_tensor()))
         """int64 [N], on the CPU."""
 
     def _numbers(self, name: str) -> np.ndarray:
         return np.asarray(self._outputs[name].as_tensor())
+
+
+def _check_tiles(geometry: np.ndarray, sizes: np.ndarray) -> None:
+    """Refuse tiles that reach beyond their photos: kernels read what they say."""
+    for number in np.flatnonzero(~fits(geometry, sizes)):
+        height, width = sizes[number]
+        raise UserError(
+            f"the tile of photo {number} of the batch, box and strip {geometry[number].tolist()}, "
+            f"lies not in it ({width} x {height} pixels); pack the shards anew"
+        )
 
 
 def _images(images: Any) -> Images:

@@ -51,6 +51,17 @@ def tile_geometry(box: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return np.where((side_fits | flat_fits)[:, None], geometry, 0).astype(np.int32)
 
 
+def fits(geometry: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Whether boxes and strips lie in their photos: bool [N].
+
+    geometry: int32 [N, 8]; sizes: height, width, int [N, 2].
+    """
+    box, last, strip, extent = geometry.reshape(-1, 4, 2).astype(np.int64).transpose(1, 0, 2)
+    inside = (box >= 0) & (last >= box) & (last <= sizes) & (strip >= 0) & (strip + extent <= sizes)
+    filled = (extent > 0).all(axis=1) | (last == box).any(axis=1)
+    return inside.all(axis=1) & filled
+
+
 def fill(photo: np.ndarray, geometry: np.ndarray) -> np.ndarray:
     """The tiled background of uint8 [H, W, 3]; geometry: int32 [8]."""
     y0, x0, y1, x1, top, left, high, wide = geometry.tolist()

@@ -26,7 +26,7 @@ from dali_bgaug.reading import (
     read_shards,
     with_header,
 )
-from dali_bgaug.shards import Manifest, manifest_digest, open_shards
+from dali_bgaug.shards import TILE_EXTENSION, Manifest, manifest_digest, open_shards
 from dali_bgaug.views.describe import describe
 from dali_bgaug.views.options import expand
 from dali_bgaug.views.plan import Recipe, batch_backgrounds
@@ -106,6 +106,11 @@ def check_share(config: LoaderConfig, manifest: Manifest | PhotoFolder, share: S
     if config.background.uses_tiles and share.batch_size < 2:
         raise UserError(
             f"data.batch_size={config.batch_size}: a rank needs two photos at least to swap backgrounds"
+        )
+    if config.background.uses_tiles and config.background.tiles not in (None, manifest.tiles):
+        raise UserError(
+            f"data.background.tiles={config.background.tiles}: the shards {config.shards} keep "
+            f"{manifest.tiles}; leave it out, or make tiles and shards anew (docs/offline.md)"
         )
     if config.background.uses_tiles and manifest.donors < 2:
         raise UserError(
@@ -203,13 +208,15 @@ def define_pipeline(
         }
         if "mask" in sample:
             outputs["mask"] = sample["mask"] if device_id is None else sample["mask"].gpu()
+        if "tile" in sample:
+            outputs["tile"] = sample["tile"]
         if "tile.jpg" in sample:
             used, outputs["lends"] = choose_tiles(outputs["iteration"], sample["tile.jpg"], needed)
             if used:
                 tile = decode(sample["tile.jpg"], config.hw_decoder_load, config.preallocate)
             else:
                 tile = black_pixel()
-            outputs["tile"] = tile
+            outputs["tile.jpg"] = tile
         names[:] = outputs
         return tuple(outputs.values())
 
@@ -227,7 +234,7 @@ def _read(
         seeds,
         config.shards,
         manifest,
-        components(config, everything=recipe.sources),
+        components(config, TILE_EXTENSION[manifest.tiles], everything=recipe.sources),
         share.world_size,
         shuffle_buffer=0 if share.complete else config.shuffle_buffer,
         **place,

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from dali_bgaug.config import Options, merge
-from dali_bgaug.shards import EXTENSIONS
 from dali_bgaug.views.options import BackgroundOptions, NormaliseOptions, ViewOptions
 from pipelines import methods
 
@@ -154,11 +153,11 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def components(config: LoaderConfig, everything: bool = False) -> list[str]:
-    """The components of a sample that this configuration reads, or all there are."""
+def components(config: LoaderConfig, tile: str, everything: bool = False) -> list[str]:
+    """The components of a sample that this configuration reads, or all there are; tile: the tile's."""
     if everything:
-        return list(EXTENSIONS)
+        return ["jpg", "mask", tile, "cls"]
     fg_min = max((view.crop.fg_min for view in config.views.values()), default=0)
     masked = config.background.kind != "none" or fg_min > 0
     tiles = config.background.uses_tiles
-    return ["jpg", "cls", *(["mask"] if masked else []), *(["tile.jpg"] if tiles else [])]
+    return ["jpg", "cls", *(["mask"] if masked else []), *([tile] if tiles else [])]

@@ -28,7 +28,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.shards import EXTENSIONS, open_shards, unpack_mask
+from dali_bgaug.shards import TILE_EXTENSION, open_shards, unpack_mask, unpack_tile
+from dali_bgaug.tiles import fill
 from dali_bgaug.views.options import CropOptions, DistortionOptions, ViewOptions, expand
 from pipelines.config import LoaderConfig
 from pipelines.torchvision_views import (
@@ -54,7 +55,10 @@ class Sample:
     """A photo, not decoded; its mask and its tile are unpacked when first used."""
 
     def __init__(self, parts: dict[str, bytes], mask_size: int) -> None:
-        self.photo, self.label, self.lends = parts["jpg"], int(parts["cls"]), bool(parts["tile.jpg"])
+        self.photo, self.label = parts["jpg"], int(parts["cls"])
+        kind = "pixels" if "tile.jpg" in parts else "geometry"
+        self._tile = unpack_tile(parts[TILE_EXTENSION[kind]], kind)
+        self.lends = self._tile is not None
         self._parts, self._mask_size = parts, mask_size
 
     @cached_property
@@ -65,7 +69,9 @@ class Sample:
     @cached_property
     def tile(self) -> Image.Image:
         """The background it lends."""
-        return decode(self._parts["tile.jpg"])
+        if isinstance(self._tile, bytes):
+            return decode(self._tile)
+        return Image.fromarray(fill(np.asarray(decode(self.photo)), self._tile))
 
 
 class Shards:
@@ -75,6 +81,7 @@ class Shards:
         manifest = open_shards(folder, verify, "data.shards")
         self._paths = [folder / shard.name for shard in manifest.shards]
         self._mask_size = manifest.mask_size
+        self._components = ("jpg", "mask", TILE_EXTENSION[manifest.tiles], "cls")
         rows = []
         for number, shard in enumerate(manifest.shards):
             for line in (folder / shard.index).read_text(encoding="utf-8").splitlines()[1:]:
@@ -88,11 +95,11 @@ class Shards:
 
     def __getitem__(self, number: int) -> Sample:
         shard, *places = self._index[number].tolist()
-        offsets, sizes = places[: len(EXTENSIONS)], places[len(EXTENSIONS) :]
+        offsets, sizes = places[:4], places[4:]
         start, end = offsets[0], offsets[-1] + sizes[-1]
         data = os.pread(self._file(shard), end - start, start)
         parts = [data[at - start : at - start + size] for at, size in zip(offsets, sizes, strict=True)]
-        return Sample(dict(zip(EXTENSIONS, parts, strict=True)), self._mask_size)
+        return Sample(dict(zip(self._components, parts, strict=True)), self._mask_size)
 
     def _file(self, shard: int) -> int:
         if shard not in self._files:

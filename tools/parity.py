@@ -28,7 +28,7 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
 from dali_bgaug.reading import decode
 from dali_bgaug.shards import Sample, open_shards, read_samples
-from dali_bgaug.views import colour
+from dali_bgaug.tiles import fill
 from dali_bgaug.views.options import CropOptions, expand
 from dali_bgaug.views.render import Images
 from dali_bgaug.views.table import DRAWS, GREY, OTHER, RANDOM, TILE, Slot, Table, new_jobs
@@ -48,6 +48,8 @@ FULLEST = {
 }
 """Each training method with the background that does most."""
 BINS = 32
+JITTER = ("brightness", "contrast", "saturation", "hue")
+"""In the order of the table's steps."""
 NEUTRAL = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0, "sigma": 0.0}
 
 
@@ -63,6 +65,8 @@ class Parameters:
     saturation: np.ndarray
     hue: np.ndarray
     sigma: np.ndarray
+    order: np.ndarray
+    """Of the jitter's steps, [N, 4]."""
     window: np.ndarray | None = None
     """and those that the renderer chose, as fractions of the photo, [N, 4]; x0 > x1 in a flipped one."""
 
@@ -71,7 +75,8 @@ class Parameters:
         """MoCo-v2's ranges."""
         draws, flip = rng.random((count, 4, DRAWS), np.float32), rng.random(count) < 0.5
         factors = rng.uniform(0.6, 1.4, (3, count))
-        return cls(draws, flip, *factors, rng.uniform(-0.1, 0.1, count), rng.uniform(0.1, 2.0, count))
+        order = rng.permuted(np.tile(np.arange(4), (count, 1)), axis=1)
+        return cls(draws, flip, *factors, rng.uniform(-0.1, 0.1, count), rng.uniform(0.1, 2.0, count), order)
 
     def only(self, *names: str) -> "Parameters":
         """The same with nothing but these changed (and no blur: sigma 0)."""
@@ -85,9 +90,9 @@ class Parameters:
 
     def look(self, number: int, **more: bool) -> yardstick.Look:
         """A view's look in the yardstick's words."""
-        names = ("brightness", "contrast", "saturation", "hue")
-        values = {name: float(getattr(self, name)[number]) for name in names}
-        return yardstick.Look(**values, sigma=float(self.sigma[number]) or None, **more)
+        values = {name: float(getattr(self, name)[number]) for name in JITTER}
+        order = tuple(JITTER[step] for step in self.order[number])
+        return yardstick.Look(**values, order=order, sigma=float(self.sigma[number]) or None, **more)
 
     def crops(self) -> np.ndarray:
         """Jobs that cut these windows out, JOB [N]."""
@@ -98,11 +103,10 @@ class Parameters:
 
     def put_look(self, jobs: np.ndarray, grayscale: bool = False, solarize: bool = False) -> np.ndarray:
         """The same jobs with this look."""
-        factors = (self.brightness, self.contrast, self.saturation, self.hue)
-        changed = [factor != value for factor, value in zip(factors, NEUTRAL.values(), strict=False)]
-        jobs["coloured"], jobs["solarized"] = np.any(changed, axis=0) | grayscale, solarize
-        jobs["matrix"], jobs["offset"] = colour.colour_matrix(*factors, np.full(len(jobs), grayscale))
-        jobs["sigma"] = self.sigma
+        jobs["factor"] = np.stack([getattr(self, name) for name in JITTER], axis=1)
+        jobs["jittered"] = (jobs["factor"] != [NEUTRAL[name] for name in JITTER]).any(axis=1)
+        jobs["order"], jobs["sigma"] = self.order, self.sigma
+        jobs["grayscale"], jobs["solarized"] = grayscale, solarize
         return jobs
 
 
@@ -148,6 +152,12 @@ class _Comparison:
         self.photos = [yardstick.decode(sample.photo) for sample in samples]
         self.pixels = [np.array(photo) for photo in self.photos]
         self.masks = [sample.mask for sample in samples]
+        self.tiles = [
+            yardstick.decode(sample.tile)
+            if isinstance(sample.tile, bytes)
+            else Image.fromarray(fill(pixels, sample.tile))
+            for sample, pixels in zip(samples, self.pixels, strict=True)
+        ]
         self.own, self.others = (self.with_windows(Parameters.draw(self.count, rng)) for _ in range(2))
         self.crops = [yardstick.crop_view(photo, **self.own.cut(n)) for n, photo in enumerate(self.photos)]
         self.cut = [yardstick.crop_mask(mask, **self.own.cut(n)) for n, mask in enumerate(self.masks)]
@@ -158,7 +168,7 @@ class _Comparison:
         jobs: np.ndarray,
         photos: list[np.ndarray],
         masks: list[np.ndarray] | None = None,
-        tiles: list[np.ndarray] | None = None,
+        tiles: list[np.ndarray] | np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The views that the last jobs make, [N, SIZE, SIZE, 3], and their windows in pixels, [N, 4].
 
@@ -169,11 +179,12 @@ class _Comparison:
         packed = None
         if masks is not None:
             packed = torch.from_numpy(np.packbits(masks, axis=2).reshape(self.count, -1)).to(self.device)
-        images = [
-            images and [torch.from_numpy(image).to(self.device) for image in images]
-            for images in (photos, tiles)
-        ]
-        made = self.renderer.render(table, *map(_images, images), packed)
+        front = [torch.from_numpy(photo).to(self.device) for photo in photos]
+        behind = []
+        if isinstance(tiles, list):
+            behind = [torch.from_numpy(tile).to(self.device) for tile in tiles]
+            tiles = _images(behind)
+        made = self.renderer.render(table, _images(front), tiles, packed)
         return made.pictures["view"].cpu().numpy(), made.windows[donors:].cpu().numpy()
 
     def with_windows(self, parameters: Parameters) -> Parameters:
@@ -197,12 +208,12 @@ class _Comparison:
 
     def looks(self) -> None:
         """On views that the yardstick cropped."""
-        jitter = ["brightness", "contrast", "saturation"]
+        jitter = list(JITTER[:3])
         views = [np.array(view) for view in self.crops]
         for name, kept, more in (
-            *((one, [one], {}) for one in (*jitter, "hue")),
-            ("jitter", jitter, {}),
-            ("jitter and hue", [*jitter, "hue"], {}),
+            *((one, [one], {}) for one in JITTER),
+            ("jitter but for hue", jitter, {}),
+            ("jitter", list(JITTER), {}),
             ("jitter and grayscale", jitter, {"grayscale": True}),
             ("blur", ["sigma"], {}),
             ("solarize", [], {"solarize": True}),
@@ -232,13 +243,11 @@ class _Comparison:
         self.record("composite", found, expected)
 
     def whole_view(self) -> None:
-        """All in a row but for hue, which differs most and has a row of its own; behind each photo the next
-        one's tile, with a window in the next one's frame."""
-        steps = ("brightness", "contrast", "saturation", "sigma")
+        """All in a row; behind each photo the next one's tile, with a window in the next one's frame."""
+        steps = (*JITTER, "sigma")
         own, others = self.own.only(*steps), self.others.only(*steps)
         fronts = [yardstick.apply_look(view, own.look(n)) for n, view in enumerate(self.crops)]
-        tiles = [yardstick.decode(sample.tile) for sample in self.samples]
-        behind = [yardstick.crop_view(tile, **others.cut(n)) for n, tile in enumerate(tiles)]
+        behind = [yardstick.crop_view(tile, **others.cut(n)) for n, tile in enumerate(self.tiles)]
         behind = [yardstick.apply_look(view, others.look(n)) for n, view in enumerate(behind)]
         behind = behind[1:] + behind[:1]
         expected = [yardstick.composite(*parts) for parts in zip(fronts, behind, self.cut, strict=True)]
@@ -247,18 +256,15 @@ class _Comparison:
         donors["source"], donors["slot"] = TILE, -1
         views["behind"], views["other"] = OTHER, np.roll(np.arange(self.count), -1)
         views["mask_of"] += self.count
-        photos, tiles = (
-            _decoded([getattr(sample, name) for sample in self.samples], self.device)
-            for name in ("photo", "tile")
-        )
+        photos = _decoded([sample.photo for sample in self.samples], self.device)
+        tiles: Any = [sample.tile for sample in self.samples]
+        tiles = _decoded(tiles, self.device) if isinstance(tiles[0], bytes) else np.stack(tiles)
         found, _ = self.render(np.concatenate([donors, views]), photos, self.masks, tiles)
         self.record("view", found, expected)
 
 
-def _images(tensors: list[torch.Tensor] | None) -> Images | None:
+def _images(tensors: list[torch.Tensor]) -> Images:
     """Where images, uint8 [H, W, 3] each, lie; they must outlive what is rendered."""
-    if tensors is None:
-        return None
     shapes = np.array([tensor.shape for tensor in tensors], np.int32)
     return Images(np.array([tensor.data_ptr() for tensor in tensors]), shapes[:, :2])
 
@@ -371,7 +377,7 @@ def main() -> None:
         raise UserError(f"--photos={args.photos}: two at least, each lends the other its tile")
     manifest = open_shards(args.shards, option="--shards")
     every = (sample for shard in manifest.shards for sample in read_samples(args.shards, shard))
-    samples = list(islice((sample for sample in every if sample.tile), args.photos))
+    samples = list(islice((sample for sample in every if sample.tile is not None), args.photos))
     values = {"shards": str(args.shards), "batch_size": 50, "crop": {"fg_min": 0.1}}
     values = override(values, args.overrides)
     if set(values) & {"pipeline", "background"}:

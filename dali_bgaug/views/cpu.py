@@ -19,7 +19,7 @@ import torch
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.views import table as contract
-from dali_bgaug.views.render import Images, Rendered, find_places, scratch_places
+from dali_bgaug.views.render import Images, Rendered, Tiles, find_places, scratch_places
 from dali_bgaug.views.table import CHOSEN, JOB, PLACE, Table
 from dali_bgaug.views.windows import choose
 
@@ -44,7 +44,7 @@ class CpuRenderer:
         self._scratch = torch.empty(0)
 
     def render(
-        self, table: Table, photos: Images, tiles: Images | None, masks: torch.Tensor | None
+        self, table: Table, photos: Images, tiles: Tiles | None, masks: torch.Tensor | None
     ) -> Rendered:
         """Make all pictures of a table."""
         packed = None if masks is None else masks.numpy()

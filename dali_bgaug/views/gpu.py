@@ -1,9 +1,9 @@
 """The GPU renderer: the Triton kernels of `gpu_windows.py` and `gpu_pixels.py`, on the current stream.
 
-Two launches of small programs decide and copy, three a wave make pixels:
+Two launches of small programs decide and copy, four a wave make pixels:
 
     choose_windows                          every job's window, from the masks on the device
-    resample, blur_rows, finish             donors, then views
+    resample, colour, blur_rows, finish     donors, then views
     copy                                    negatives and rotations
 
 Nothing of a mask or a picture comes to the host, and nothing waits for the device.
@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.views.render import Images, Rendered, find_places, scratch_places
-from dali_bgaug.views.table import CHOSEN, Table
+from dali_bgaug.views.render import Images, Rendered, Tiles, find_places, scratch_places
+from dali_bgaug.views.table import CHOSEN, TILE, Table
 
 
 class GpuRenderer:
@@ -52,7 +52,7 @@ class GpuRenderer:
         self._device, self._half = device, half
 
     def render(
-        self, table: Table, photos: Images, tiles: Images | None, masks: torch.Tensor | None
+        self, table: Table, photos: Images, tiles: Tiles | None, masks: torch.Tensor | None
     ) -> Rendered:
         """Make all pictures of a table: see `render.Renderer`."""
         kernels, jobs, count = self._pixels, table.jobs, len(table.jobs)
@@ -82,15 +82,18 @@ class GpuRenderer:
                 continue
             parts = self._parts(jobs[first:stop])
             canvas, blurred = (self._empty((int(values[first:stop].sum()),)) for _ in range(2))
-            sums, grid = self._empty((stop - first, parts, 3)), (stop - first, parts)
-            at, more = (job, chosen.data_ptr(), place), {**tile, "PARTS": power_of_two(parts)}
-            kernels.resample[grid](*at, offset, canvas, sums, first, parts, SIDE=side, **tile)
-            if (jobs["sigma"][first:stop] > 0).any():
-                kernels.blur_rows[grid](job, offset, canvas, blurred, sums, first, parts, **more)
+            sums, grid = self._empty((stop - first, parts)), (stop - first, parts)
+            at, wave = (job, chosen.data_ptr(), place), jobs[first:stop]
+            tiled = isinstance(tiles, np.ndarray) and bool((wave["source"] == TILE).any())
+            kernels.resample[grid](*at, offset, canvas, sums, first, parts, TILED=tiled, SIDE=side, **tile)
+            if (wave["jittered"] | wave["grayscale"]).any():
+                kernels.colour[grid](
+                    job, offset, canvas, sums, first, parts, PARTS=power_of_two(parts), **tile
+                )
+            if (wave["sigma"] > 0).any():
+                kernels.blur_rows[grid](job, offset, canvas, blurred, first, **tile)
             half = self._half and first == table.donors
-            kernels.finish[grid](
-                *at, offset, canvas, blurred, sums, put, first, parts, HALF=half, SIDE=side, **more
-            )
+            kernels.finish[grid](*at, offset, canvas, blurred, put, first, HALF=half, SIDE=side, **tile)
         if copies < count:
             kernels.copy[(count - copies, self._parts(jobs[copies:]))](
                 *(job, chosen.data_ptr(), place, put, copies), HALF=self._half, SIDE=side, **tile

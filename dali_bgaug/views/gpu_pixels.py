@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 from dali_bgaug.views import table
+from dali_bgaug.views.gpu_colour import grey, is_coloured, jitter
 from dali_bgaug.views.gpu_records import (
     CHOSEN_BYTES,
     JOB_BYTES,
@@ -24,18 +25,17 @@ ROWS, COLUMNS = 8, 32
 
 _GREY, _NOTHING = tl.constexpr(table.GREY), tl.constexpr(table.NOTHING)
 _TIE = tl.constexpr(table.TIE)
-_SIZE, _TURNS, _COLOURED, _MATRIX, _MEANS, _SIGMA, _SOLARIZED, _SCALE, _SHIFT = (
-    offset_of(JOB, name)
-    for name in (*("size", "turns", "coloured", "matrix", "offset", "sigma", "solarized", "scale", "shift"),)
+_SIZE, _TURNS, _SIGMA, _SOLARIZED, _SCALE, _SHIFT = (
+    offset_of(JOB, name) for name in ("size", "turns", "sigma", "solarized", "scale", "shift")
 )
 _BEHIND, _LEVEL, _BEFORE, _MASK_OF, _ONLY_SEEN, _COUPLED_TO, _DISTORTED, _BOX = (
     offset_of(JOB, name)
-    for name in (*("behind", "grey", "before", "mask_of", "only_seen", "coupled_to", "distorted", "box"),)
+    for name in ("behind", "grey", "before", "mask_of", "only_seen", "coupled_to", "distorted", "box")
 )
 _WINDOW, _AFFINE, _SEEN = (offset_of(CHOSEN, name) for name in ("window", "affine", "seen"))
-_PIXELS, _OTHER, _MASK, _OUT, _HEIGHT, _WIDTH, _FRAME_HEIGHT, _FRAME_WIDTH = (
+_PIXELS, _OTHER, _MASK, _OUT, _HEIGHT, _WIDTH, _FRAME_HEIGHT, _FRAME_WIDTH, _TILED = (
     offset_of(PLACE, name)
-    for name in ("pixels", "behind", "mask", "out", "height", "width", "frame_height", "frame_width")
+    for name in ("pixels", "behind", "mask", "out", "height", "width", "frame_height", "frame_width", "tiled")
 )
 
 
@@ -115,16 +115,27 @@ def _tap(start, step, reach, pixel, number, length):
     return tl.minimum(tl.maximum(place, 0.0), length - 1.0).to(tl.int32), weight
 
 
+@triton.jit
+def _inside_tile(y, x, tiled):
+    """Where pixels of a tiled background lie in its photo (`tiles.py`); tiled: of the job's place."""
+    inside = (y >= load_int(tiled)) & (y < load_int(tiled + 8))
+    inside = inside & (x >= load_int(tiled + 4)) & (x < load_int(tiled + 12))
+    high, wide = tl.maximum(load_int(tiled + 24), 1), tl.maximum(load_int(tiled + 28), 1)
+    y, x = y + 0 * x, x + 0 * y  # one of each a pixel
+    there_y, there_x = load_int(tiled + 16) + y % high, load_int(tiled + 20) + x % wide
+    return tl.where(inside, there_y, y), tl.where(inside, there_x, x)
+
+
 @triton.jit(do_not_specialize=["first", "parts"])
 def resample(
     jobs, chosen, places, offsets, canvas, sums, first, parts,
-    SIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    TILED: tl.constexpr, SIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Crop, flip and resize with antialiasing, straight from the decoded photo; with `before` its
-    background, too.
+    background, too; then the jitter's steps before contrast.
 
-    canvas: float32, values of picture j of the wave (`first` and on) from offsets[j] on; sums: float32
-    [wave, parts, 3], of each program's pixels."""
+    TILED: some jobs are of tiled backgrounds; canvas: float32, values of picture j of the wave (`first` and
+    on) from offsets[j] on; sums: float32 [wave, parts], the grey of each program's pixels."""
     wave = tl.program_id(0).to(tl.int64)
     number = wave + first
     job, place, window = (
@@ -153,7 +164,10 @@ def resample(
                 x, weight_x = _tap(x0, step_x, reach_x, columns, tap_x, width)
                 weight = weight_y * weight_x
                 used = valid & (weight > 0)
-                at = pixels + 3 * (y * width + x)
+                source_y, source_x = y, x
+                if TILED:
+                    source_y, source_x = _inside_tile(y, x, place + _TILED)
+                at = pixels + 3 * (source_y * width + source_x)
                 red += weight * tl.load(at, mask=used, other=0).to(tl.float32)
                 green += weight * tl.load(at + 1, mask=used, other=0).to(tl.float32)
                 blue += weight * tl.load(at + 2, mask=used, other=0).to(tl.float32)
@@ -171,39 +185,34 @@ def resample(
                 red = tl.where(inside, red, tl.load(other, mask=there, other=level))
                 green = tl.where(inside, green, tl.load(other + 1, mask=there, other=level))
                 blue = tl.where(inside, blue, tl.load(other + 2, mask=there, other=level))
+        red, green, blue = jitter(job, red, green, blue, 0.0, False)
         to = canvas + tl.load(offsets + number) + 3 * (rows * size + columns)
         tl.store(to, red, mask=valid)
         tl.store(to + 1, green, mask=valid)
         tl.store(to + 2, blue, mask=valid)
-        sums += 3 * (wave * parts + tl.program_id(1))
-        tl.store(sums, tl.sum(tl.where(valid, red, 0.0)))
-        tl.store(sums + 1, tl.sum(tl.where(valid, green, 0.0)))
-        tl.store(sums + 2, tl.sum(tl.where(valid, blue, 0.0)))
+        tl.store(sums + wave * parts + tl.program_id(1), tl.sum(tl.where(valid, grey(red, green, blue), 0.0)))
 
 
-@triton.jit
-def _row(job, red, green, blue, mean_red, mean_green, mean_blue, ROW: tl.constexpr):
-    """One channel of the changed colour, clipped."""
-    matrix, means = job + _MATRIX, job + _MEANS
-    value = (
-        load_float(matrix, 3 * ROW) * red
-        + load_float(matrix, 3 * ROW + 1) * green
-        + load_float(matrix, 3 * ROW + 2) * blue
-    )
-    value += (
-        load_float(means, 3 * ROW) * mean_red
-        + load_float(means, 3 * ROW + 1) * mean_green
-        + load_float(means, 3 * ROW + 2) * mean_blue
-    )
-    return tl.minimum(tl.maximum(value, 0.0), 255.0)
-
-
-@triton.jit
-def _mean(sums, wave, parts, size, CHANNEL: tl.constexpr, PARTS: tl.constexpr,
-          ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
-    part = tl.arange(0, PARTS)
-    at = sums + 3 * (wave * parts + part) + CHANNEL
-    return tl.sum(tl.load(at, mask=part < _parts(size, ROWS, COLUMNS), other=0.0)) / (size * size)
+@triton.jit(do_not_specialize=["first", "parts"])
+def colour(
+    jobs, offsets, canvas, sums, first, parts, PARTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):
+    """Contrast, the jitter's steps after it and grayscale, in place. (A blur would do them anew for each
+    tap.)"""
+    wave = tl.program_id(0).to(tl.int64)
+    job = jobs + (wave + first) * JOB_BYTES
+    size = load_int(job + _SIZE)
+    count = _parts(size, ROWS, COLUMNS)
+    if (tl.program_id(1) < count) & is_coloured(job):
+        part = tl.arange(0, PARTS)
+        mean = tl.sum(tl.load(sums + wave * parts + part, mask=part < count, other=0.0)) / (size * size)
+        rows, columns, valid = _tile(size, ROWS, COLUMNS)
+        at = canvas + tl.load(offsets + wave + first) + 3 * (rows * size + columns)
+        red, green = tl.load(at, mask=valid, other=0.0), tl.load(at + 1, mask=valid, other=0.0)
+        red, green, blue = jitter(job, red, green, tl.load(at + 2, mask=valid, other=0.0), mean, True)
+        tl.store(at, red, mask=valid)
+        tl.store(at + 1, green, mask=valid)
+        tl.store(at + 2, blue, mask=valid)
 
 
 @triton.jit
@@ -218,33 +227,24 @@ def _gaussian(step, sigma):
     return tl.exp(-0.5 * (step / sigma) * (step / sigma))
 
 
-@triton.jit(do_not_specialize=["first", "parts"])
-def blur_rows(
-    jobs, offsets, canvas, blurred, sums, first, parts,
-    PARTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    """Colour and Gaussian blur along x, of jobs that are blurred: from `canvas` to `blurred`."""
-    wave = tl.program_id(0).to(tl.int64)
-    job = jobs + (wave + first) * JOB_BYTES
+@triton.jit(do_not_specialize=["first"])
+def blur_rows(jobs, offsets, canvas, blurred, first, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Gaussian blur along x, of jobs that are blurred: from `canvas` to `blurred`."""
+    number = tl.program_id(0).to(tl.int64) + first
+    job = jobs + number * JOB_BYTES
     size, sigma = load_int(job + _SIZE), load_float(job + _SIGMA)
     if (tl.program_id(1) < _parts(size, ROWS, COLUMNS)) & (sigma > 0):
         rows, columns, valid = _tile(size, ROWS, COLUMNS)
-        coloured = load_int(job + _COLOURED) != 0
-        mean_red = _mean(sums, wave, parts, size, 0, PARTS, ROWS, COLUMNS)
-        mean_green = _mean(sums, wave, parts, size, 1, PARTS, ROWS, COLUMNS)
-        mean_blue = _mean(sums, wave, parts, size, 2, PARTS, ROWS, COLUMNS)
-        start = tl.load(offsets + wave + first)
+        start = tl.load(offsets + number)
         red = tl.zeros((ROWS, COLUMNS), tl.float32)
         green, blue, total = red, red, 0.0
         reach = tl.ceil(3 * sigma).to(tl.int32)
         for tap in range(2 * reach + 1):
             weight = _gaussian((tap - reach).to(tl.float32), sigma)
             at = canvas + start + 3 * (rows * size + _mirror(columns + tap - reach, size))
-            r, g = tl.load(at, mask=valid, other=0.0), tl.load(at + 1, mask=valid, other=0.0)
-            b = tl.load(at + 2, mask=valid, other=0.0)
-            red += weight * tl.where(coloured, _row(job, r, g, b, mean_red, mean_green, mean_blue, 0), r)
-            green += weight * tl.where(coloured, _row(job, r, g, b, mean_red, mean_green, mean_blue, 1), g)
-            blue += weight * tl.where(coloured, _row(job, r, g, b, mean_red, mean_green, mean_blue, 2), b)
+            red += weight * tl.load(at, mask=valid, other=0.0)
+            green += weight * tl.load(at + 1, mask=valid, other=0.0)
+            blue += weight * tl.load(at + 2, mask=valid, other=0.0)
             total += weight
         to = blurred + start + 3 * (rows * size + columns)
         tl.store(to, red / total, mask=valid)
@@ -266,15 +266,13 @@ def _finished(job, value, foreground, put, other, valid, to, CHANNEL: tl.constex
     tl.store(to + CHANNEL, value.to(to.dtype.element_ty), mask=valid)
 
 
-@triton.jit(do_not_specialize=["first", "parts"])
+@triton.jit(do_not_specialize=["first"])
 def finish(
-    jobs, chosen, places, offsets, canvas, blurred, sums, put, first, parts,
-    HALF: tl.constexpr, SIDE: tl.constexpr, PARTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    jobs, chosen, places, offsets, canvas, blurred, put, first,
+    HALF: tl.constexpr, SIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Blur along y (or colour, of jobs that are not blurred), solarize, normalise, background; put: bool
-    [J]."""
-    wave = tl.program_id(0).to(tl.int64)
-    number = wave + first
+    """Blur along y, of jobs that are blurred; solarize, normalise, background; put: bool [J]."""
+    number = tl.program_id(0).to(tl.int64) + first
     job, place = jobs + number * JOB_BYTES, places + number * PLACE_BYTES
     size, sigma = load_int(job + _SIZE), load_float(job + _SIGMA)
     if tl.program_id(1) < _parts(size, ROWS, COLUMNS):
@@ -296,14 +294,6 @@ def finish(
             at = canvas + start + 3 * (rows * size + columns)
             red, green = tl.load(at, mask=valid, other=0.0), tl.load(at + 1, mask=valid, other=0.0)
             blue = tl.load(at + 2, mask=valid, other=0.0)
-            if load_int(job + _COLOURED) != 0:
-                mean_red = _mean(sums, wave, parts, size, 0, PARTS, ROWS, COLUMNS)
-                mean_green = _mean(sums, wave, parts, size, 1, PARTS, ROWS, COLUMNS)
-                mean_blue = _mean(sums, wave, parts, size, 2, PARTS, ROWS, COLUMNS)
-                r, g, b = red, green, blue
-                red = _row(job, r, g, b, mean_red, mean_green, mean_blue, 0)
-                green = _row(job, r, g, b, mean_red, mean_green, mean_blue, 1)
-                blue = _row(job, r, g, b, mean_red, mean_green, mean_blue, 2)
         own = False
         foreground = valid
         if SIDE > 0:

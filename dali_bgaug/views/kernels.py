@@ -15,7 +15,7 @@ from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from dali_bgaug.views.table import GREY, NOTHING, PICTURE, TIE
+from dali_bgaug.views.table import CONTRAST, GREY, HUE, NOTHING, PICTURE, SATURATION, TIE
 
 compiled = njit(nogil=True, fastmath=True)
 
@@ -100,12 +100,11 @@ def _make_view(
     for edge in range(0, 4, 2):
         window[edge] = chosen.window[edge] * (place.height / place.frame_height)
         window[edge + 1] = chosen.window[edge + 1] * (place.width / place.frame_width)
-    mean = _resample(out, photo, window)
+    _resample(out, photo, window, place.tiled)
     if put and job.before:
         _put_behind(out, job, place, job, chosen, mask_size)
-        mean = _mean(out.reshape(-1))
-    if job.coloured:
-        _colour(out.reshape(-1), job.matrix.reshape(9), job.offset.reshape(9), mean)
+    if job.jittered or job.grayscale:
+        _colour(out.reshape(size, -1), job)
     if job.sigma > 0:
         _blur(out.reshape(size, -1), job.sigma)
     if job.solarized:
@@ -154,15 +153,6 @@ def _turn(out: np.ndarray, picture: np.ndarray, turns: int) -> None:
 
 
 @compiled
-def _mean(values: np.ndarray) -> np.ndarray:
-    """The mean colour of pixels, [3 n]."""
-    total = np.zeros(3, np.float64)
-    for place in range(len(values)):
-        total[place % 3] += values[place]
-    return (3 * total / len(values)).astype(np.float32)
-
-
-@compiled
 def _weights(start: float, end: float, length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Resample pixels start .. end (backwards if start > end) of a line of `length` to `size` pixels.
 
@@ -190,8 +180,8 @@ def _weights(start: float, end: float, length: int, size: int) -> tuple[np.ndarr
 
 
 @compiled
-def _resample(out: np.ndarray, photo: np.ndarray, window: np.ndarray) -> np.ndarray:
-    """Cut a window out and resize it; returns the mean colour, float32 [3]."""
+def _resample(out: np.ndarray, photo: np.ndarray, window: np.ndarray, tiled: np.ndarray) -> None:
+    """Cut a window out and resize it; tiled: int32 [8], the window is of the photo's tiled background."""
     size, (height, width, _) = len(out), photo.shape
     rows, row_weight = _weights(window[0], window[2], height, size)
     columns, column_weight = _weights(window[1], window[3], width, size)
@@ -204,13 +194,15 @@ def _resample(out: np.ndarray, photo: np.ndarray, window: np.ndarray) -> np.ndar
             places[number // _TAPS, x] = 3 * (columns[x] - left + number // _TAPS * _TAPS)
             if number < taps:
                 weights[number // _TAPS, x, number % _TAPS] = column_weight[number, x]
-    lines = photo.reshape(height, 3 * width)[:, 3 * left : 3 * left + span]
-    line = np.zeros(span + 3 * _TAPS, np.float32)
-    total, nothing = np.zeros(3 * size, np.float32), np.zeros(3 * size, np.float32)
+    lines, row = photo.reshape(height, 3 * width), np.empty(span, np.uint8)
+    line, nothing = np.zeros(span + 3 * _TAPS, np.float32), np.zeros(3 * size, np.float32)
     for y in range(size):
         # Rows first: whole lines at once, which the compiler makes SIMD of.
         for tap in range(len(row_weight)):
-            weight, source = row_weight[tap, y], lines[rows[y] + tap]
+            weight, number = row_weight[tap, y], rows[y] + tap
+            source = lines[number, 3 * left : 3 * left + span]
+            if tiled[0] <= number < tiled[2]:
+                source = _tile_row(row, lines, number, left, tiled)
             if tap == 0:
                 for place in range(span):
                     line[place] = weight * source[place]
@@ -220,10 +212,21 @@ def _resample(out: np.ndarray, photo: np.ndarray, window: np.ndarray) -> np.ndar
         pixels = out[y].reshape(-1)
         for number in range(rounds):
             _pick(pixels, pixels if number else nothing, line, places[number], weights[number])
-        for place in range(3 * size):
-            total[place] += pixels[place]
-    mean = total.reshape(size, 3)
-    return np.array([mean[:, 0].sum(), mean[:, 1].sum(), mean[:, 2].sum()]) / np.float32(size * size)
+
+
+@compiled
+def _tile_row(row: np.ndarray, lines: np.ndarray, number: int, left: int, tiled: np.ndarray) -> np.ndarray:
+    """A row of the tiled background that crosses its box, from the column `left` on: written into `row`."""
+    (_, start, _, end, top, strip, high, wide), stop = tiled, left + len(row) // 3
+    _copy(row, lines[number, 3 * left : 3 * stop])
+    column, stop = max(start, left), min(end, stop)
+    other = lines[top + number % high]
+    while column < stop:  # a repetition of the strip after the other
+        within = column % wide
+        count = 3 * min(stop - column, wide - within)
+        _copy(row[3 * (column - left) :][:count], other[3 * (strip + within) :][:count])
+        column += wide - within
+    return row
 
 
 @compiled
@@ -246,17 +249,99 @@ def _pick(
 
 
 @compiled
-def _colour(values: np.ndarray, matrix: np.ndarray, offset: np.ndarray, mean: np.ndarray) -> None:
-    """x -> matrix @ x + offset @ mean, clipped to 0 .. 255, of each three values."""
-    a, b, c, d, e, f, g, h, i = matrix
-    u, v, w = (offset[0:3] * mean).sum(), (offset[3:6] * mean).sum(), (offset[6:9] * mean).sum()
-    low, high = np.float32(0), np.float32(255)
-    for pixel in range(np.uintp(len(values) // 3)):
-        at = _3 * pixel
-        red, green, blue = values[at], values[at + _1], values[at + _2]
-        values[at] = min(max(a * red + b * green + c * blue + u, low), high)
-        values[at + _1] = min(max(d * red + e * green + f * blue + v, low), high)
-        values[at + _2] = min(max(g * red + h * green + i * blue + w, low), high)
+def _colour(lines: np.ndarray, job: Any) -> None:
+    """Colour jitter and grayscale of lines float32 [v, 3 v]."""
+    begin, mean = 0, 0.0
+    if job.jittered and job.factor[CONTRAST] != 1:
+        while job.order[begin] != CONTRAST:
+            begin += 1
+        # What comes before contrast decides the mean that it is about, so it takes a pass of its own.
+        mean = _steps(lines, job, 0, begin, 0.0) / (lines.size // 3)
+    _steps(lines, job, begin, 4, mean)
+
+
+@compiled
+def _steps(lines: np.ndarray, job: Any, begin: int, end: int, mean: float) -> float:
+    """Steps `begin` to `end` of the jitter and, after the last one, grayscale; returns the sum of all grey.
+
+    mean: that contrast is about.
+    """
+    size, total = len(lines), 0.0
+    planes = np.empty((3, size), np.float32)  # SIMD takes colours apart
+    red, green, blue = planes[0], planes[1], planes[2]
+    for y in range(size):
+        pixels = lines[y]
+        for x in range(np.uintp(size)):
+            red[x], green[x], blue[x] = pixels[_3 * x], pixels[_3 * x + _1], pixels[_3 * x + _2]
+        for number in range(begin, end if job.jittered else begin):
+            step = job.order[number]
+            factor = job.factor[step]
+            if step == HUE:
+                _shift_hue(red, green, blue, factor)
+            elif step == SATURATION:
+                _saturate(red, green, blue, factor)
+            else:
+                _blend(planes.reshape(-1), factor, np.float32(mean if step == CONTRAST else 0))
+        if end == 4 and job.grayscale:
+            _saturate(red, green, blue, np.float32(0))
+        line = np.float32(0)
+        for x in range(np.uintp(size)):
+            pixels[_3 * x], pixels[_3 * x + _1], pixels[_3 * x + _2] = red[x], green[x], blue[x]
+            line += _grey(red[x], green[x], blue[x])
+        total += line
+    return total
+
+
+@compiled
+def _grey(red: float, green: float, blue: float) -> float:
+    """Grey with Rec. 601 weights, as PIL and torchvision have it."""
+    return np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
+
+
+@compiled
+def _blend(values: np.ndarray, factor: float, level: float) -> None:
+    """factor * value + (1 - factor) * level, clipped."""
+    shift, low, high = (np.float32(1) - factor) * level, np.float32(0), np.float32(255)
+    for place in range(np.uintp(len(values))):
+        values[place] = min(max(factor * values[place] + shift, low), high)
+
+
+@compiled
+def _saturate(red: np.ndarray, green: np.ndarray, blue: np.ndarray, factor: float) -> None:
+    """Blend each pixel with its grey, clipped."""
+    rest, low, high = np.float32(1) - factor, np.float32(0), np.float32(255)
+    for x in range(np.uintp(len(red))):
+        level = rest * _grey(red[x], green[x], blue[x])
+        red[x] = min(max(factor * red[x] + level, low), high)
+        green[x] = min(max(factor * green[x] + level, low), high)
+        blue[x] = min(max(factor * blue[x] + level, low), high)
+
+
+@compiled
+def _shift_hue(red: np.ndarray, green: np.ndarray, blue: np.ndarray, turns: float) -> None:
+    """HSV's hue shifted, without branches: a pixel's largest and smallest value stay."""
+    shift, zero, one, two, three, six = (
+        np.float32(6) * turns,
+        np.float32(0),
+        np.float32(1),
+        np.float32(2),
+        np.float32(3),
+        np.float32(6),
+    )
+    for x in range(np.uintp(len(red))):
+        r, g, b = red[x], green[x], blue[x]
+        high, low = max(r, g, b), min(r, g, b)
+        span = high - low
+        scale = one / (span if span > zero else one)
+        hue = (r - g) * scale + two + two
+        hue = (b - r) * scale + two if high == g else hue
+        hue = (g - b) * scale if high == r else hue
+        hue += shift  # in sixths of a turn, -4 to 8
+        hue = hue + six if hue < zero else hue
+        hue = hue - six if hue >= six else hue
+        red[x] = low + span * min(max(abs(hue - three) - one, zero), one)
+        green[x] = low + span * min(max(two - abs(hue - two), zero), one)
+        blue[x] = low + span * min(max(two - abs(hue - two - two), zero), one)
 
 
 @compiled

@@ -107,6 +107,9 @@ class BackgroundOptions(Options):
     grey: Range = (0.0, 1.0)
     """rm: range of the grey level, drawn uniformly; 0 black, 1 white."""
 
+    tiles: Literal["geometry", "pixels"] | None = None
+    """random, swaps: how the shards must keep tiled backgrounds, by default as they do. geometry: eight
+    numbers, read from the donor's photo; pixels: a JPEG, of any origin."""
     donor: Literal["full", "crop", "none"] = "full"
     """What a donor's tile goes through. full: a crop, a flip and a photometric draw of its own, like a view;
     crop: crop and flip only; none: the whole tile, stretched."""

@@ -144,7 +144,8 @@ def _donors(recipe: Recipe, generators: Generators, coins: Backgrounds, views: n
     ):  # a tile for each view, with the view's window, and no look: the view has one
         jobs = views[photo, view].copy()
         jobs["source"], jobs["sample"], jobs["behind"] = table.TILE, donor, table.NOTHING
-        jobs["coloured"], jobs["sigma"], jobs["solarized"], jobs["distorted"] = 0, 0, 0, 0
+        for step in ("jittered", "grayscale", "sigma", "solarized", "distorted"):
+            jobs[step] = 0
         jobs["scale"], jobs["shift"], jobs["slot"] = 1, 0, -1
         views["other"][photo, view] = np.arange(len(jobs))
         return jobs

@@ -17,6 +17,10 @@ class Images(NamedTuple):
     """Heights and widths, int32 [N, 2]."""
 
 
+Tiles = Images | np.ndarray
+"""Tiled backgrounds of a batch: decoded, or as geometry int32 [N, 8] (`tiles.py`) of the photos."""
+
+
 class Rendered(NamedTuple):
     """What a renderer made of a table."""
 
@@ -32,7 +36,7 @@ class Renderer(Protocol):
     """Makes all pictures of a table."""
 
     def render(
-        self, table: Table, photos: Images, tiles: Images | None, masks: torch.Tensor | None
+        self, table: Table, photos: Images, tiles: Tiles | None, masks: torch.Tensor | None
     ) -> Rendered:
         """masks: bit-packed, uint8 [N, S * S / 8], on the renderer's device; None if no job looks at one."""
         ...
@@ -53,7 +57,7 @@ def scratch_places(table: Table) -> tuple[np.ndarray, int]:
 def find_places(
     table: Table,
     photos: Images,
-    tiles: Images | None,
+    tiles: Tiles | None,
     masks: torch.Tensor | None,
     pictures: list[torch.Tensor],
     scratch: torch.Tensor,
@@ -75,8 +79,11 @@ def find_places(
     offset, _ = scratch_places(table)
     place["out"] = np.where(jobs["slot"] < 0, scratch.data_ptr() + 4 * offset, inside)
     for source, images in ((PHOTO, photos), (TILE, tiles)):
+        mine = jobs["source"] == source
+        if isinstance(images, np.ndarray):
+            place["tiled"][mine] = images[jobs["sample"][mine]]
+            images = photos
         if images is not None:
-            mine = jobs["source"] == source
             place["pixels"][mine] = images.addresses[jobs["sample"][mine]]
             place["height"][mine], place["width"][mine] = images.sizes[jobs["sample"][mine]].T
     copies = jobs["source"] == PICTURE

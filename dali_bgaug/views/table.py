@@ -22,6 +22,8 @@ TIE = 2.0**-10
 places are whole numbers but for rounding, and every precision has to take the same pixel."""
 PHOTO, TILE, PICTURE = 0, 1, 2
 """`source`: a sample's photo, its tiled background stretched over the photo's frame, a finished picture."""
+BRIGHTNESS, CONTRAST, SATURATION, HUE = 0, 1, 2, 3
+"""`order`: the steps of the colour jitter."""
 WHOLE, RANDOM, CENTRAL = 0, 1, 2
 """`crop`: the whole frame; the first of `draws` that is good; `resize` and CenterCrop."""
 NOTHING, GREY, OTHER = 0, 1, 2
@@ -45,10 +47,11 @@ JOB = np.dtype(
         ("log_ratio", np.float32, 2),  # range of log(width / height)
         ("fg_min", np.float32),  # least share of the foreground
         ("draws", np.float32, (4, DRAWS)),  # uniform numbers: area, ratio, y and x of each window
-        # Colours, of values 0 to 255: x -> matrix @ x + offset @ mean(picture), then clipped.
-        ("coloured", np.int32),
-        ("matrix", np.float32, (3, 3)),
-        ("offset", np.float32, (3, 3)),
+        # Colours, of values 0 to 255; clipped after every step.
+        ("jittered", np.int32),
+        ("order", np.int32, 4),  # the steps, first to last: each of them once
+        ("factor", np.float32, 4),  # by step; 1 changes nothing. HUE: the shift in turns, -.5 to .5
+        ("grayscale", np.int32),  # after the jitter
         ("sigma", np.float32),  # of the Gaussian blur in pixels, cut at 3 sigma; 0: none
         ("solarized", np.int32),  # values at and above 128 are inverted
         ("scale", np.float32, 3),  # in the end x * scale + shift, by channel
@@ -89,6 +92,11 @@ PLACE = np.dtype(
         ("width", np.int32),
         ("frame_height", np.int32),
         ("frame_width", np.int32),
+        (
+            "tiled",
+            np.int32,
+            8,
+        ),  # `tiles.py`: box and strip of a tiled background, read from its photo; or zeros
     ],
     align=True,
 )
@@ -135,4 +143,5 @@ def new_jobs(*shape: int) -> np.ndarray:
     """Jobs that change nothing: JOB [*shape]."""
     jobs = np.zeros(shape, JOB)
     jobs["scale"], jobs["coupled_to"] = 1, -1
+    jobs["order"], jobs["factor"] = [BRIGHTNESS, CONTRAST, SATURATION, HUE], [1, 1, 1, 0]
     return jobs

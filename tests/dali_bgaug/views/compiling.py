@@ -29,9 +29,10 @@ def compile_kernels(architecture: int, size: int = 224, side: int = 256) -> dict
     variants = {
         gpu_windows.choose_windows: [grid | {"DISTORTED": d} for d in (False, True)]
         + [{"SIDE": 0, "GRID": 8, "DISTORTED": False}],
-        gpu_pixels.resample: [TILE | {"SIDE": s} for s in (0, side)],
-        gpu_pixels.blur_rows: [TILE | parts],
-        gpu_pixels.finish: [TILE | parts | {"SIDE": s, "HALF": h} for s in (0, side) for h in (False, True)],
+        gpu_pixels.resample: [TILE | {"SIDE": s, "TILED": t} for s in (0, side) for t in (False, True)],
+        gpu_pixels.colour: [TILE | parts],
+        gpu_pixels.blur_rows: [TILE],
+        gpu_pixels.finish: [TILE | {"SIDE": s, "HALF": h} for s in (0, side) for h in (False, True)],
         gpu_pixels.copy: [TILE | {"SIDE": s, "HALF": h} for s in (0, side) for h in (False, True)],
     }
     found = {}

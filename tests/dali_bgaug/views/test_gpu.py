@@ -37,6 +37,7 @@ def test_every_kernel_compiles_and_spills_nothing(architecture: int) -> None:
     assert {name.split()[0] for name in found} == {
         "choose_windows",
         "resample",
+        "colour",
         "blur_rows",
         "finish",
         "copy",
