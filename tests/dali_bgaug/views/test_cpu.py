@@ -25,7 +25,7 @@ def render(
     jobs: np.ndarray,
     photos: Pixels,
     masks: Pixels = (),
-    tiles: Pixels = (),
+    tiles: Pixels | np.ndarray = (),
     *,
     donors: int = 0,
     copies: int = 0,
@@ -35,8 +35,8 @@ def render(
 ) -> tuple[np.ndarray, Rendered]:
     """The picture of every job, all of one size and one slot, [J, size, size, 3], and all that was rendered.
 
-    donors, copies: how many jobs of the beginning and of the end are these; chosen: windows, instead of those
-    that the jobs say.
+    tiles: decoded, or geometry int32 [J, 8]; donors, copies: how many jobs of the beginning and of the end
+    are these; chosen: windows, instead of those that the jobs say.
     """
     jobs = jobs.copy()
     jobs["row"] = np.arange(len(jobs))
@@ -55,7 +55,9 @@ def render(
         closing(CpuRenderer(threads, half)) as renderer,
         mock.patch.object(cpu, "choose", cpu.choose if chosen is None else lambda *_: chosen),
     ):
-        made = renderer.render(whole, images(photos), images(tiles) if len(tiles) else None, packed)
+        if not isinstance(tiles, np.ndarray):
+            tiles = images(tiles) if len(tiles) else None
+        made = renderer.render(whole, images(photos), tiles, packed)
     return made.pictures["picture"].numpy(), made
 
 
@@ -157,25 +159,57 @@ def test_a_tile_is_stretched_over_its_photos_frame() -> None:
     np.testing.assert_allclose(found, tile[4:12, 5:13], atol=1e-3)
 
 
+STRIPS = {
+    "left": [6, 9, 20, 26, 0, 0, 31, 9],
+    "right": [3, 0, 31, 22, 0, 22, 31, 21],
+    "top": [8, 5, 31, 43, 0, 0, 8, 43],
+    "bottom": [0, 0, 27, 40, 27, 0, 4, 43],
+    "a corner's": [0, 0, 12, 12, 0, 12, 31, 31],
+    "none": [0] * 8,
+}
+"""Box and strip in a photo of 31 x 43."""
+
+
+@pytest.mark.parametrize("strip", STRIPS)
+@pytest.mark.parametrize(
+    "window", [[0, 0, 31, 43], [0, 43, 31, 0], [2.5, 4.25, 28, 39], [7, 10, 9, 12], [10, 35, 30, 3]]
+)
+def test_a_tile_is_read_from_its_photo(strip: str, window: list[float]) -> None:
+    """By eight numbers or filled in by NumPy: the same to the bit, whole, flipped, cut and enlarged."""
+    photo, geometry = _noise(3, 31, 43), np.array([STRIPS[strip]], np.int32)
+    jobs, chosen = _jobs(1, 16, source=TILE), _windows(window)
+    filled = photo.copy()
+    y0, x0, y1, x1, top, left, high, wide = STRIPS[strip]
+    for y in range(y0, y1):
+        for x in range(x0, x1):
+            filled[y, x] = photo[top + y % high, left + x % wide]
+    expected, _ = render(jobs, [photo], tiles=[filled], chosen=chosen)
+    found, _ = render(jobs, [photo], tiles=geometry, chosen=chosen)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_colours_blur_solarize_and_normalising_in_this_order() -> None:
     photo = np.zeros((8, 8, 3), np.uint8)
     photo[:, :4], photo[:, 4:] = (200, 100, 50), (100, 60, 20)
-    # Red from green; green from red, doubled and so clipped; blue from the mean red: (200 + 100) / 2.
-    look: dict[str, Any] = {"coloured": 1, "matrix": [[0, 1, 0], [2, 0, 0], [0, 0, 0]]}
-    look["offset"] = [[0, 0, 0], [0, 0, 0], [1, 0, 0]]
+    # Half as bright again is (255, 150, 75) and (150, 90, 30), of grey 172.845 and 101.1; then half the
+    # contrast.
+    look: dict[str, Any] = {"jittered": 1, "factor": [1.5, 0.5, 1, 0]}
     ends = np.s_[0, [0, 7]]
-    np.testing.assert_allclose(_view(photo, 8, **look)[ends], [[100, 255, 150], [60, 200, 150]], atol=1e-3)
+    expected = np.array([[195.986, 143.486, 105.986], [143.486, 113.486, 83.486]])
+    np.testing.assert_allclose(_view(photo, 8, **look)[ends], expected, atol=1e-3)
     look["solarized"] = 1
-    np.testing.assert_allclose(_view(photo, 8, **look)[ends], [[100, 0, 105], [60, 55, 105]], atol=1e-3)
+    expected = np.array([[59.014, 111.514, 105.986], [111.514, 113.486, 83.486]])
+    np.testing.assert_allclose(_view(photo, 8, **look)[ends], expected, atol=1e-3)
     look |= {"scale": [1, 2, 3], "shift": [-100, 0, 1]}
-    np.testing.assert_allclose(_view(photo, 8, **look)[ends], [[0, 0, 316], [-40, 110, 316]], atol=1e-2)
+    expected = np.array([[-40.986, 223.028, 318.958], [11.514, 226.972, 251.458]])
+    np.testing.assert_allclose(_view(photo, 8, **look)[ends], expected, atol=1e-2)
 
 
 def test_blur_comes_between_colour_and_solarize() -> None:
     """Doubled, a point of 127 is 254; blurred, it is so little that solarizing changes nothing."""
     photo = np.zeros((31, 31, 3), np.uint8)
     photo[15, 15] = 127
-    look = {"coloured": 1, "matrix": 2 * np.eye(3), "sigma": 1.5}
+    look = {"jittered": 1, "factor": [2, 1, 1, 0], "sigma": 1.5}
     blurred = _view(photo, 31, **look)
     assert 15 < blurred.max() < 20
     np.testing.assert_array_equal(_view(photo, 31, **look, solarized=1), blurred)
@@ -278,14 +312,14 @@ def test_coupled_to_another_jobs_background() -> None:
 
 def test_a_background_before_takes_part_in_the_look() -> None:
     """Contrast 0: everything takes the mean, of a view of 50 on the left and 100 on the right."""
-    look = {"coloured": 1, "matrix": 0, "offset": np.eye(3), "scale": 2, "shift": 1}
+    look = {"jittered": 1, "factor": [1, 0, 1, 0], "scale": 2, "shift": 1}
     jobs = _jobs(4, 8, frame=0, grey=100, **look)
     jobs["behind"], jobs["before"] = [GREY, GREY, OTHER, OTHER], [1, 0, 1, 0]
     jobs["sample"], jobs["other"] = 0, 4
     jobs = np.concatenate([_jobs(1, 8, sample=1, frame=0), jobs])
     jobs["other"] = 0
     found, _ = render(jobs, _flat(50, 100), [LEFT, LEFT], donors=1)
-    assert [picture[0, [0, 7], 0].tolist() for picture in found] == [
+    assert [picture[0, [0, 7], 0].round(3).tolist() for picture in found] == [
         [100, 100],
         [151, 151],  # 2 * 75 + 1
         [101, 201],  # 2 * 50 + 1, and grey as the encoder sees it
@@ -307,7 +341,7 @@ def test_a_copy_lies_over_another_picture() -> None:
     jobs = np.concatenate([_jobs(2, 8, **scale), _jobs(1, 8, source=PICTURE, behind=OTHER)])
     jobs["sample"][2], jobs["other"][2], jobs["mask_of"][2] = 1, 0, 0
     found, made = render(jobs, _flat(10, 20), [LEFT, NOWHERE], copies=1)
-    assert [picture[0, [0, 7], 0].tolist() for picture in found] == [[8, 8], [13, 13], [13, 8]]
+    assert [picture[0, [0, 7], 0].round(3).tolist() for picture in found] == [[8, 8], [13, 13], [13, 8]]
     assert made.put.tolist() == [False, False, True]
 
 

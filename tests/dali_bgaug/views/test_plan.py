@@ -15,7 +15,7 @@ from pipelines import LoaderConfig
 from pipelines.build import loader_recipe
 
 WINDOW = ["frame", "crop", "flip", "resize", "area", "log_ratio", "fg_min", "draws"]
-LOOK = ["coloured", "matrix", "offset", "sigma", "solarized"]
+LOOK = ["jittered", "order", "factor", "grayscale", "sigma", "solarized"]
 
 
 def _recipe(method: str = "moco_v2", sources: bool = False, **values: Any) -> Recipe:
@@ -139,7 +139,7 @@ def test_a_donors_treatment(donor: str, crop: int, looked: bool) -> None:
     made = _plan(_recipe(background={"kind": "random", "p_pos": 1.0, "donor": donor}))
     jobs = made.jobs[: made.donors]
     assert (jobs["crop"] == crop).all()
-    assert jobs["coloured"].any() == jobs["sigma"].any() == looked
+    assert jobs["jittered"].any() == jobs["sigma"].any() == looked
     assert jobs["flip"].any() == (donor != "none")
     assert (jobs["frame"] == jobs["sample"]).all()  # a frame of its own
     assert (jobs["fg_min"] == 0).all()
@@ -157,7 +157,8 @@ def test_before_a_donors_window_is_its_views() -> None:
     assert (donors["sample"] != photo).all()
     assert set(donors["source"]) == {TILE}
     for name, value in {
-        "coloured": 0,
+        "jittered": 0,
+        "grayscale": 0,
         "sigma": 0,
         "solarized": 0,
         "scale": 1,
@@ -241,7 +242,7 @@ def test_sources_are_whole_photos_and_tiles_as_they_are() -> None:
     assert made.slots[2:] == (Slot("photo", 160), Slot("tile", 160))
     thumbnails = made.jobs[10:].reshape(2, 5)
     assert thumbnails["source"].tolist() == [[PHOTO] * 5, [TILE] * 5]
-    for name, value in {"crop": table.WHOLE, "flip": 0, "scale": 1, "shift": 0, "coloured": 0}.items():
+    for name, value in {"crop": table.WHOLE, "flip": 0, "scale": 1, "shift": 0, "jittered": 0}.items():
         assert (thumbnails[name] == value).all(), name
     assert (thumbnails["sample"] == np.arange(5)).all()
 
