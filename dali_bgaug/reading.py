@@ -21,7 +21,7 @@ from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import do_not_convert
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.shards import EXTENSIONS, Manifest
+from dali_bgaug.shards import Manifest
 from dali_bgaug.tiles import fits
 from dali_bgaug.views.render import Images, Tiles
 
@@ -64,7 +64,7 @@ def read_shards(
     mmap: bool = True,
     depth: int = 2,
 ) -> dict[str, DataNode]:
-    """The named components (of jpg, mask, tile.jpg, cls) as uint8 [bytes], on the CPU.
+    """The named components (`shards.extensions`) as uint8 [bytes], on the CPU.
 
     Every rank reads its own n-th of the samples, padded to whole batches with the share's last sample:
     another n-th each epoch, the shards reordered every epoch. Without a shuffle buffer (0) it reads always
@@ -79,8 +79,6 @@ def read_shards(
         mmap: map shards into memory.
         depth: batches the reader keeps ahead.
     """
-    unknown = set(components) - set(EXTENSIONS)
-    assert not unknown, unknown
     order = {"random_shuffle": False, "stick_to_shard": True}
     if shuffle_buffer:
         order = {

@@ -28,8 +28,8 @@ from dali_bgaug.files import atomic, require_folder, sha256, write_text
 from dali_bgaug.tiles import NUMBERS
 
 VERSION = 1
+TileKind = Literal["geometry", "pixels"]
 TILE_EXTENSION = {"geometry": "tile", "pixels": "tile.jpg"}
-EXTENSIONS = ("jpg", "mask", *TILE_EXTENSION.values(), "cls")
 LABEL_DIGITS = 6
 VERIFY_BELOW_BYTES = 1 << 30  # checksums of a set below 1 GiB cost a second at most
 
@@ -67,7 +67,7 @@ class Manifest(Options):
     """Samples whose tile may be used as another photo's background."""
     classes: list[str]
     mask_size: int
-    tiles: Literal["geometry", "pixels"] = "pixels"
+    tiles: TileKind = "pixels"
     """How backgrounds are kept; sets packed before there was a choice have pixels."""
     options: dict[str, Any]
     """How masks, tiles and shards were made: detector, threshold, sizes, seed."""
@@ -101,14 +101,14 @@ def unpack_mask(data: bytes, size: int) -> np.ndarray:
     return np.unpackbits(np.frombuffer(data, np.uint8)).reshape(size, size).astype(bool)
 
 
-def pack_tile(tile: bytes | np.ndarray | None, kind: str) -> bytes:
-    """A sample's tile as its member's bytes; kind: geometry or pixels."""
+def pack_tile(tile: bytes | np.ndarray | None, kind: TileKind) -> bytes:
+    """A sample's tile as its member's bytes."""
     if kind == "pixels":
         return tile or b""
     return (np.zeros(NUMBERS) if tile is None else tile).astype("<i4").tobytes()
 
 
-def unpack_tile(data: bytes, kind: str) -> bytes | np.ndarray | None:
+def unpack_tile(data: bytes, kind: TileKind) -> bytes | np.ndarray | None:
     """What `pack_tile` packed."""
     if kind == "pixels":
         return data or None
@@ -116,14 +116,16 @@ def unpack_tile(data: bytes, kind: str) -> bytes | np.ndarray | None:
     return geometry if geometry.any() else None
 
 
-def write_shard(
-    folder: Path, name: str, samples: Iterable[Sample], tiles: Literal["geometry", "pixels"] = "geometry"
-) -> Shard:
+def extensions(tiles: TileKind) -> tuple[str, ...]:
+    """A sample's members, in order."""
+    return "jpg", "mask", TILE_EXTENSION[tiles], "cls"
+
+
+def write_shard(folder: Path, name: str, samples: Iterable[Sample], tiles: TileKind = "geometry") -> Shard:
     """Write `name`.tar and `name`.idx atomically, the index last; tiles: what the samples' tiles are.
 
     The same samples give the same bytes: GNU headers with fixed owner, mode and time.
     """
-    extensions = ("jpg", "mask", TILE_EXTENSION[tiles], "cls")
     tar_path, index_path = folder / f"{name}.tar", folder / f"{name}.idx"
     lines = []
     digest = hashlib.sha256()
@@ -133,7 +135,7 @@ def write_shard(
             label = f"{sample.label:0{LABEL_DIGITS}d}".encode()
             parts = (sample.photo, pack_mask(sample.mask), pack_tile(sample.tile, tiles), label)
             words = []
-            for extension, data in zip(extensions, parts, strict=True):
+            for extension, data in zip(extensions(tiles), parts, strict=True):
                 member = f"{sample.key}.{extension}"
                 header = _header(member, len(data))
                 words += [extension, str(offset + len(header)), str(len(data)), member]

@@ -30,13 +30,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic, require_folder
+from dali_bgaug.shards import TileKind
 from dali_bgaug.tiles import NUMBERS
 
 VERSION = 2
@@ -220,7 +221,7 @@ def read_keys(path: Path) -> list[str]:
         return list(file["key"].asstr()[:])
 
 
-def tile_kind(path: Path) -> Literal["geometry", "pixels"]:
+def tile_kind(path: Path) -> TileKind:
     """What a tile file holds."""
     with _open(path) as file:
         if "geometry" in file:

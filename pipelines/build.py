@@ -26,7 +26,7 @@ from dali_bgaug.reading import (
     read_shards,
     with_header,
 )
-from dali_bgaug.shards import TILE_EXTENSION, Manifest, manifest_digest, open_shards
+from dali_bgaug.shards import Manifest, manifest_digest, open_shards
 from dali_bgaug.views.describe import describe
 from dali_bgaug.views.options import expand
 from dali_bgaug.views.plan import Recipe, batch_backgrounds
@@ -234,7 +234,7 @@ def _read(
         seeds,
         config.shards,
         manifest,
-        components(config, TILE_EXTENSION[manifest.tiles], everything=recipe.sources),
+        components(config, manifest.tiles, everything=recipe.sources),
         share.world_size,
         shuffle_buffer=0 if share.complete else config.shuffle_buffer,
         **place,

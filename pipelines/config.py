@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from dali_bgaug.config import Options, merge
+from dali_bgaug.shards import TILE_EXTENSION, TileKind, extensions
 from dali_bgaug.views.options import BackgroundOptions, NormaliseOptions, ViewOptions
 from pipelines import methods
 
@@ -153,11 +154,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def components(config: LoaderConfig, tile: str, everything: bool = False) -> list[str]:
-    """The components of a sample that this configuration reads, or all there are; tile: the tile's."""
+def components(config: LoaderConfig, tiles: TileKind, everything: bool = False) -> list[str]:
+    """The components of a sample that this configuration reads, or all there are; tiles: how shards keep
+    them."""
     if everything:
-        return ["jpg", "mask", tile, "cls"]
+        return list(extensions(tiles))
     fg_min = max((view.crop.fg_min for view in config.views.values()), default=0)
     masked = config.background.kind != "none" or fg_min > 0
-    tiles = config.background.uses_tiles
-    return ["jpg", "cls", *(["mask"] if masked else []), *([tile] if tiles else [])]
+    tile = [TILE_EXTENSION[tiles]] if config.background.uses_tiles else []
+    return ["jpg", "cls", *(["mask"] if masked else []), *tile]

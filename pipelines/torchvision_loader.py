@@ -28,7 +28,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.shards import TILE_EXTENSION, open_shards, unpack_mask, unpack_tile
+from dali_bgaug.shards import TILE_EXTENSION, extensions, open_shards, unpack_mask, unpack_tile
 from dali_bgaug.tiles import fill
 from dali_bgaug.views.options import CropOptions, DistortionOptions, ViewOptions, expand
 from pipelines.config import LoaderConfig
@@ -81,7 +81,7 @@ class Shards:
         manifest = open_shards(folder, verify, "data.shards")
         self._paths = [folder / shard.name for shard in manifest.shards]
         self._mask_size = manifest.mask_size
-        self._components = ("jpg", "mask", TILE_EXTENSION[manifest.tiles], "cls")
+        self._components = extensions(manifest.tiles)
         rows = []
         for number, shard in enumerate(manifest.shards):
             for line in (folder / shard.index).read_text(encoding="utf-8").splitlines()[1:]:

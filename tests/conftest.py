@@ -25,8 +25,8 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def pack(folder: Path, per_shard: int = 16, workers: int = 1) -> Path:
-    """folder/photos + folder/masks -> folder/shards, by the tools."""
+def pack(folder: Path, per_shard: int = 16, workers: int = 1, pixels: bool = False) -> Path:
+    """folder/photos + folder/masks -> folder/shards, by the tools; pixels: of tiles, in place of geometry."""
     write_mask_store(
         folder / "photos",
         ImportOptions(folder=folder / "masks"),
@@ -34,7 +34,8 @@ def pack(folder: Path, per_shard: int = 16, workers: int = 1) -> Path:
         per_file=32,
         workers=workers,
     )
-    write_tile_store(folder / "photos", folder / "mask_store", folder / "tile_store", workers=workers)
+    photos = folder / "photos" if pixels else None
+    write_tile_store(folder / "mask_store", folder / "tile_store", photo_folder=photos, workers=workers)
     write_shards(
         folder / "photos",
         folder / "mask_store",
@@ -52,6 +53,15 @@ def save(folder: Path, name: str, photo: np.ndarray, mask: np.ndarray) -> None:
         (folder / kind / name).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(photo).save(folder / "photos" / f"{name}.jpg", quality=98, subsampling=0)
     Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / f"{name}.png")
+
+
+@pytest.fixture(scope="session")
+def textured_pixels(textured: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same shards with tiles as pixels."""
+    folder = tmp_path_factory.mktemp("textured_pixels")
+    for kind in ("photos", "masks"):
+        (folder / kind).symlink_to(textured.parent / kind)
+    return pack(folder, pixels=True)
 
 
 @pytest.fixture(scope="session")

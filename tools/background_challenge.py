@@ -41,6 +41,7 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic, write_text
 from dali_bgaug.folder import CHALLENGE as SPLITS
 from dali_bgaug.folder import MIXED
+from dali_bgaug.tiles import fill
 from tools._cli import default_workers, process, run
 from tools.photos import decode_photo
 
@@ -127,6 +128,17 @@ def _decode(folder: Path, photo: Photo, extension: str) -> Image.Image:
     return decode_photo(_read(tar, photo.places[extension]), tar / f"{photo.key}.{extension}")
 
 
+def _tile(folder: Path, photo: Photo) -> Image.Image | None:
+    """A photo's tiled background; None if it must not be one."""
+    if "tile.jpg" in photo.places:
+        return _decode(folder, photo, "tile.jpg") if photo.places["tile.jpg"][1] else None
+    data = _read(folder / photo.shard, photo.places["tile"])
+    geometry = packed.unpack_tile(data, "geometry")
+    if geometry is None:
+        return None
+    return Image.fromarray(fill(np.asarray(_decode(folder, photo, "jpg")), geometry))
+
+
 def _load(folder: Path, photo: Photo, side: int) -> tuple[Image.Image, np.ndarray]:
     """A photo as it is, and its mask at the size of its pictures by nearest neighbour, bool [H, W]."""
     picture = _decode(folder, photo, "jpg")
@@ -147,7 +159,7 @@ def _survey(folder: Path, shard: packed.Shard, side: int) -> list[Photo]:
             photo = photo._replace(unusable="no foreground")
         elif mask.all():
             photo = photo._replace(unusable="all foreground")
-        elif not places["tile.jpg"][1]:
+        elif _tile(folder, photo) is None:
             photo = photo._replace(unusable="no strip of background to tile")
         photos.append(photo)
     return photos
@@ -162,10 +174,10 @@ def _write_pictures(folder: Path, out: Path, side: int, rows: Sequence[Row]) -> 
             picture, mask = _load(folder, photo, side)
             size = mask.shape[::-1]
             original = np.asarray(picture.resize(size, _FILTER))
-            tile = np.asarray(_decode(folder, photo, "tile.jpg").resize(size, _FILTER))
+            tile = np.asarray(_tile(folder, photo).resize(size, _FILTER))
             # A donor's tile is scaled to cover the picture; what hangs over is cut off, alike on both sides.
             backgrounds = {
-                split: np.asarray(ImageOps.fit(_decode(folder, donor, "tile.jpg"), size, _FILTER))
+                split: np.asarray(ImageOps.fit(_tile(folder, donor), size, _FILTER))
                 for split, donor in donors.items()
             }
             pictures = compose(original, mask, tile, backgrounds)

@@ -70,7 +70,7 @@ def run_demo(
     _say(2, f"masks: {'imported' if masks else 'found by robust background detection'}")
     write_mask_store(data, detector, out / "masks", per_file=PER_FILE, workers=workers).finish()
     _say(3, "tiles: every photo's background, tiled")
-    write_tile_store(data, out / "masks", out / "tiles", workers=workers).finish()
+    write_tile_store(out / "masks", out / "tiles", workers=workers).finish()
     _say(4, "shards: photos, masks and tiles packed and shuffled")
     write_shards(
         data, out / "masks", out / "tiles", out / "shards", per_shard=PER_FILE, workers=workers

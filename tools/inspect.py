@@ -21,6 +21,7 @@ from dali_bgaug import shards, stores
 from dali_bgaug.decoding import Decoder
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import require_folder
+from dali_bgaug.tiles import fits
 from tools._cli import run
 from tools.inspect_sheet import Tile, draw_sheet
 from tools.report import format_bytes
@@ -90,13 +91,18 @@ def tile_store(folder: Path, verify: bool, count: int) -> Iterator[str]:
     files = _present(folder)
     keys = [stores.read_keys(path) for path in files]
     yield from _files(folder, files, sum(map(len, keys)), stores.read_source(files[0]).options)
-    yield _spread(np.concatenate([stores.tile_bytes(path) for path in files]) / 1000, "kB a tile")
+    size = np.concatenate([stores.tile_bytes(path) for path in files])
+    if stores.tile_kind(files[0]) == "geometry":
+        yield f"geometry: {size[0]} bytes a tile; shards show them"
+        return
+    yield _spread(size / 1000, "kB a tile")
     places = [(file, row) for file, part in enumerate(keys) for row in range(len(part))]
+    there = [place for place, its in zip(places, size, strict=True) if its]
     with stores.StoreReader(files) as reader:
         if verify:
-            named = ((f"{files[file]}: {keys[file][row]}", reader.tile(file, row)) for file, row in places)
-            yield _decode_all(named, len(places), "tiles")
-        tiles = [Tile(keys[file][row], reader.tile(file, row)) for file, row in _sample(places, count)]
+            named = ((f"{files[file]}: {keys[file][row]}", reader.tile(file, row)) for file, row in there)
+            yield _decode_all(named, len(there), "tiles")
+        tiles = [Tile(keys[file][row], reader.tile(file, row)) for file, row in _sample(there, count)]
     yield str(draw_sheet(folder, tiles))
 
 
@@ -130,7 +136,9 @@ def packed_shards(folder: Path, verify: bool, count: int) -> Iterator[str]:
                 labels[sample.label] += 1
                 shares.append(float(sample.mask.mean()))
                 if len(shares) % step == 0 and len(tiles) < count:
-                    tiles.append(Tile(sample.key, sample.photo, mask=sample.mask, tile=sample.tile))
+                    tiles.append(
+                        Tile(sample.key, sample.photo, mask=sample.mask, lends=True, tile=sample.tile)
+                    )
     classes = f"{len(manifest.classes)} classes"
     counts = np.array(list(labels.values()))
     yield f"{classes}, in what was read {counts.min()} to {counts.max()} photos each of {len(counts)}"
@@ -138,6 +146,7 @@ def packed_shards(folder: Path, verify: bool, count: int) -> Iterator[str]:
         raise UserError(f"{folder}: label {bad[0]}, but there are {classes}; pack again")
     if verify:
         yield _decode_all(_pictures(folder, manifest), manifest.samples, "decoding")
+        yield from _tiles_fit(folder, manifest)
     yield from _histogram(shares)
     yield str(draw_sheet(folder, tiles, shares))
 
@@ -146,8 +155,26 @@ def _pictures(folder: Path, manifest: shards.Manifest) -> Iterator[tuple[str, by
     for shard in manifest.shards:
         for sample in shards.read_samples(folder, shard):
             yield f"{folder / shard.name}: {sample.key}.jpg", sample.photo
-            if sample.tile:
+            if isinstance(sample.tile, bytes):
                 yield f"{folder / shard.name}: {sample.key}.tile.jpg", sample.tile
+
+
+def _tiles_fit(folder: Path, manifest: shards.Manifest) -> Iterator[str]:
+    """Whether every tile lies in its photo, where tiles are geometry."""
+    if manifest.tiles == "pixels":
+        return
+    decoder = Decoder()
+    for shard in tqdm(manifest.shards, desc="tiles", unit="shard"):
+        for sample in shards.read_samples(folder, shard):
+            if sample.tile is None:
+                continue
+            width, height = decoder.size(sample.photo)
+            if not fits(sample.tile[None], np.array([[height, width]]))[0]:
+                raise UserError(
+                    f"{folder / shard.name}: {sample.key}: the tile {sample.tile.tolist()} lies not in its "
+                    f"photo of {width}x{height} pixels; pack that shard anew"
+                )
+    yield "verified: every tile lies in its photo"
 
 
 def _decode_all(pictures: Iterator[tuple[str, bytes]], count: int, title: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dali_bgaug.files import atomic
+from dali_bgaug.tiles import fill, fits
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -28,8 +29,10 @@ class Tile(NamedTuple):
     """The foreground's box as shares of the sides, float [4]."""
     mask: np.ndarray | None = None
     """bool [S, S], drawn as an outline over the photo."""
-    tile: bytes | None = None
-    """The photo's tiled background (a JPEG), drawn beside it; empty if it must not be used."""
+    lends: bool = False
+    """Whether `tile` is drawn beside it,"""
+    tile: bytes | np.ndarray | None = None
+    """the photo's tiled background, a JPEG or geometry; None if it must not be used."""
 
 
 def draw_sheet(folder: Path, tiles: list[Tile], shares: list[float] | None = None) -> Path:
@@ -70,16 +73,18 @@ def _draw(axis: plt.Axes, tile: Tile) -> None:
         axis.contour(
             centres * width, centres * height, tile.mask, levels=[0.5], colors="tab:orange", linewidths=1
         )
-    if tile.tile is not None:
+    if tile.lends:
         photo = np.concatenate([photo, _beside(photo, tile.tile)], axis=1)
     axis.imshow(photo)
 
 
-def _beside(photo: np.ndarray, tile: bytes) -> np.ndarray:
+def _beside(photo: np.ndarray, tile: bytes | np.ndarray | None) -> np.ndarray:
     """The tiled background at the photo's size, or grey where there is none."""
-    if not tile:
+    if isinstance(tile, bytes):
+        return np.asarray(Image.fromarray(_decode(tile)).resize(photo.shape[1::-1]))
+    if tile is None or not fits(tile[None], np.array([photo.shape[:2]]))[0]:  # a damaged photo's
         return np.full_like(photo, 160)
-    return np.asarray(Image.fromarray(_decode(tile)).resize(photo.shape[1::-1]))
+    return fill(photo, tile)
 
 
 def _decode(data: bytes) -> np.ndarray:

@@ -20,12 +20,12 @@ import numpy as np
 
 from dali_bgaug import stores
 from dali_bgaug.errors import UserError
+from dali_bgaug.tiles import tile_geometry
 from tools import photos
 from tools._cli import ALL, Part, add_scale_arguments, default_workers, parse_part, run
 from tools.detectors import DETECTORS, Detector, DetectorOptions, Photo, read_options
 from tools.detectors.base import scale
 from tools.report import Done, LeftOut, Report
-from tools.tiles import background_strip
 
 MIN_AREA = 0.001
 """Of a foreground, as a share of the photo [ours]: a crop that must hold a few specks holds nothing else."""
@@ -236,7 +236,7 @@ def mask_row(saliency: np.ndarray, options: dict[str, Any]) -> tuple[np.ndarray,
     height, width = saliency.shape
     box = foreground_box(saliency, options["threshold"], options["min_area"])
     flags = stores.EMPTY if box[2] == 0 else 0
-    if not flags and background_strip(box, (width, height)) is None:
+    if not flags and not tile_geometry(np.array([box]), np.array([[width, height]])).any():
         flags = stores.FULL_FRAME
     square = (options["mask_size"], options["mask_size"])
     return scale(saliency, square), box, (width, height), flags

@@ -60,11 +60,11 @@ class Bench:
         self.import_ = read_options("import", {"folder": str(self.masks)}, [])
         self._count = 0
         write_mask_store(self.folder, self.import_, work / "ms")
-        write_tile_store(self.folder, work / "ms", work / "ts")
+        write_tile_store(work / "ms", work / "ts", photo_folder=self.folder)
         reader = stores.StoreReader(stores.list_files(work / "ts", "tiles"))
         rows = [stores.count_rows(path) for path in stores.list_files(work / "ts", "tiles")]
         jpegs = [reader.tile(file, row) for file, count in enumerate(rows) for row in range(count)]
-        self.tiles = [Image.open(io.BytesIO(jpeg)).convert("RGB") for jpeg in jpegs]
+        self.tiles = [jpeg and Image.open(io.BytesIO(jpeg)).convert("RGB") for jpeg in jpegs]
         reader.close()
         self.decoder = Decoder()
         self.members = work / "members"
@@ -91,11 +91,13 @@ class Bench:
 
     def tiles_tool(self) -> None:
         """Make all tiles."""
-        write_tile_store(self.folder, self.work / "ms", self.fresh())
+        write_tile_store(self.work / "ms", self.fresh(), photo_folder=self.folder)
 
     def tiles_least(self) -> None:
         """Decode photos, and encode pictures as the tiles are."""
         for key, picture in zip(self.keys, self.tiles, strict=True):
+            if not picture:  # it lends none
+                continue
             photos.open_photo(self.folder / key)
             picture.save(io.BytesIO(), "JPEG", quality=90)
 

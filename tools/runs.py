@@ -20,7 +20,7 @@ def pack_split(photos: Path, masks: Path, out: Path, workers: int) -> Path:
         The folder of the shards.
     """
     write_mask_store(photos, ImportOptions(folder=masks), out / "masks", workers=workers)
-    write_tile_store(photos, out / "masks", out / "tiles", workers=workers)
+    write_tile_store(out / "masks", out / "tiles", workers=workers)
     write_shards(photos, out / "masks", out / "tiles", out / "shards", workers=workers)
     return out / "shards"
 

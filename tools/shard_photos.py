@@ -35,6 +35,8 @@ class Packed(NamedTuple):
     data: bytes
     before: int
     """Bytes of its file."""
+    size: tuple[int, int]
+    """Width and height."""
     reencoded: bool = False
     shrunk: bool = False
 
@@ -54,7 +56,7 @@ def pack_photo(path: Path, row: Row, decoder: Decoder, options: PhotoOptions) ->
         complaint = BadPhoto(path, "CMYK")
     large = options.max_side is not None and max(expected) > options.max_side
     if complaint is None and not large:
-        return Packed(data, len(data))
+        return Packed(data, len(data), expected)
     if complaint is not None and not options.reencode:
         raise complaint
     picture = _decode_again(path, data, expected)
@@ -63,7 +65,7 @@ def pack_photo(path: Path, row: Row, decoder: Decoder, options: PhotoOptions) ->
     picture.save(buffer := io.BytesIO(), "JPEG", quality=QUALITY)
     if decoder.size(buffer.getvalue()) != picture.size:
         raise BadPhoto(path, "refused by the training decoder", "also when encoded anew")
-    return Packed(buffer.getvalue(), len(data), reencoded=complaint is not None, shrunk=large)
+    return Packed(buffer.getvalue(), len(data), picture.size, reencoded=complaint is not None, shrunk=large)
 
 
 def _complaint(

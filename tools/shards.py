@@ -23,6 +23,7 @@ from dali_bgaug import shards, stores
 from dali_bgaug.decoding import Decoder
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
+from dali_bgaug.tiles import rescale
 from tools import photos
 from tools._cli import ALL, Part, add_scale_arguments, default_workers, parse_part, run
 from tools.report import Done, LeftOut, Report
@@ -42,6 +43,7 @@ class _Job:
     tile_files: tuple[Path, ...]
     level: int
     """Saliency from which on a pixel is foreground."""
+    tiles: shards.TileKind
     out: Path
     source: str
     options: PhotoOptions
@@ -110,6 +112,7 @@ def write_shards(
         mask_files=mask_files,
         tile_files=tile_files,
         level=stores.level(entries[0].options["threshold"]),
+        tiles=stores.tile_kind(tile_files[0]),
         out=out,
         source=source,
         options=photo_options,
@@ -122,7 +125,7 @@ def write_shards(
         [plan.shard_photos(number) for number in numbers],
         [plan.shard_bytes(number) for number in numbers],
     )
-    _write_manifest(out, plan, source, options)
+    _write_manifest(out, plan, source, options, job.tiles)
     return report
 
 
@@ -164,7 +167,9 @@ def _reject_foreign(out: Path, source: str) -> None:
             )
 
 
-def _write_manifest(out: Path, plan: Plan, source: str, options: dict[str, Any]) -> None:
+def _write_manifest(
+    out: Path, plan: Plan, source: str, options: dict[str, Any], tiles: shards.TileKind
+) -> None:
     """Write the manifest if every shard is there: no part waits, the last to end finds all finished."""
     places = [out / PROGRESS / f"{_name(number)}.json" for number in range(len(plan.ends))]
     records = []
@@ -186,6 +191,7 @@ def _write_manifest(out: Path, plan: Plan, source: str, options: dict[str, Any])
             donors=sum(record["donors"] for record in records),
             classes=plan.classes,
             mask_size=options["mask_size"],
+            tiles=tiles,
             options=options,
             source=source,
             left_out=sorted(
@@ -224,7 +230,7 @@ def _write_shard(job: _Job, name: str, rows: list[Row]) -> Done:
         record["counts"] = dict.fromkeys(("reencoded", "shrunk", "bytes_saved"), 0)
         problems: list[str] = []
         try:
-            shard = shards.write_shard(job.out, name, _samples(job, rows, record, problems))
+            shard = shards.write_shard(job.out, name, _samples(job, rows, record, problems), job.tiles)
         except _Problems:
             return Done(problems=problems)
         if shard.samples:
@@ -264,9 +270,13 @@ def _samples(
         mask = masks.saliency(row.file, row.row) >= job.level
         if row.flags & stores.EMPTY:
             mask = np.zeros_like(mask)  # also of the specks that were too small to count
-        tile = b"" if row.flags else tiles.tile(row.file, row.row)  # what is not there is no donor
+        tile = None
+        if not row.flags and job.tiles == "pixels":
+            tile = tiles.tile(row.file, row.row) or None
+        elif not row.flags:
+            tile = rescale(tiles.geometry(row.file, row.row), (row.width, row.height), packed.size)
         record["read"] += packed.before
-        record["donors"] += row.flags == 0
+        record["donors"] += tile is not None
         record["counts"]["reencoded"] += packed.reencoded
         record["counts"]["shrunk"] += packed.shrunk
         record["counts"]["bytes_saved"] += (packed.before - len(packed.data)) * packed.shrunk

@@ -10,6 +10,8 @@ import pytest
 from dali_bgaug import shards
 from dali_bgaug.errors import UserError
 
+V1 = Path(__file__).parents[1] / "data" / "shards_v1"
+
 
 def _samples(count: int = 5, prefix: str = "class/") -> list[shards.Sample]:
     rng = np.random.default_rng(0)
@@ -18,7 +20,7 @@ def _samples(count: int = 5, prefix: str = "class/") -> list[shards.Sample]:
             key=f"{prefix}photo{number}",
             photo=rng.bytes(700 * number + 1),
             mask=rng.random((64, 64)) < 0.5,
-            tile=b"" if number == 2 else rng.bytes(512),
+            tile=None if number == 2 else rng.bytes(512),
             label=number,
         )
         for number in range(count)
@@ -39,7 +41,7 @@ def test_mask_bits_start_top_left() -> None:
 
 
 def test_index_is_what_dalis_own_tool_writes(tmp_path: Path) -> None:
-    shards.write_shard(tmp_path, "s", _samples())
+    shards.write_shard(tmp_path, "s", _samples(), "pixels")
     reference = tmp_path / "reference.idx"
     subprocess.run(
         [sys.executable, "-m", "wds2idx", str(tmp_path / "s.tar"), str(reference)],
@@ -53,7 +55,7 @@ def test_index_is_what_dalis_own_tool_writes(tmp_path: Path) -> None:
 def test_samples_come_back(tmp_path: Path, prefix: str) -> None:
     """Also with names too long for a plain tar header."""
     samples = _samples(prefix=prefix)
-    shard = shards.write_shard(tmp_path, "s", samples)
+    shard = shards.write_shard(tmp_path, "s", samples, "pixels")
     assert shard.samples == 5
     for found, expected in zip(shards.read_samples(tmp_path, shard), samples, strict=True):
         assert np.array_equal(found.mask, expected.mask)
@@ -62,9 +64,36 @@ def test_samples_come_back(tmp_path: Path, prefix: str) -> None:
         assert tar.extractfile(f"{prefix}photo3.cls").read() == b"000003"
 
 
+def test_geometry_is_eight_little_endian_numbers(tmp_path: Path) -> None:
+    geometry = np.array([3, 1, 40, 300, 0, 301, 50, 20], np.int32)
+    samples = [sample._replace(tile=geometry if sample.label else None) for sample in _samples(2)]
+    shard = shards.write_shard(tmp_path, "s", samples)
+    with tarfile.open(tmp_path / "s.tar") as tar:
+        assert tar.getnames() == [
+            f"class/photo{number}.{extension}"
+            for number in (0, 1)
+            for extension in ("jpg", "mask", "tile", "cls")
+        ]
+        assert tar.extractfile("class/photo0.tile").read() == bytes(32)
+        packed = tar.extractfile("class/photo1.tile").read()
+    assert packed[:4] + packed[12:16] == b"\x03\0\0\0" + b"\x2c\x01\0\0"
+    none, found = (sample.tile for sample in shards.read_samples(tmp_path, shard))
+    assert none is None
+    assert found.tolist() == geometry.tolist()
+
+
+def test_shards_of_the_version_before() -> None:
+    """Six photos packed before a manifest said what tiles are."""
+    manifest = shards.open_shards(V1)
+    assert (manifest.tiles, manifest.samples) == ("pixels", 6)
+    tiles = [sample.tile for sample in shards.read_samples(V1, manifest.shards[0])]
+    assert sum(tile is not None for tile in tiles) == manifest.donors == 6
+    assert all(tile.startswith(b"\xff\xd8") for tile in tiles)
+
+
 def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
-    first = shards.write_shard(tmp_path, "a", _samples())
-    second = shards.write_shard(tmp_path, "b", _samples())
+    first = shards.write_shard(tmp_path, "a", _samples(), "pixels")
+    second = shards.write_shard(tmp_path, "b", _samples(), "pixels")
     assert first.sha256 == second.sha256
     assert first.index_sha256 == second.index_sha256
 
@@ -75,7 +104,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
         raise UserError("photo 5 is damaged")
 
     with pytest.raises(UserError):
-        shards.write_shard(tmp_path, "s", broken())
+        shards.write_shard(tmp_path, "s", broken(), "pixels")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -46,7 +46,17 @@ def test_tiles_come_back(tmp_path: Path) -> None:
     reader = stores.StoreReader([path])
     assert [reader.tile(0, row) for row in range(3)] == [b"first", b"", b"third one"]
     assert stores.tile_bytes(path).tolist() == [5, 0, 9]
+    assert stores.tile_kind(path) == "pixels"
     reader.close()
+
+
+def test_geometry_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / stores.file_name(0, 1)
+    stores.write_tiles(path, np.arange(24).reshape(3, 8), ["a", "b", "c"], np.zeros(3), {}, "source")
+    with stores.StoreReader([path]) as reader:
+        assert reader.geometry(0, 1).tolist() == list(range(8, 16))
+    assert stores.tile_bytes(path).tolist() == [32, 32, 32]
+    assert stores.tile_kind(path) == "geometry"
 
 
 def test_a_finished_file_is_known_by_its_source(tmp_path: Path) -> None:

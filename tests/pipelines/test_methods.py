@@ -226,22 +226,24 @@ def test_a_central_crop_is_the_evaluations(textured: Path, crop: dict[str, Any])
 
 @pytest.mark.parametrize(("method", "kind"), CASES)
 @pytest.mark.parametrize("with_sources", [False, True])
+@pytest.mark.parametrize("tiles", ["geometry", "pixels"])
 def test_the_gpu_pipeline_is_defined_without_a_gpu(
-    textured: Path, method: str, kind: str, with_sources: bool
+    textured: Path, textured_pixels: Path, method: str, kind: str, with_sources: bool, tiles: str
 ) -> None:
     """DALI checks every operator's argument devices when the pipeline is defined."""
     options = {} if method == "evaluation" else {"crop": {"fg_min": 0.1}}
-    config = LoaderConfig(pipeline=method, shards=textured, background={"kind": kind}, **options)
-    manifest = open_shards(textured)
+    shards = {"geometry": textured, "pixels": textured_pixels}[tiles]
+    config = LoaderConfig(pipeline=method, shards=shards, background={"kind": kind}, **options)
+    manifest = open_shards(shards)
     share, recipe = Share(manifest.samples, 8, 0, 1), loader_recipe(config, with_sources)
     _, names = define_pipeline(
-        config, recipe, manifest, share, Seeds(0, 0), lambda _: 1.0, Journal(textured), device_id=0
+        config, recipe, manifest, share, Seeds(0, 0), lambda _: 1.0, Journal(shards), device_id=0
     )
     expected = {"photo", "cls", "iteration"}
     if with_sources or options:
         expected |= {"mask"}
     if with_sources or kind in ("random", "swaps"):
-        expected |= {"tile", "lends"}
+        expected |= {"tile"} if tiles == "geometry" else {"tile.jpg", "lends"}
     assert set(names) == expected
 
 

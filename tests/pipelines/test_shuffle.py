@@ -24,7 +24,7 @@ def sorted_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder,
             f"shard-{first // PER_SHARD:05d}",
             [
-                Sample(f"{place:05d}", buffer.getvalue(), mask, b"", place)
+                Sample(f"{place:05d}", buffer.getvalue(), mask, None, place)
                 for place in range(first, first + PER_SHARD)
             ],
         )

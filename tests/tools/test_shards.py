@@ -69,7 +69,7 @@ def folder(tmp_path: Path) -> Path:
 def stores(folder: Path, **options: object) -> Report:
     masks = ImportOptions(folder=folder / "masks")
     report = write_mask_store(folder / "photos", masks, folder / "ms", per_file=4, **options)
-    write_tile_store(folder / "photos", folder / "ms", folder / "ts", **options)
+    write_tile_store(folder / "ms", folder / "ts", **options)
     return report
 
 
@@ -250,7 +250,7 @@ def test_parts_together_make_what_one_machine_makes(folder: Path, capsys: pytest
     for index in (2, 1):  # each goes through masks and tiles without waiting for the other
         part = Part(index, 2)
         write_mask_store(folder / "photos", masks, folder / "ms", per_file=4, part=part)
-        write_tile_store(folder / "photos", folder / "ms", folder / "ts", part=part)
+        write_tile_store(folder / "ms", folder / "ts", part=part)
     for index in (2, 3, 1):
         report = pack(folder, per_shard=2, part=Part(index, 3))
         report.finish()
@@ -265,7 +265,7 @@ def test_parts_made_in_different_ways_are_not_packed_together(folder: Path) -> N
     for index, size in ((1, 64), (2, 128)):
         part = Part(index, 2)
         write_mask_store(folder / "photos", masks, folder / "ms", per_file=4, size=size, part=part)
-    write_tile_store(folder / "photos", folder / "ms", folder / "ts")
+    write_tile_store(folder / "ms", folder / "ts")
     with pytest.raises(
         UserError, match=r"00001-of-00003.h5: was made with mask_size=128, 64 in .*00000-of-00003"
     ):
@@ -279,7 +279,7 @@ def test_parts_that_saw_other_photos_are_not_packed_together(folder: Path) -> No
     hidden = (folder / "photos" / "b" / "cmyk.jpg").rename(folder / "hidden")
     write_mask_store(folder / "photos", masks, folder / "ms", per_file=6, part=Part(2, 2))
     hidden.rename(folder / "photos" / "b" / "cmyk.jpg")
-    write_tile_store(folder / "photos", folder / "ms", folder / "ts")
+    write_tile_store(folder / "ms", folder / "ts")
     with pytest.raises(UserError, match=r"00001-of-00002.h5: was made from another list of photos than"):
         pack(folder)
 
@@ -312,7 +312,7 @@ def test_lack_of_memory_is_not_a_bad_photo(folder: Path, monkeypatch: pytest.Mon
 def test_shards_wait_for_all_masks(folder: Path) -> None:
     masks = ImportOptions(folder=folder / "masks")
     write_mask_store(folder / "photos", masks, folder / "ms", per_file=4, part=Part(1, 2))
-    write_tile_store(folder / "photos", folder / "ms", folder / "ts", part=Part(1, 2))
+    write_tile_store(folder / "ms", folder / "ts", part=Part(1, 2))
     with pytest.raises(UserError, match="00001-of-00003.h5 is missing"):
         pack(folder)
 
@@ -334,7 +334,7 @@ def test_a_full_disk_keeps_what_is_finished_and_says_what_is_needed(tmp_path: Pa
     photos, masks = tmp_path / "photos", ImportOptions(folder=tmp_path / "masks")
     write = {
         "masks": lambda out: write_mask_store(photos, masks, out, per_file=4),
-        "tiles": lambda out: write_tile_store(photos, tmp_path / "ms", out),
+        "tiles": lambda out: write_tile_store(tmp_path / "ms", out, photo_folder=photos),
         "shards": lambda out: write_shards(photos, tmp_path / "ms", tmp_path / "ts", out, per_shard=6),
     }[tool]
     try:

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from dali_bgaug.config import override, validate
 from dali_bgaug.errors import UserError
-from dali_bgaug.shards import EXTENSIONS, Manifest, open_shards
+from dali_bgaug.shards import Manifest, TileKind, extensions, open_shards
 from pipelines import LoaderConfig
 from pipelines.build import choose_device, default_threads
 from pipelines.config import METHODS, components
@@ -159,7 +159,9 @@ def measure(values: dict[str, Any], options: Options) -> dict[str, Any]:
         built = {key: built[key] for key in everything}
         rounds = interleave(built, options.rounds, options.batches, limit_s=options.limit_s)
     sizes = component_sizes(first.shards, manifest)
-    rows = [_row(key, config, rounds, sizes) | cold.get(key, {}) for key, config in stages.items()]
+    rows = [
+        _row(key, config, rounds, sizes, manifest.tiles) | cold.get(key, {}) for key, config in stages.items()
+    ]
     ratios, intervals = _ratios(stages, fewer, rounds)
     return place(values) | {
         "rounds": rounds.count,
@@ -170,7 +172,7 @@ def measure(values: dict[str, Any], options: Options) -> dict[str, Any]:
         },
         "rows": rows,
         "scaling": [
-            _row(key, config, rounds, sizes)
+            _row(key, config, rounds, sizes, manifest.tiles)
             for key, config in (fewer | {key: stages[key] for key in _fullest(stages, fewer)}).items()
         ],
         "ratios": ratios,
@@ -179,7 +181,9 @@ def measure(values: dict[str, Any], options: Options) -> dict[str, Any]:
     }
 
 
-def _row(key: Key, config: LoaderConfig, rounds: Rounds, sizes: dict[str, float]) -> dict[str, Any]:
+def _row(
+    key: Key, config: LoaderConfig, rounds: Rounds, sizes: dict[str, float], tiles: TileKind
+) -> dict[str, Any]:
     rate = rounds.rate(key, config.batch_size)
     views = 0
     if key.pipeline != SHARED:
@@ -187,7 +191,7 @@ def _row(key: Key, config: LoaderConfig, rounds: Rounds, sizes: dict[str, float]
         swaps = config.background.kind == "swaps" and key.stage not in opponents.CANNOT
         views += config.background.negatives if swaps else 0
     plain = key.pipeline == SHARED or key.stage in opponents.CANNOT
-    size = sum(sizes[name] for name in (["jpg", "cls"] if plain else components(config)))
+    size = sum(sizes[name] for name in (["jpg", "cls"] if plain else components(config, tiles)))
     return {
         **key._asdict(),
         "images_per_s": rate,
@@ -263,7 +267,7 @@ def _cold(stages: Stages, options: Options) -> dict[Key, dict[str, Any]]:
 
 def component_sizes(folder: Path, manifest: Manifest, shards: int = 8) -> dict[str, float]:
     """Mean encoded bytes of each component, from the indices of the first shards."""
-    totals, samples = dict.fromkeys(EXTENSIONS, 0), 0
+    totals, samples = dict.fromkeys(extensions(manifest.tiles), 0), 0
     for shard in manifest.shards[:shards]:
         for line in (folder / shard.index).read_text(encoding="utf-8").splitlines()[1:]:
             words = line.split(" ")

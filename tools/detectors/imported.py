@@ -76,9 +76,9 @@ def open_saliency(path: Path, photo: Photo) -> np.ndarray:
     turn = quarter_turn(photo.path)
     if turn is not None and mask.size != size:
         stored = (height, width)
-        if mask.size == stored or (_same_shape(mask.size, stored) and not _same_shape(mask.size, size)):
+        if mask.size == stored or (same_shape(mask.size, stored) and not same_shape(mask.size, size)):
             mask = mask.transpose(turn)
-    if not _same_shape(mask.size, size):
+    if not same_shape(mask.size, size):
         raise UserError(
             f"{path}: {mask.width}x{mask.height} pixels, but {photo.path} is {width}x{height}; "
             "write the mask at the photo's own size"
@@ -86,7 +86,7 @@ def open_saliency(path: Path, photo: Photo) -> np.ndarray:
     return np.asarray(mask) if mask.size == size else scale(np.asarray(mask), size)
 
 
-def _same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
+def same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
     """Whether two sizes are one shape at two scales, up to rounding."""
     (small, large) = sorted((one, other))
     scale = max(large) / max(small)
