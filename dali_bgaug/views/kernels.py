@@ -194,28 +194,38 @@ def _resample(out: np.ndarray, photo: np.ndarray, window: np.ndarray, tiled: np.
             places[number // _TAPS, x] = 3 * (columns[x] - left + number // _TAPS * _TAPS)
             if number < taps:
                 weights[number // _TAPS, x, number % _TAPS] = column_weight[number, x]
-    lines, row = photo.reshape(height, 3 * width), np.empty(span, np.uint8)
+    lines = photo.reshape(height, 3 * width)
+    cut, row = lines[:, 3 * left : 3 * left + span], np.empty(span, np.uint8)
     line, nothing = np.zeros(span + 3 * _TAPS, np.float32), np.zeros(3 * size, np.float32)
     for y in range(size):
         # Rows first: whole lines at once, which the compiler makes SIMD of.
         for tap in range(len(row_weight)):
             weight, number = row_weight[tap, y], rows[y] + tap
-            source = lines[number, 3 * left : 3 * left + span]
+            if tap and not weight:
+                continue
             if tiled[0] <= number < tiled[2]:
-                source = _tile_row(row, lines, number, left, tiled)
-            if tap == 0:
-                for place in range(span):
-                    line[place] = weight * source[place]
-            elif weight:
-                for place in range(span):
-                    line[place] += weight * source[place]
+                _tile_row(row, lines, number, left, tiled)
+                _add(line, row, weight, tap == 0)
+            else:
+                _add(line, cut[number], weight, tap == 0)
         pixels = out[y].reshape(-1)
         for number in range(rounds):
             _pick(pixels, pixels if number else nothing, line, places[number], weights[number])
 
 
 @compiled
-def _tile_row(row: np.ndarray, lines: np.ndarray, number: int, left: int, tiled: np.ndarray) -> np.ndarray:
+def _add(line: np.ndarray, source: np.ndarray, weight: float, first: bool) -> None:
+    """Add a weighted row of bytes to `line`, or begin with it."""
+    if first:
+        for place in range(len(source)):
+            line[place] = weight * source[place]
+    else:
+        for place in range(len(source)):
+            line[place] += weight * source[place]
+
+
+@compiled
+def _tile_row(row: np.ndarray, lines: np.ndarray, number: int, left: int, tiled: np.ndarray) -> None:
     """A row of the tiled background that crosses its box, from the column `left` on: written into `row`."""
     (_, start, _, end, top, strip, high, wide), stop = tiled, left + len(row) // 3
     _copy(row, lines[number, 3 * left : 3 * stop])
@@ -226,7 +236,6 @@ def _tile_row(row: np.ndarray, lines: np.ndarray, number: int, left: int, tiled:
         count = 3 * min(stop - column, wide - within)
         _copy(row[3 * (column - left) :][:count], other[3 * (strip + within) :][:count])
         column += wide - within
-    return row
 
 
 @compiled
