@@ -5,6 +5,7 @@ VENV   ?= .venv
 OUT    ?= out
 DATA   ?=
 MASKS  ?=
+TILES  ?=
 DETECTOR ?=
 WEIGHTS ?=
 PART   ?= 1/1
@@ -25,7 +26,7 @@ need = @test -n "$($(1))" || { echo "error: $(1)= is needed: $(2), e.g. make $@ 
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  variables: DATA MASKS DETECTOR WEIGHTS OUT SHARDS CONFIG WORKERS PART=i/n PYTHON, ARGS (further arguments of the tool)"
+	@echo "  variables: DATA MASKS TILES DETECTOR WEIGHTS OUT SHARDS CONFIG WORKERS PART=i/n PYTHON, ARGS (further arguments of the tool)"
 
 setup: $(READY)  ## make .venv and install everything from setup.cfg
 
@@ -45,9 +46,9 @@ masks: $(READY)  ## DATA= [MASKS=tree | DETECTOR= WEIGHTS=]: masks into a store,
 	@$(RUN) -m tools.masks --photos "$(DATA)" $(if $(MASKS),--masks "$(MASKS)") $(if $(DETECTOR),--detector $(DETECTOR)) \
 	  $(if $(WEIGHTS),--weights "$(WEIGHTS)") --out $(OUT)/masks $(SCALE) $(ARGS)
 
-tiles: $(READY)  ## DATA=: tiled backgrounds into a store, OUT/tiles
-	$(call need,DATA,the folder of photos)
-	@$(RUN) -m tools.tiles --photos "$(DATA)" --masks $(OUT)/masks --out $(OUT)/tiles $(SCALE) $(ARGS)
+tiles: $(READY)  ## [TILES=tree of backgrounds made elsewhere]: tiled backgrounds of OUT/masks into a store, OUT/tiles
+	@$(RUN) -m tools.tiles --masks $(OUT)/masks $(if $(TILES),--import "$(TILES)") $(if $(DATA),--photos "$(DATA)") \
+	  --out $(OUT)/tiles $(SCALE) $(ARGS)
 
 shards: $(READY)  ## DATA=: pack photos, masks and tiles into OUT/shards
 	$(call need,DATA,the folder of photos)

@@ -65,20 +65,32 @@ def render_jobs(
         if first >= stop:
             return
         for number in range(first, min(first + step, stop)):
-            put[number] = _is_put(jobs, chosen, number) and (
-                jobs[number].coupled_to < 0 or _is_put(jobs, chosen, jobs[number].coupled_to)
-            )
-            job, place = jobs[number], places[number]
-            size = job.size
-            out = carray(_pointer(place.out), (size, size, 3), np.float32)
-            if job.source == PICTURE:
-                front = carray(_pointer(place.pixels), (size, size, 3), np.float32)
-                _turn(out, front, job.turns)
-            else:
-                photo = carray(_pointer(place.pixels), (place.height, place.width, 3), np.uint8)
-                _make_view(out, photo, job, place, chosen[number], put[number], mask_size)
-            if put[number] and not job.before:
-                _put_behind(out, job, place, jobs[job.mask_of], chosen[job.mask_of], mask_size)
+            if places[number].is_copied:
+                continue
+            while number >= 0:  # and then its copies, while it is in the cache
+                _render_job(jobs, chosen, places, put, mask_size, number)
+                number = places[number].copied_to
+
+
+@compiled
+def _render_job(
+    jobs: np.ndarray, chosen: np.ndarray, places: np.ndarray, put: np.ndarray, mask_size: int, number: int
+) -> None:
+    """Make one picture."""
+    put[number] = _is_put(jobs, chosen, number) and (
+        jobs[number].coupled_to < 0 or _is_put(jobs, chosen, jobs[number].coupled_to)
+    )
+    job, place = jobs[number], places[number]
+    size = job.size
+    out = carray(_pointer(place.out), (size, size, 3), np.float32)
+    if job.source == PICTURE:
+        front = carray(_pointer(place.pixels), (size, size, 3), np.float32)
+        _turn(out, front, job.turns)
+    else:
+        photo = carray(_pointer(place.pixels), (place.height, place.width, 3), np.uint8)
+        _make_view(out, photo, job, place, chosen[number], put[number], mask_size)
+    if put[number] and not job.before:
+        _put_behind(out, job, place, jobs[job.mask_of], chosen[job.mask_of], mask_size)
 
 
 @compiled

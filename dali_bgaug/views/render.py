@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
-from dali_bgaug.views.table import OTHER, PHOTO, PICTURE, PLACE, TILE, Table
+from dali_bgaug.views.table import NOTHING, OTHER, PHOTO, PICTURE, PLACE, TILE, Table
 
 
 class Images(NamedTuple):
@@ -86,7 +86,12 @@ def find_places(
         if images is not None:
             place["pixels"][mine] = images.addresses[jobs["sample"][mine]]
             place["height"][mine], place["width"][mine] = images.sizes[jobs["sample"][mine]].T
+    place["copied_to"] = -1
     copies = jobs["source"] == PICTURE
+    place["is_copied"] = copies & (jobs["behind"] == NOTHING)
+    for number in np.flatnonzero(place["is_copied"]):
+        source = jobs["sample"][number]
+        place["copied_to"][[number, source]] = place["copied_to"][source], number
     place["pixels"][copies] = place["out"][jobs["sample"][copies]]
     place["height"][copies] = place["width"][copies] = jobs["size"][copies]
     place["frame_height"], place["frame_width"] = photos.sizes[jobs["frame"]].T

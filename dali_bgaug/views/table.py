@@ -92,11 +92,9 @@ PLACE = np.dtype(
         ("width", np.int32),
         ("frame_height", np.int32),
         ("frame_width", np.int32),
-        (
-            "tiled",
-            np.int32,
-            8,
-        ),  # `tiles.py`: box and strip of a tiled background, read from its photo; or zeros
+        ("copied_to", np.int32),  # the next copy that needs this picture and nothing else; -1: no such
+        ("is_copied", np.int32),  # whether this job is such a copy
+        ("tiled", np.int32, 8),  # box and strip of a tiled background, read from its photo; or zeros
     ],
     align=True,
 )
