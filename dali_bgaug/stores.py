@@ -19,6 +19,7 @@ or          jpeg     uint8 [bytes]    all JPEGs one after the other
 Attributes say how a file was made: `options` (JSON), `version`, and `source`, a hash of what it was made
 from, by which a second run knows a finished file from a stale one. `listing` is a hash of all photos that
 were found, the same in all files of a mask store: machines that saw different photos cut them differently.
+`stamps` is a hash of the files a tile file was made from, if its backgrounds were made elsewhere.
 """
 
 import hashlib
@@ -110,7 +111,7 @@ def is_finished(path: Path, source: str) -> bool:
     with _open(path) as file:
         if file.attrs.get("source") != source or file.attrs.get("version") != VERSION:
             raise UserError(
-                f"{path}: made from other photos, masks or options than those given now; "
+                f"{path}: made from other photos, masks, backgrounds or options than those given now; "
                 "choose another --out, or delete that file (or the whole folder) to make it anew"
             )
     return True
@@ -146,9 +147,11 @@ def write_tiles(
     flags: np.ndarray,
     options: dict[str, Any],
     source: str,
+    stamps: str = "",
 ) -> None:
     """Write one tile file atomically: as many JPEGs as keys, or geometry int32 [N, 8]."""
     with _written(path) as file:
+        file.attrs["stamps"] = stamps
         if isinstance(tiles, np.ndarray):
             file["geometry"] = tiles.astype(np.int32)
         else:
@@ -247,13 +250,21 @@ class Source(NamedTuple):
     options: dict[str, Any]
     listing: str
     """Hash of the paths of all photos; empty for tiles."""
+    stamps: str
+    """Hash of the backgrounds made elsewhere that tiles are made from; else empty."""
 
 
 def read_source(path: Path) -> Source:
     """How a file of either store was made."""
     with _open(path) as file:
         options = json.loads(file.attrs.get("options", "{}"))
-        return Source(str(file.attrs.get("source")), options, str(file.attrs.get("listing", "")))
+        listing, stamps = (str(file.attrs.get(name, "")) for name in ("listing", "stamps"))
+        return Source(str(file.attrs.get("source")), options, listing, stamps)
+
+
+def tile_source(masks: str, options: dict[str, Any], stamps: str = "") -> str:
+    """The `source` of tiles made from a mask file of the source `masks`."""
+    return digest(masks, options, *([stamps] if stamps else []))
 
 
 def _require(path: Path, file: h5py.File, *names: str) -> None:
@@ -283,12 +294,12 @@ class StoreReader:
                 _require(path, file, name)
                 data = file[name]
                 start = data.id.get_offset()
-                if start is None:
+                if start is None and data.size:  # without data, all photos lend none, there is no place
                     raise UserError(
                         f"{path}: '{name}' is not stored in one piece; run the tool that writes it"
                     )
                 layout = file["offset"][:] if name == "jpeg" else np.array(data.shape)
-            self._where[index] = start, layout
+            self._where[index] = start or 0, layout
         return self._where[index]
 
     def _read(self, index: int, start: int, count: int) -> bytes:

@@ -74,7 +74,7 @@ def fill(photo: np.ndarray, geometry: np.ndarray) -> np.ndarray:
 
 def rescale(geometry: np.ndarray, before: tuple[int, int], now: tuple[int, int]) -> np.ndarray:
     """The geometry int32 [8] of a photo whose size (width, height) changed: the box covers what it covered,
-    the strip has nothing of it."""
+    the strip has nothing of it; zeros where no strip is left."""
     y0, x0, y1, x1, top, left, high, wide = geometry.tolist()
     (width, height), (new_width, new_height) = before, now
     if not (high and wide):
@@ -82,9 +82,7 @@ def rescale(geometry: np.ndarray, before: tuple[int, int], now: tuple[int, int])
     low = y0 * new_height // height, x0 * new_width // width
     box = *low, -(-y1 * new_height // height), -(-x1 * new_width // width)
     if high == height:  # a side strip
-        start = min(box[3], new_width - 1) if left else 0
-        strip = 0, start, new_height, max(1, (new_width if left else box[1]) - start)
+        strip = 0, box[3] if left else 0, new_height, new_width - box[3] if left else box[1]
     else:
-        start = min(box[2], new_height - 1) if top else 0
-        strip = start, 0, max(1, (new_height if top else box[0]) - start), new_width
-    return np.array([*box, *strip], np.int32)
+        strip = box[2] if top else 0, 0, new_height - box[2] if top else box[0], new_width
+    return np.array([*box, *strip] if min(strip[2:]) else [0] * NUMBERS, np.int32)

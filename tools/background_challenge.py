@@ -128,15 +128,18 @@ def _decode(folder: Path, photo: Photo, extension: str) -> Image.Image:
     return decode_photo(_read(tar, photo.places[extension]), tar / f"{photo.key}.{extension}")
 
 
-def _tile(folder: Path, photo: Photo) -> Image.Image | None:
-    """A photo's tiled background; None if it must not be one."""
-    if "tile.jpg" in photo.places:
-        return _decode(folder, photo, "tile.jpg") if photo.places["tile.jpg"][1] else None
-    data = _read(folder / photo.shard, photo.places["tile"])
-    geometry = packed.unpack_tile(data, "geometry")
-    if geometry is None:
-        return None
-    return Image.fromarray(fill(np.asarray(_decode(folder, photo, "jpg")), geometry))
+def _packed_tile(folder: Path, photo: Photo) -> bytes | np.ndarray | None:
+    """A photo's tile as it is in the shard; None if it lends no background."""
+    kind = "pixels" if "tile.jpg" in photo.places else "geometry"
+    return packed.unpack_tile(_read(folder / photo.shard, photo.places[packed.TILE_EXTENSION[kind]]), kind)
+
+
+def _tile(folder: Path, photo: Photo) -> Image.Image:
+    """The tiled background of a photo that has one."""
+    tile = _packed_tile(folder, photo)
+    if isinstance(tile, bytes):
+        return _decode(folder, photo, "tile.jpg")
+    return Image.fromarray(fill(np.asarray(_decode(folder, photo, "jpg")), tile))
 
 
 def _load(folder: Path, photo: Photo, side: int) -> tuple[Image.Image, np.ndarray]:
@@ -159,7 +162,7 @@ def _survey(folder: Path, shard: packed.Shard, side: int) -> list[Photo]:
             photo = photo._replace(unusable="no foreground")
         elif mask.all():
             photo = photo._replace(unusable="all foreground")
-        elif _tile(folder, photo) is None:
+        elif _packed_tile(folder, photo) is None:
             photo = photo._replace(unusable="no strip of background to tile")
         photos.append(photo)
     return photos

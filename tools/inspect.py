@@ -100,7 +100,9 @@ def tile_store(folder: Path, verify: bool, count: int) -> Iterator[str]:
     there = [place for place, its in zip(places, size, strict=True) if its]
     with stores.StoreReader(files) as reader:
         if verify:
-            named = ((f"{files[file]}: {keys[file][row]}", reader.tile(file, row)) for file, row in there)
+            named = (
+                (f"{files[file]}: {keys[file][row]}", reader.tile(file, row), None) for file, row in there
+            )
             yield _decode_all(named, len(there), "tiles")
         tiles = [Tile(keys[file][row], reader.tile(file, row)) for file, row in _sample(there, count)]
     yield str(draw_sheet(folder, tiles))
@@ -146,44 +148,35 @@ def packed_shards(folder: Path, verify: bool, count: int) -> Iterator[str]:
         raise UserError(f"{folder}: label {bad[0]}, but there are {classes}; pack again")
     if verify:
         yield _decode_all(_pictures(folder, manifest), manifest.samples, "decoding")
-        yield from _tiles_fit(folder, manifest)
+        if manifest.tiles == "geometry":
+            yield "verified: every tile lies in its photo"
     yield from _histogram(shares)
     yield str(draw_sheet(folder, tiles, shares))
 
 
-def _pictures(folder: Path, manifest: shards.Manifest) -> Iterator[tuple[str, bytes]]:
+def _pictures(folder: Path, manifest: shards.Manifest) -> Iterator[tuple[str, bytes, np.ndarray | None]]:
+    """Name, JPEG, and the geometry that must lie in it, if there is some."""
     for shard in manifest.shards:
         for sample in shards.read_samples(folder, shard):
-            yield f"{folder / shard.name}: {sample.key}.jpg", sample.photo
-            if isinstance(sample.tile, bytes):
-                yield f"{folder / shard.name}: {sample.key}.tile.jpg", sample.tile
+            name, pixels = f"{folder / shard.name}: {sample.key}", isinstance(sample.tile, bytes)
+            yield f"{name}.jpg", sample.photo, None if pixels else sample.tile
+            if pixels:
+                yield f"{name}.tile.jpg", sample.tile, None
 
 
-def _tiles_fit(folder: Path, manifest: shards.Manifest) -> Iterator[str]:
-    """Whether every tile lies in its photo, where tiles are geometry."""
-    if manifest.tiles == "pixels":
-        return
-    decoder = Decoder()
-    for shard in tqdm(manifest.shards, desc="tiles", unit="shard"):
-        for sample in shards.read_samples(folder, shard):
-            if sample.tile is None:
-                continue
-            width, height = decoder.size(sample.photo)
-            if not fits(sample.tile[None], np.array([[height, width]]))[0]:
-                raise UserError(
-                    f"{folder / shard.name}: {sample.key}: the tile {sample.tile.tolist()} lies not in its "
-                    f"photo of {width}x{height} pixels; pack that shard anew"
-                )
-    yield "verified: every tile lies in its photo"
-
-
-def _decode_all(pictures: Iterator[tuple[str, bytes]], count: int, title: str) -> str:
-    """Decode everything; what cannot be decoded is a UserError."""
+def _decode_all(pictures: Iterator[tuple[str, bytes, np.ndarray | None]], count: int, title: str) -> str:
+    """Decode everything; what cannot be decoded, or has a tile that reaches beyond it, is a UserError."""
     decoder, bad, done = Decoder(), [], 0
-    for name, picture in tqdm(pictures, desc=title, total=count, unit="picture"):
+    for name, picture, tile in tqdm(pictures, desc=title, total=count, unit="picture"):
         done += 1
-        if decoder.size(picture) is None:
+        size = decoder.size(picture)
+        if size is None:
             bad.append(name)
+        elif tile is not None and not fits(tile[None], np.array([size[::-1]]))[0]:
+            raise UserError(
+                f"{name}: its tile {tile.tolist()} reaches beyond its {size[0]}x{size[1]} pixels; "
+                "pack that shard anew"
+            )
     if bad:
         raise UserError(f"{bad[0]} cannot be decoded ({len(bad)} of {done}); make that file anew")
     return f"verified: the training decoder decodes all {done} pictures"

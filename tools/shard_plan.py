@@ -250,7 +250,8 @@ def match_stores(mask_store: Path, tile_store: Path) -> Iterator[tuple[Path, Pat
     first: dict[str, stores.Source] = {}
     for masks, tiles in zip(mask_files, tile_files, strict=True):
         made = {kind: stores.read_source(path) for kind, path in (("masks", masks), ("tiles", tiles))}
-        if made["tiles"].source != stores.digest(made["masks"].source, made["tiles"].options):
+        options, stamps = made["tiles"].options, made["tiles"].stamps
+        if made["tiles"].source != stores.tile_source(made["masks"].source, options, stamps):
             raise UserError(f"{tiles}: was not made from {masks}; {mend}")
         for kind, path, begin in (("masks", masks, mask_files[0]), ("tiles", tiles, tile_files[0])):
             here, there = made[kind], first.setdefault(kind, made[kind])

@@ -88,14 +88,15 @@ def write_shards(
         subset=subset,
     )
     photos.reject_equal_names(plan.keys)
+    made = [stores.read_source(file) for file in tile_files]
     options = {
         **entries[0].options,
-        "tile": stores.read_source(tile_files[0]).options,
+        "tile": made[0].options,
         "seed": seed,
         "photos": {**asdict(photo_options), "device": device},
     }
     packed = [hashlib.sha256(part.tobytes()).hexdigest() for part in (plan.order, plan.label, plan.ends)]
-    source = stores.digest([each.source for each in entries], options, plan.classes, packed)
+    source = stores.digest([each.source for each in made], options, plan.classes, packed)  # masks' too
     report = Report(tool="shards", out=out, part=part, workers=workers, options=options)
     if (finished := _finished(out, source)) is not None:
         shutil.rmtree(out / PROGRESS, ignore_errors=True)  # a kill may have come just before
@@ -274,7 +275,8 @@ def _samples(
         if not row.flags and job.tiles == "pixels":
             tile = tiles.tile(row.file, row.row) or None
         elif not row.flags:
-            tile = rescale(tiles.geometry(row.file, row.row), (row.width, row.height), packed.size)
+            geometry = rescale(tiles.geometry(row.file, row.row), (row.width, row.height), packed.size)
+            tile = geometry if geometry.any() else None
         record["read"] += packed.before
         record["donors"] += tile is not None
         record["counts"]["reencoded"] += packed.reencoded

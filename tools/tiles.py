@@ -27,6 +27,7 @@ from tools.photos import check_size
 from tools.report import Done, Report
 
 BITS_PER_PIXEL = 2.0  # of a JPEG, for the estimate of the space it needs
+SHAPE = 0.01  # of a side: models paint pictures of whole blocks, 8 pixels of 512, say
 
 
 class _Pictures(NamedTuple):
@@ -76,13 +77,17 @@ def write_tile_store(
     every = stores.list_files(mask_store, "--masks", part.slice)
     stores.reject_foreign_files(out, len(every))
     files = every[part.slice]
-    keys = [stores.read_keys(file) for file in files]
-    if imported and not any(_background(imported, key) for part in keys for key in part):
+    # A part may lie wholly among photos that have none.
+    if (
+        imported
+        and part.count == 1
+        and not any(_background(imported, key) for file in files for key in stores.read_keys(file))
+    ):
         raise UserError(
             f"--import={imported}: has a background of no photo of {mask_store}; it must hold pictures of "
             "the same relative paths and stems"
         )
-    sizes = [len(part) for part in keys]
+    sizes = [stores.count_rows(file) for file in files]
     jobs = [(file, out / file.name, pictures, options) for file in files]
     report = Report(tool="tiles", out=out, part=part, workers=workers, options=options)
     each = BITS_PER_PIXEL / 8 * short_side**2 * 1.4 if pictures else 100
@@ -92,7 +97,8 @@ def write_tile_store(
 
 def _write_file(masks: Path, path: Path, pictures: _Pictures | None, options: dict[str, Any]) -> Done:
     entries = stores.read_entries(masks)
-    source = stores.digest(entries.source, options)
+    stamps = _stamps(entries, pictures.imported) if pictures and pictures.imported else ""
+    source = stores.tile_source(entries.source, options, stamps)
     kept = stores.is_finished(path, source)
     if not kept:
         if pictures is None:
@@ -107,7 +113,7 @@ def _write_file(masks: Path, path: Path, pictures: _Pictures | None, options: di
                     problems.append(str(error))
             if problems:
                 return Done(problems=problems)
-        stores.write_tiles(path, tiles, entries.keys, entries.flags, options, source)
+        stores.write_tiles(path, tiles, entries.keys, entries.flags, options, source, stamps)
     missing = int(((stores.tile_bytes(path) == 0) & (entries.flags == 0)).sum())
     return Done(
         photos=len(entries.keys),
@@ -133,12 +139,20 @@ def _picture(entries: stores.Entries, row: int, pictures: _Pictures) -> bytes:
     if place is None:
         return b""
     picture = photos.open_photo(place)
-    if not same_shape(picture.size, size):
+    if not same_shape(picture.size, size, SHAPE):
         raise UserError(
             f"{place}: {picture.width}x{picture.height} pixels, but its photo is {size[0]}x{size[1]}; "
             "write it in the photo's own shape"
         )
     return encode_tile(np.asarray(picture), pictures.short_side, pictures.quality)
+
+
+def _stamps(entries: stores.Entries, tree: Path) -> str:
+    """Hash of size and time of every background: one that changed since is not the one that was encoded."""
+    lenders = (key for key, flags in zip(entries.keys, entries.flags, strict=True) if not flags)
+    found = (_background(tree, key) for key in lenders)
+    stats = (path and path.stat() for path in found)
+    return stores.digest([stat and (stat.st_size, stat.st_mtime_ns) for stat in stats])
 
 
 def _background(tree: Path, key: str) -> Path | None:

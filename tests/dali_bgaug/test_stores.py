@@ -33,7 +33,7 @@ def test_masks_come_back(tmp_path: Path) -> None:
     assert found.source == "one"
     assert found.bytes.tolist() == [1000, 1000]
     assert found.left_out == [("a/bad.jpg", "empty file", "")]
-    assert stores.read_source(path) == ("one", {"threshold": 0.9}, "all")
+    assert stores.read_source(path) == ("one", {"threshold": 0.9}, "all", "")
     assert stores.count_rows(path) == 2
     reader = stores.StoreReader([path])
     assert np.array_equal(reader.saliency(0, 1), saliency[1])
@@ -107,6 +107,13 @@ def test_a_file_cut_short_is_named_when_it_is_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"00000-of-00001.h5: cut short"):
         reader.tile(0, 0)
     reader.close()
+
+
+def test_a_file_in_which_no_photo_lends_a_background_has_only_empty_tiles(tmp_path: Path) -> None:
+    path = tmp_path / stores.file_name(0, 1)
+    stores.write_tiles(path, [b"", b""], ["a", "b"], np.zeros(2), {}, "source")
+    with stores.StoreReader([path]) as reader:
+        assert [reader.tile(0, row) for row in (0, 1)] == [b"", b""]
 
 
 def test_a_store_of_more_files_than_a_process_may_open(

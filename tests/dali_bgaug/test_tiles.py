@@ -134,6 +134,72 @@ def test_a_rescaled_tile_shows_no_foreground(seed: int) -> None:
     assert rescale(geometry, (width, height), (width, height)).tolist() == geometry.tolist()
 
 
+RESCALED = {
+    # geometry of 400 x 300 -> of 200 x 150, of 133 x 100 (rounded outwards), of 32 x 24
+    "right": (
+        [97, 97, 203, 203, 0, 203, 300, 197],
+        [48, 48, 102, 102, 0, 102, 150, 98],
+        [32, 32, 68, 68, 0, 68, 100, 65],
+        [7, 7, 17, 17, 0, 17, 24, 15],
+    ),
+    "left": (
+        [97, 297, 203, 353, 0, 0, 300, 297],
+        [48, 148, 102, 177, 0, 0, 150, 148],
+        [32, 98, 68, 118, 0, 0, 100, 98],
+        [7, 23, 17, 29, 0, 0, 24, 23],
+    ),
+    "bottom": (
+        [0, 40, 101, 399, 101, 0, 199, 400],
+        [0, 20, 51, 200, 51, 0, 99, 200],
+        [0, 13, 34, 133, 34, 0, 66, 133],
+        [0, 3, 9, 32, 9, 0, 15, 32],
+    ),
+    "top": (
+        [199, 40, 300, 399, 0, 0, 199, 400],
+        [99, 20, 150, 200, 0, 0, 99, 200],
+        [66, 13, 100, 133, 0, 0, 66, 133],
+        [15, 3, 24, 32, 0, 0, 15, 32],
+    ),
+    "none": ([0] * 8, [0] * 8, [0] * 8, [0] * 8),
+}
+
+
+@pytest.mark.parametrize("case", RESCALED)
+def test_geometry_of_a_smaller_photo(case: str) -> None:
+    geometry, *expected = RESCALED[case]
+    for now, found in zip([(200, 150), (133, 100), (32, 24)], expected, strict=True):
+        assert rescale(np.array(geometry, np.int32), (400, 300), now).tolist() == found
+
+
+def test_a_photo_too_small_for_any_strip_lends_none() -> None:
+    """A band of 8 of 100 rows; two rows are left."""
+    geometry = _geometry((0, 0, 2000, 89), (2000, 100))
+    assert geometry.tolist() == [0, 0, 92, 2000, 92, 0, 8, 2000]
+    assert rescale(geometry, (2000, 100), (400, 20)).tolist() == [0, 0, 19, 400, 19, 0, 1, 400]
+    assert rescale(geometry, (2000, 100), (40, 2)).tolist() == [0] * 8
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_strips_are_apart_from_boxes(seed: int) -> None:
+    """Also in photos that were made smaller, down to a pixel; and a box still covers what it covered."""
+    rng = np.random.default_rng(seed)
+    for _ in range(500):
+        size = tuple(rng.integers(9, 3000, 2).tolist())
+        low = rng.integers(0, size)
+        box = (*low.tolist(), *rng.integers(low + 1, np.add(size, 1)).tolist())
+        side = int(rng.integers(1, max(size) + 1))
+        now = tuple(max(1, round(length * side / max(size))) for length in size)
+        geometry = _geometry(box, size)
+        for its, (width, height) in ((geometry, size), (rescale(geometry, size, now), now)):
+            y0, x0, y1, x1, top, left, high, wide = its.tolist()
+            if not its.any():
+                continue
+            assert fits(its[None], np.array([[height, width]]))[0]
+            assert x1 <= left or left + wide <= x0 or y1 <= top or top + high <= y0
+            assert x0 / width <= box[0] / size[0] and box[2] / size[0] <= x1 / width
+            assert y0 / height <= box[1] / size[1] and box[3] / size[1] <= y1 / height
+
+
 @pytest.mark.parametrize(
     "geometry",
     [

@@ -157,6 +157,16 @@ def test_textured_photos_made_smaller(textured: Path, tmp_path: Path) -> None:
         assert np.abs(tile - got["original"])[~box].mean() < 4  # a JPEG lies between
 
 
+def test_tiles_that_are_pixels(textured: Path, textured_pixels: Path, tmp_path: Path) -> None:
+    """Only the tiles have another JPEG between."""
+    for name, folder in (("geometry", textured), ("pixels", textured_pixels)):
+        make_challenge(folder, tmp_path / name, side=64)
+    for split in ("original", "only_bg_t", "mixed_next"):
+        one, other = (pixels(tmp_path / name, split, "class1/photo07") for name in ("geometry", "pixels"))
+        difference = np.abs(one.astype(int) - other).mean()
+        assert difference < 3 and (difference == 0) == (split == "original")
+
+
 @pytest.fixture(scope="module")
 def turned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of a photo that EXIF turns, a square one, and two wide ones with bands of 40, 120 and 200."""

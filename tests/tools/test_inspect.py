@@ -97,6 +97,18 @@ def test_damage_is_found(packed: Path, tmp_path: Path) -> None:
         inspect(tmp_path / "shards", verify=True)
 
 
+def test_a_tile_beyond_its_photo_is_found(packed: Path, tmp_path: Path) -> None:
+    manifest = shards.read_manifest(packed / "shards")
+    samples = list(shards.read_samples(packed / "shards", manifest.shards[0]))
+    tile = np.array([0, 0, 35, 51, 0, 51, 64, 46], np.int32)  # the last column is the 97th of 96
+    shard = shards.write_shard(tmp_path, "shard-00000", [samples[0]._replace(tile=tile)])
+    shards.write_manifest(tmp_path, manifest.model_copy(update={"samples": 1, "shards": [shard]}))
+    inspect(tmp_path)
+    message = rf"{samples[0].key}.jpg: its tile \[0, 0, 35, 51, 0, 51, 64, 46\] reaches beyond its 96x64"
+    with pytest.raises(UserError, match=message):
+        inspect(tmp_path, verify=True)
+
+
 def test_what_is_none_of_these(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"DIR=.*: neither it nor a folder in it is"):
         inspect(tmp_path)

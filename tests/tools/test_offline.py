@@ -243,7 +243,7 @@ def test_stores_that_do_not_belong_together(folder: Path) -> None:
     _masks(folder)
     with pytest.raises(UserError, match=r"00000-of-00003.h5: was not made from"):
         _shards(folder)
-    with pytest.raises(UserError, match="made from other photos, masks or options"):
+    with pytest.raises(UserError, match="made from other photos, masks, backgrounds or options"):
         _masks(folder, threshold=0.7)
 
 
@@ -271,7 +271,9 @@ def test_files_changed_since_are_noticed(folder: Path, kind: str) -> None:
     _masks(folder)
     path = min((folder / kind / "class0").iterdir())
     Image.open(path).transpose(Image.Transpose.ROTATE_180).save(path)
-    with pytest.raises(UserError, match=r"-of-00003.h5: made from other photos, masks or options"):
+    with pytest.raises(
+        UserError, match=r"-of-00003.h5: made from other photos, masks, backgrounds or options"
+    ):
         _masks(folder)
 
 

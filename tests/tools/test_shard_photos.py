@@ -95,6 +95,8 @@ def test_large_photos_are_made_smaller_if_asked_for(tmp_path: Path) -> None:
     report = pack(tmp_path, photo_options=PhotoOptions(max_side=200))
     samples = read_samples(tmp_path)
     assert [Decoder().size(samples[key].photo) for key in ("large", "small")] == [(200, 150), (40, 30)]
+    assert samples["large"].tile.tolist() == [48, 48, 102, 102, 0, 102, 150, 98]
+    assert samples["small"].tile.tolist() == [7, 7, 23, 23, 0, 23, 30, 17]
     before = (tmp_path / "photos" / "large.jpg").stat().st_size
     assert report.counts == {"shrunk": 1, "bytes_saved": before - len(samples["large"].photo)}
     assert samples["small"].photo == (tmp_path / "photos" / "small.jpg").read_bytes()

@@ -1,6 +1,7 @@
 """The tile store: as geometry, as pixels, and of backgrounds made elsewhere; and what masks are."""
 
 import io
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.shards import open_shards, read_samples
 from dali_bgaug.tiles import fill
 from tests.conftest import pack, save
+from tools._cli import Part
 from tools.detectors.base import scale
 from tools.masks import foreground_box
 from tools.photos import open_photo
@@ -99,6 +101,56 @@ def test_backgrounds_made_elsewhere(folder: Path) -> None:
     assert (manifest.tiles, manifest.donors) == ("pixels", 1)
 
 
+def test_backgrounds_that_changed_are_not_taken_for_those_of_before(folder: Path) -> None:
+    for tree, level in (("one", 10), ("two", 200)):
+        (folder / tree / "c").mkdir(parents=True)
+        Image.new("RGB", (90, 60), (level,) * 3).save(folder / tree / "c" / "0.png")
+    stores_ = folder / "mask_store", folder / "imported"
+    write_tile_store(*stores_, imported=folder / "one")
+    assert write_tile_store(*stores_, imported=folder / "one").kept == 1
+    write_shards(folder / "photos", *stores_, folder / "out")
+    with pytest.raises(UserError, match=r"made from other photos, masks, backgrounds or options"):
+        write_tile_store(*stores_, imported=folder / "two")
+    (folder / "imported" / stores.file_name(0, 1)).unlink()
+    write_tile_store(*stores_, imported=folder / "two")
+    with pytest.raises(UserError, match=r"manifest.json: packed from other photos"):
+        write_shards(folder / "photos", *stores_, folder / "out")
+
+
+def test_a_part_may_lie_among_photos_without_a_background(tmp_path: Path) -> None:
+    mask = np.zeros((60, 90), bool)
+    mask[20:40, 10:30] = True
+    for number in range(64):  # of which 32 a file
+        save(tmp_path, f"c{number // 32}/{number}", np.zeros((60, 90, 3), np.uint8), mask)
+    pack(tmp_path)
+    (tmp_path / "tree" / "c0").mkdir(parents=True)
+    Image.new("RGB", (90, 60), (10, 20, 30)).save(tmp_path / "tree" / "c0" / "7.webp")
+    for number, missing in ((1, 31), (2, 32)):
+        report = write_tile_store(
+            tmp_path / "mask_store", tmp_path / "imported", imported=tmp_path / "tree", part=Part(number, 2)
+        )
+        assert report.counts == {"without a background": missing}
+    write_shards(tmp_path / "photos", tmp_path / "mask_store", tmp_path / "imported", tmp_path / "out")
+    manifest = open_shards(tmp_path / "out")
+    assert (manifest.samples, manifest.donors) == (64, 1)
+
+
+@pytest.mark.parametrize(("size", "fits"), [((512, 341), True), ((512, 344), True), ((512, 346), False)])
+def test_a_background_has_its_photos_shape_up_to_a_hundredth(
+    tmp_path: Path, size: tuple[int, int], fits: bool
+) -> None:
+    """Models paint whole blocks of pixels: of a photo of 500 x 333, 512 x 344."""
+    mask = np.zeros((333, 500), bool)
+    mask[20:40, 10:30] = True
+    save(tmp_path, "0", np.zeros((333, 500, 3), np.uint8), mask)
+    pack(tmp_path)
+    (tmp_path / "tree").mkdir()
+    Image.new("RGB", size).save(tmp_path / "tree" / "0.png")
+    outcome = nullcontext() if fits else pytest.raises(UserError, match=r"0.png: 512x346 .* is 500x333")
+    with outcome:
+        write_tile_store(tmp_path / "mask_store", tmp_path / "imported", imported=tmp_path / "tree")
+
+
 def test_backgrounds_of_another_shape_or_none_are_refused(folder: Path) -> None:
     tree = folder / "tree" / "c"
     tree.mkdir(parents=True)
@@ -114,5 +166,5 @@ def test_backgrounds_of_another_shape_or_none_are_refused(folder: Path) -> None:
 
 
 def test_a_store_of_another_kind_is_not_overwritten(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"made from other photos, masks or options"):
+    with pytest.raises(UserError, match=r"made from other photos, masks, backgrounds or options"):
         write_tile_store(folder / "mask_store", folder / "tile_store", photo_folder=folder / "photos")

@@ -86,8 +86,10 @@ def open_saliency(path: Path, photo: Photo) -> np.ndarray:
     return np.asarray(mask) if mask.size == size else scale(np.asarray(mask), size)
 
 
-def same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether two sizes are one shape at two scales, up to rounding."""
+def same_shape(one: tuple[int, int], other: tuple[int, int], share: float = 0.0) -> bool:
+    """Whether two sizes are one shape at two scales, up to rounding, or to a share of a side."""
     (small, large) = sorted((one, other))
     scale = max(large) / max(small)
-    return all(abs(small[axis] - large[axis] / scale) < ASPECT_TOLERANCE for axis in (0, 1))
+    return all(
+        abs(small[axis] - large[axis] / scale) < max(ASPECT_TOLERANCE, share * small[axis]) for axis in (0, 1)
+    )
