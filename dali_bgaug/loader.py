@@ -12,7 +12,7 @@ from dali_bgaug.batches import BatchMaker, Producer
 from dali_bgaug.errors import UserError
 from dali_bgaug.journal import Journal
 
-STATE_VERSION = 4
+STATE_VERSION = 5
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from pipelines import torchvision_views as yardstick
 from pipelines.build import choose_device, choose_renderer
 from pipelines.torchvision_loader import TorchvisionLoader
 from tools._cli import run
+from tools.tiles import encode_tile
 
 SIZE = 224
 FULLEST = {
@@ -242,6 +243,25 @@ class _Comparison:
         found, _ = self.render(jobs, [np.array(view) for view in self.crops], doubled)
         self.record("composite", found, expected)
 
+    def tiled(self) -> None:
+        """Tiled backgrounds, cropped: of geometry against the photo with its box filled, and against what a
+        JPEG would keep of that."""
+        jobs = self.own.crops()
+        jobs["source"] = TILE
+        found, _ = self.render(jobs, self.pixels, tiles=self.behind(self.tiles))
+        cuts = [self.own.cut(number) for number in range(self.count)]
+        expected = [yardstick.crop_view(tile, **cut) for tile, cut in zip(self.tiles, cuts, strict=True)]
+        self.record("tile", found, expected)
+        encoded = [encode_tile(np.asarray(tile), 256, 90) for tile in self.tiles]
+        small = [yardstick.decode(jpeg) for jpeg in encoded]
+        expected = [yardstick.crop_view(tile, **cut) for tile, cut in zip(small, cuts, strict=True)]
+        self.record("tile, against a JPEG of 256 pixels", found, expected)
+
+    def behind(self, decoded: list[Any]) -> list[np.ndarray] | np.ndarray:
+        """The tiles as the renderer takes them: geometry, or as decoded."""
+        tiles = [sample.tile for sample in self.samples]
+        return [np.array(tile) for tile in decoded] if isinstance(tiles[0], bytes) else np.stack(tiles)
+
     def whole_view(self) -> None:
         """All in a row; behind each photo the next one's tile, with a window in the next one's frame."""
         steps = (*JITTER, "sigma")
@@ -257,8 +277,7 @@ class _Comparison:
         views["behind"], views["other"] = OTHER, np.roll(np.arange(self.count), -1)
         views["mask_of"] += self.count
         photos = _decoded([sample.photo for sample in self.samples], self.device)
-        tiles: Any = [sample.tile for sample in self.samples]
-        tiles = _decoded(tiles, self.device) if isinstance(tiles[0], bytes) else np.stack(tiles)
+        tiles = self.behind(self.tiles)
         found, _ = self.render(np.concatenate([donors, views]), photos, self.masks, tiles)
         self.record("view", found, expected)
 
@@ -279,6 +298,7 @@ def compare_pixels(samples: list[Sample], device: str = "cpu", seed: int = 0) ->
         both.cropping()
         both.looks()
         both.backgrounds(255 * np.random.default_rng(seed + 1).random(len(samples)))
+        both.tiled()
         both.whole_view()
     return both.result
 

@@ -103,18 +103,19 @@ def _kernel() -> Any:
     """`kernels.render_jobs` as machine code, kept beside its source or in NUMBA_CACHE_DIR.
 
     Numba looks at the date of one file to see whether what it has kept is out of date; what is compiled is
-    in two. So the name says of which content it is.
+    in several. So the name says of which content it is.
     """
     try:
         from numba import from_dtype, njit, types
 
-        from dali_bgaug.views import kernels
+        from dali_bgaug.views import kernels, kernels_base, kernels_look, kernels_resample
     except ImportError as error:
         raise UserError(
             f"views on the CPU are made by kernels of Numba, which cannot be imported ({error}): "
             "pip install numba, or take data.device=gpu on a machine with a GPU"
         ) from error
-    sources = b"".join(Path(module.__file__).read_bytes() for module in (kernels, contract))
+    compiled = kernels, kernels_base, kernels_look, kernels_resample, contract
+    sources = b"".join(Path(module.__file__).read_bytes() for module in compiled)
     function = kernels.render_jobs.py_func
     function.__qualname__ = f"render_jobs-{hashlib.sha256(sources).hexdigest()[:12]}"
     records = [types.Array(from_dtype(dtype), 1, "C") for dtype in (JOB, CHOSEN, PLACE)]

@@ -26,6 +26,8 @@ BOUNDS = {
     "solarize": (0.01, 0.5),
     "mask": (0.8, 255),  # nearest neighbour: the pixels an edge only grazes
     "composite": (0.3, 0.6),  # PIL rounds the grey level
+    "tile": (0.5, 6),
+    "tile, against a JPEG of 256 pixels": (4, 60),
     "view": (2, 40),
 }
 
