@@ -18,17 +18,17 @@ BOUNDS = {
     "contrast": (0.6, 1.5),
     "saturation": (0.6, 1.5),
     "hue": (1.5, 12),  # PIL keeps hue and saturation in bytes
-    "jitter but for hue": (1.2, 4),  # PIL rounds after each step
-    "jitter": (2, 14),
-    "jitter and grayscale": (1.2, 4),
+    "jitter but for hue": (1.6, 4),  # PIL truncates after each step
+    "jitter": (1.8, 14),
+    "jitter and grayscale": (1.6, 4),
     "blur": (0.8, 12),  # PIL's Gaussian is made of boxes, and borders are extended differently
     "blur, against a window of 23": (0.01, 0.1),
     "solarize": (0.01, 0.5),
     "mask": (0.8, 255),  # nearest neighbour: the pixels an edge only grazes
     "composite": (0.3, 0.6),  # PIL rounds the grey level
     "tile": (0.5, 6),
-    "tile, against a JPEG of 256 pixels": (4, 60),
-    "view": (2, 40),
+    "tile, against a JPEG of 256 pixels": (2.5, 70),
+    "view": (1.8, 20),
 }
 
 
