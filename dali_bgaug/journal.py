@@ -75,7 +75,7 @@ def _damaged(sources: list[bytes]) -> list[str]:
                     file.seek(offset)
                     if size and (sizes.setdefault(extension, decoder.size(file.read(size)))) is None:
                         found.append(f"{path}: {key}: {extension} is not a JPEG that can be decoded")
-                if "tile" in members and sizes["jpg"]:
+                if "tile" in members and sizes.get("jpg"):
                     file.seek(members["tile"][0])
                     geometry = unpack_tile(file.read(members["tile"][1]), "geometry")
                     if geometry is not None and not fits(geometry[None], np.array([sizes["jpg"][::-1]]))[0]:

@@ -15,7 +15,7 @@ shards against it.
 
 import hashlib
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
@@ -119,6 +119,11 @@ def unpack_tile(data: bytes, kind: TileKind) -> bytes | np.ndarray | None:
 def extensions(tiles: TileKind) -> tuple[str, ...]:
     """A sample's members, in order."""
     return "jpg", "mask", TILE_EXTENSION[tiles], "cls"
+
+
+def kind_of_tile(members: Container[str]) -> TileKind:
+    """How a sample with these members keeps its tile."""
+    return "pixels" if TILE_EXTENSION["pixels"] in members else "geometry"
 
 
 def write_shard(folder: Path, name: str, samples: Iterable[Sample], tiles: TileKind = "geometry") -> Shard:
@@ -266,7 +271,7 @@ def read_samples(folder: Path, shard: Shard) -> Iterable[Sample]:
                 parts[extension] = file.read(size)
             side = int((len(parts["mask"]) * 8) ** 0.5)
             mask = unpack_mask(parts["mask"], side)
-            kind = "pixels" if "tile.jpg" in parts else "geometry"
+            kind = kind_of_tile(parts)
             tile = unpack_tile(parts[TILE_EXTENSION[kind]], kind)
             yield Sample(key, parts["jpg"], mask, tile, int(parts["cls"]))
 

@@ -28,7 +28,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.shards import TILE_EXTENSION, extensions, open_shards, unpack_mask, unpack_tile
+from dali_bgaug.shards import TILE_EXTENSION, extensions, kind_of_tile, open_shards, unpack_mask, unpack_tile
 from dali_bgaug.tiles import fill
 from dali_bgaug.views.options import CropOptions, DistortionOptions, ViewOptions, expand
 from pipelines.config import LoaderConfig
@@ -56,7 +56,7 @@ class Sample:
 
     def __init__(self, parts: dict[str, bytes], mask_size: int) -> None:
         self.photo, self.label = parts["jpg"], int(parts["cls"])
-        kind = "pixels" if "tile.jpg" in parts else "geometry"
+        kind = kind_of_tile(parts)
         self._tile = unpack_tile(parts[TILE_EXTENSION[kind]], kind)
         self.lends = self._tile is not None
         self._parts, self._mask_size = parts, mask_size

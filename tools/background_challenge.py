@@ -130,7 +130,7 @@ def _decode(folder: Path, photo: Photo, extension: str) -> Image.Image:
 
 def _packed_tile(folder: Path, photo: Photo) -> bytes | np.ndarray | None:
     """A photo's tile as it is in the shard; None if it lends no background."""
-    kind = "pixels" if "tile.jpg" in photo.places else "geometry"
+    kind = packed.kind_of_tile(photo.places)
     return packed.unpack_tile(_read(folder / photo.shard, photo.places[packed.TILE_EXTENSION[kind]]), kind)
 
 
