@@ -107,6 +107,24 @@ def _foreground(jobs, chosen, place, masked, rows, columns, size, SIDE: tl.const
 
 
 @triton.jit
+def _shown(jobs, chosen, place, put, number, rows, columns, valid, SIDE: tl.constexpr):
+    """Whether what lies behind comes in at the end, and which pixels are the picture's own; notes in `put`
+    whether it comes at all."""
+    job = jobs + number * JOB_BYTES
+    at_end = False
+    foreground = valid
+    if SIDE > 0:
+        whether = _is_put(jobs, chosen, number)
+        if tl.program_id(1) == 0:
+            tl.store(put + number, whether.to(tl.int8))
+        at_end = whether & (load_int(job + _BEFORE) == 0)
+        if at_end:
+            masked, size = load_int(job + _MASK_OF).to(tl.int64), load_int(job + _SIZE)
+            foreground = _foreground(jobs, chosen, place, masked, rows, columns, size, SIDE)
+    return at_end, foreground
+
+
+@triton.jit
 def _tap(start, step, reach, pixel, number, length):
     """Tap `number` of pixels: its place on the line, clamped to its ends, and its weight, a triangle's."""
     centre = start + (pixel + 0.5) * step - 0.5
@@ -294,16 +312,7 @@ def finish(
             at = canvas + start + 3 * (rows * size + columns)
             red, green = tl.load(at, mask=valid, other=0.0), tl.load(at + 1, mask=valid, other=0.0)
             blue = tl.load(at + 2, mask=valid, other=0.0)
-        own = False
-        foreground = valid
-        if SIDE > 0:
-            whether = _is_put(jobs, chosen, number)
-            if tl.program_id(1) == 0:
-                tl.store(put + number, whether.to(tl.int8))
-            own = whether & (load_int(job + _BEFORE) == 0)
-            if own:
-                masked = load_int(job + _MASK_OF).to(tl.int64)
-                foreground = _foreground(jobs, chosen, place, masked, rows, columns, size, SIDE)
+        own, foreground = _shown(jobs, chosen, place, put, number, rows, columns, valid, SIDE)
         pixel = 3 * (rows * size + columns)
         other = load_address(place + _OTHER).to(tl.pointer_type(tl.float32)) + pixel
         if HALF:
@@ -341,14 +350,7 @@ def copy(
             front = load_address(place + _PIXELS).to(tl.pointer_type(tl.float32))
             behind = load_address(place + _OTHER).to(tl.pointer_type(tl.float32))
             out = load_address(place + _OUT).to(tl.pointer_type(tl.float32))
-        foreground = valid
-        if SIDE > 0:
-            whether = _is_put(jobs, chosen, number)
-            if tl.program_id(1) == 0:
-                tl.store(put + number, whether.to(tl.int8))
-            if whether:
-                masked = load_int(job + _MASK_OF).to(tl.int64)
-                foreground = _foreground(jobs, chosen, place, masked, rows, columns, size, SIDE)
+        _, foreground = _shown(jobs, chosen, place, put, number, rows, columns, valid, SIDE)
         pixel = 3 * (rows * size + columns)
         for channel in range(3):
             own = tl.load(front + 3 * (y * size + x) + channel, mask=valid & foreground, other=0.0)
