@@ -92,10 +92,16 @@ class Buffers:
     def take(self, shape: tuple[int, ...]) -> torch.Tensor:
         """float32 [*shape], of any values."""
         free = self._free[math.prod(shape)]
-        memory = free.pop() if free else np.empty(math.prod(shape), np.float32)
+        memory = free.pop() if free else _aligned(math.prod(shape))
         lent = memory[:]  # lives as long as a tensor made of it, or of its parts
         weakref.finalize(lent, free.append, memory).atexit = False
         return torch.from_numpy(lent).view(shape)
+
+
+def _aligned(count: int) -> np.ndarray:
+    """float32 [count], at the begin of a line of the cache: what `kernels_base.stream` can write to."""
+    memory = np.empty(count + 16, np.float32)
+    return memory[-memory.ctypes.data // memory.itemsize % 16 :][:count]
 
 
 @cache

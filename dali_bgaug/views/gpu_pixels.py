@@ -272,15 +272,13 @@ def blur_rows(jobs, offsets, canvas, blurred, first, ROWS: tl.constexpr, COLUMNS
 
 @triton.jit
 def _finished(job, value, foreground, put, other, valid, to, CHANNEL: tl.constexpr):
-    """Solarize, normalise and store one channel, where it is foreground or nothing is put behind."""
+    """Solarize, put behind, normalise and store one channel."""
     value = tl.where(load_int(job + _SOLARIZED) != 0, tl.minimum(value, 255.0 - value), value)
-    scale, shift = load_float(job + _SCALE, CHANNEL), load_float(job + _SHIFT, CHANNEL)
-    value = value * scale + shift
-    level = load_float(job + _LEVEL) * scale + shift
     there = valid & put & (load_int(job + _BEHIND) != _GREY)
     behind = tl.load(other + CHANNEL, mask=there, other=0.0).to(tl.float32)
-    behind = tl.where(load_int(job + _BEHIND) == _GREY, level, behind)
+    behind = tl.where(load_int(job + _BEHIND) == _GREY, load_float(job + _LEVEL), behind)
     value = tl.where(foreground, value, behind)
+    value = value * load_float(job + _SCALE, CHANNEL) + load_float(job + _SHIFT, CHANNEL)
     tl.store(to + CHANNEL, value.to(to.dtype.element_ty), mask=valid)
 
 
@@ -289,7 +287,7 @@ def finish(
     jobs, chosen, places, offsets, canvas, blurred, put, first,
     HALF: tl.constexpr, SIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Blur along y, of jobs that are blurred; solarize, normalise, background; put: bool [J]."""
+    """Blur along y, of jobs that are blurred; solarize, background, normalise; put: bool [J]."""
     number = tl.program_id(0).to(tl.int64) + first
     job, place = jobs + number * JOB_BYTES, places + number * PLACE_BYTES
     size, sigma = load_int(job + _SIZE), load_float(job + _SIGMA)

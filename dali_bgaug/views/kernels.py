@@ -1,8 +1,6 @@
 """The kernels of the CPU renderer: one compiled pass over a photo for each job of the table.
 
 A job's picture is made by one thread, from the decoded photo to the finished view, while its pixels are in
-the cache (`benchmarks/notes.md`: what that saves). `cpu.py` hands jobs to threads.
-A job's picture is made by one thread, from the decoded photo to the finished view, while its pixels are in
 the cache (`benchmarks/notes.md`: what that saves). `cpu.py` hands jobs to threads, and keeps the machine code
 until one of the files `kernels*.py` or `table.py` changes.
 """
@@ -11,33 +9,15 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import carray, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import carray
 
-from dali_bgaug.views.kernels_base import THREE, compiled, copy
-from dali_bgaug.views.kernels_look import blur, colour, normalise, solarize
+from dali_bgaug.views.kernels_base import LANES, THREE, compiled, copy, fetch_add, pointer
+from dali_bgaug.views.kernels_look import blur, blur_space, colour, normalise, solarize
 from dali_bgaug.views.kernels_resample import resample
 from dali_bgaug.views.table import GREY, NOTHING, PICTURE, TIE
 
-
-@intrinsic
-def _pointer(_: Any, address: Any) -> Any:
-    def generate(_0: Any, builder: Any, ONE: Any, values: Any) -> Any:
-        return builder.inttoptr(values[0], cgutils.voidptr_t)
-
-    return types.voidptr(address), generate
-
-
-@intrinsic
-def _fetch_add(_: Any, address: Any, amount: Any) -> Any:
-    """Add to the int64 at an address, one thread at a time; what it was before."""
-
-    def generate(_0: Any, builder: Any, ONE: Any, values: Any) -> Any:
-        pointer = builder.inttoptr(values[0], cgutils.intp_t.as_pointer())
-        return builder.atomic_rmw("add", pointer, values[1], "seq_cst")
-
-    return types.int64(types.int64, types.int64), generate
+_EIGHT = np.uint64(0x0101010101010101)
+"""Eight pixels of a mask that are foreground."""
 
 
 @compiled
@@ -56,37 +36,53 @@ def render_jobs(
     jobs, chosen, places: table.JOB, table.CHOSEN, table.PLACE, [J]; put: bool [J], written; counter: address
     of an int64, the first job that no thread has taken.
     """
+    side = jobs["size"].max()  # a picture in the cache, and space to blur it
+    work, spare = (
+        np.empty(3 * side**2 + LANES, np.float32),
+        np.empty(blur_space(side, jobs["sigma"].max()), np.float32),
+    )
     while True:
-        first = _fetch_add(counter, step)
+        first = fetch_add(counter, step)
         if first >= stop:
             return
         for number in range(first, min(first + step, stop)):
-            if places[number].is_copied:
-                continue
-            while number >= 0:  # and then its copies, while it is in the cache
-                _render_job(jobs, chosen, places, put, mask_size, number)
-                number = places[number].copied_to
+            if not places[number].is_copied:
+                _render_job(jobs, chosen, places, put, mask_size, number, work, spare)
 
 
 @compiled
 def _render_job(
-    jobs: np.ndarray, chosen: np.ndarray, places: np.ndarray, put: np.ndarray, mask_size: int, number: int
+    jobs: np.ndarray,
+    chosen: np.ndarray,
+    places: np.ndarray,
+    put: np.ndarray,
+    mask_size: int,
+    number: int,
+    work: np.ndarray,
+    spare: np.ndarray,
 ) -> None:
-    """Make one picture."""
-    put[number] = _is_put(jobs, chosen, number) and (
-        jobs[number].coupled_to < 0 or _is_put(jobs, chosen, jobs[number].coupled_to)
-    )
+    """Make one picture, and those that are copies of it."""
     job, place = jobs[number], places[number]
-    size = job.size
-    out = carray(_pointer(place.out), (size, size, 3), np.float32)
+    size, count = job.size, 3 * job.size**2
+    put[number] = _is_put(jobs, chosen, number) and (
+        job.coupled_to < 0 or _is_put(jobs, chosen, job.coupled_to)
+    )
     if job.source == PICTURE:
-        front = carray(_pointer(place.pixels), (size, size, 3), np.float32)
-        _turn(out, front, job.turns)
+        copy(work, 0, carray(pointer(place.pixels), count, np.float32), 0, count)
     else:
-        photo = carray(_pointer(place.pixels), (place.height, place.width, 3), np.uint8)
-        _make_view(out, photo, job, place, chosen[number], put[number], mask_size)
+        photo = carray(pointer(place.pixels), (place.height, place.width, 3), np.uint8)
+        _make_view(work, spare, photo, job, place, chosen[number], put[number], mask_size)
     if put[number] and not job.before:
-        _put_behind(out, job, place, jobs[job.mask_of], chosen[job.mask_of], mask_size)
+        _put_behind(work, job, place, jobs[job.mask_of], chosen[job.mask_of], mask_size)
+    normalise(carray(pointer(place.out), count, np.float32), work[:count], job.scale, job.shift)
+    number = place.copied_to
+    while number >= 0:
+        out = carray(pointer(places[number].out), count, np.float32)
+        if jobs[number].turns:
+            _turn(out, work, size, jobs[number].turns, job.scale, job.shift)
+        else:
+            normalise(out, work[:count], job.scale, job.shift)
+        number = places[number].copied_to
 
 
 @compiled
@@ -98,73 +94,77 @@ def _is_put(jobs: np.ndarray, chosen: np.ndarray, number: int) -> bool:
 
 @compiled
 def _make_view(
-    out: np.ndarray, photo: np.ndarray, job: Any, place: Any, chosen: Any, put: bool, mask_size: int
+    out: np.ndarray,
+    spare: np.ndarray,
+    photo: np.ndarray,
+    job: Any,
+    place: Any,
+    chosen: Any,
+    put: bool,
+    mask_size: int,
 ) -> None:
-    """Crop and flip, jitter, grayscale, blur, solarize, normalise.
+    """Crop and flip, jitter, grayscale, blur, solarize.
 
-    out: float32 [v, v, 3]; photo: uint8 [H, W, 3].
+    out: float32, a line of v * v pixels and LANES values more; photo: uint8 [H, W, 3].
     """
-    window, size = np.empty(4, np.float64), len(out)
+    window, size = np.empty(4, np.float64), job.size
     for edge in range(0, 4, 2):
         window[edge] = chosen.window[edge] * (place.height / place.frame_height)
         window[edge + 1] = chosen.window[edge + 1] * (place.width / place.frame_width)
-    resample(out, photo, window, place.tiled)
+    resample(out, size, photo, window, place.tiled)
     if put and job.before:
         _put_behind(out, job, place, job, chosen, mask_size)
+    values = out[: 3 * size * size]
     if job.jittered or job.grayscale:
-        colour(out.reshape(size, -1), job)
+        colour(values.reshape(size, -1), job)
     if job.sigma > 0:
-        blur(out.reshape(size, -1), job.sigma)
+        blur(out, size, job.sigma, spare)
     if job.solarized:
-        solarize(out.reshape(-1))
-    normalise(out.reshape(size, -1), job.scale, job.shift)
+        solarize(values)
 
 
 @compiled
-def _put_behind(out: np.ndarray, job: Any, place: Any, masked: Any, chosen: Any, mask_size: int) -> None:
+def _put_behind(values: np.ndarray, job: Any, place: Any, masked: Any, chosen: Any, mask_size: int) -> None:
     """Replace a picture's background; masked, chosen: of the job whose mask it is."""
-    values, size = out.reshape(-1), len(out)
-    mask = _mask(size, masked, place, chosen, mask_size)
+    mask = _mask(job.size, masked, place, chosen, mask_size)
     if job.behind == GREY:
-        level = np.full(3, job.grey, np.float32)
-        if not job.before:
-            level = job.grey * job.scale + job.shift
         for pixel in range(np.uintp(len(mask))):
             if not mask[pixel]:
                 for channel in range(THREE):
-                    values[THREE * pixel + channel] = level[channel]
+                    values[THREE * pixel + channel] = job.grey
         return
-    other = carray(_pointer(place.behind), 3 * size * size, np.float32)
-    end = 0
+    other = carray(pointer(place.behind), 3 * len(mask), np.float32)
+    end, words = 0, mask[: len(mask) // 8 * 8].view(np.uint64)
     while end < len(mask):  # run by run: masks are blobs
         begin, inside = end, mask[end]
+        eight = _EIGHT if inside else np.uint64(0)
         while end < len(mask) and mask[end] == inside:
-            end += 1
+            end += 8 if end % 8 == 0 and end // 8 < len(words) and words[end // 8] == eight else 1
         if not inside:
-            copy(values[3 * begin : 3 * end], other[3 * begin : 3 * end])
+            copy(values, 3 * begin, other, 3 * begin, 3 * (end - begin))
 
 
 @compiled
-def _turn(out: np.ndarray, picture: np.ndarray, turns: int) -> None:
-    """A picture turned counter-clockwise by so many quarters."""
-    if turns == 0:
-        copy(out.reshape(-1), picture.reshape(-1))
-        return
-    last = len(out) - 1
-    for y in range(len(out)):
-        for x in range(len(out)):
+def _turn(
+    out: np.ndarray, values: np.ndarray, size: int, turns: int, scale: np.ndarray, shift: np.ndarray
+) -> None:
+    """A picture turned counter-clockwise by so many quarters, and normalised."""
+    last = size - 1
+    for y in range(size):
+        for x in range(size):
             row, column = (
                 (x, last - y) if turns == 1 else (last - y, last - x) if turns == 2 else (last - x, y)
             )
             for channel in range(3):
-                out[y, x, channel] = picture[row, column, channel]
+                value = values[3 * (size * row + column) + channel]
+                out[3 * (size * y + x) + channel] = value * scale[channel] + shift[channel]
 
 
 @compiled
 def _mask(size: int, job: Any, place: Any, chosen: Any, side: int) -> np.ndarray:
-    """A view's mask, bool [size * size]: cropped, flipped and resized like the view, then distorted."""
-    packed = carray(_pointer(place.mask), side * side // 8, np.uint8)
-    mask = np.ones((size, size), np.bool_)
+    """A view's mask, uint8 [size * size], 0 or 1: cropped, flipped, resized like the view, then distorted."""
+    packed = carray(pointer(place.mask), side * side // 8, np.uint8)
+    mask = np.ones(size * size, np.uint8)
     if not job.box:
         tall, wide = side / place.frame_height, side / place.frame_width
         y0, x0, y1, x1 = chosen.window[0], chosen.window[1], chosen.window[2], chosen.window[3]
@@ -172,22 +172,26 @@ def _mask(size: int, job: Any, place: Any, chosen: Any, side: int) -> np.ndarray
         for x in range(size):
             column = _nearest(x0 * wide, x1 * wide, x, size, side)
             byte[x], bit[x] = column >> 3, 0x80 >> (column & 7)
+        taken = -1
         for y in range(size):
-            row = packed[_nearest(y0 * tall, y1 * tall, y, size, side) * (side // 8) :]
-            pixels = mask[y]
-            for x in range(size):
-                pixels[x] = (row[byte[x]] & bit[x]) != 0
+            number = _nearest(y0 * tall, y1 * tall, y, size, side)
+            if number == taken:  # a mask is mostly smaller than its view
+                copy(mask, size * y, mask, size * (y - 1), size)
+                continue
+            taken, row, to = number, np.uintp(number * (side // 8)), np.uintp(size * y)
+            for x in range(np.uintp(size)):
+                mask[to + x] = (packed[row + byte[x]] & bit[x]) != 0
     if not job.distorted:
-        return mask.reshape(-1)
+        return mask
     affine = chosen.affine
-    distorted = np.zeros((size, size), np.bool_)
+    distorted = np.zeros(size * size, np.uint8)
     for y in range(size):
         for x in range(size):
             column = math.floor(affine[0, 0] * (x + 0.5) + affine[0, 1] * (y + 0.5) + affine[0, 2])
             row = math.floor(affine[1, 0] * (x + 0.5) + affine[1, 1] * (y + 0.5) + affine[1, 2])
             if 0 <= row < size and 0 <= column < size:
-                distorted[y, x] = mask[row, column]
-    return distorted.reshape(-1)
+                distorted[size * y + x] = mask[size * row + column]
+    return distorted
 
 
 @compiled

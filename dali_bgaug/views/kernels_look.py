@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from dali_bgaug.views.kernels_base import ONE, THREE, TWO, compiled, copy
+from dali_bgaug.views.kernels_base import LANES, LINE, ONE, THREE, TWO, compiled, copy, stream, symmetric_sum
 from dali_bgaug.views.table import CONTRAST, HUE, SATURATION
 
 
@@ -114,47 +114,49 @@ def _mirror(place: int, size: int) -> int:
 
 
 @compiled
-def blur(lines: np.ndarray, sigma: float) -> None:
-    """A Gaussian cut at 3 sigma, over lines float32 [v, 3 v]."""
-    size, reach = len(lines), math.ceil(3 * sigma)
-    weight = np.empty(reach + 1, np.float32)
-    for step in range(reach + 1):
-        weight[step] = math.exp(-0.5 * (step / sigma) ** 2)
-    weight /= 2 * weight.sum() - weight[0]
-    line = np.empty(3 * (size + 2 * reach), np.float32)
-    for y in range(size):
-        pixels = lines[y]
-        copy(line[3 * reach :], pixels)
-        for step in range(1, reach + 1):
-            for x in (-step, size - 1 + step):
-                for channel in range(3):
-                    line[3 * (x + reach) + channel] = pixels[3 * _mirror(x, size) + channel]
-        _add_neighbours(pixels, weight, line, reach)
-    # Rows are overwritten as they are made; those that later ones still need are kept.
-    kept = np.empty((reach + 1, 3 * size), np.float32)
-    for y in range(size):
-        pixels = lines[y]
-        copy(kept[y % (reach + 1)], pixels)
-        pixels *= weight[0]
-        for step in range(1, reach + 1):
-            above, below = _mirror(y - step, size), _mirror(y + step, size)
-            first = lines[above] if above > y else kept[above % (reach + 1)]
-            second = lines[below] if below > y else kept[below % (reach + 1)]
-            part = weight[step]
-            for place in range(3 * size):
-                pixels[place] += part * (first[place] + second[place])
+def blur_space(size: int, sigma: float) -> int:
+    """How many values of space a blur takes."""
+    return (size + 2 * math.ceil(3 * sigma)) * (3 * size + LANES)
 
 
 @compiled
-def _add_neighbours(pixels: np.ndarray, weight: np.ndarray, line: np.ndarray, reach: int) -> None:
-    """A line of pixels blurred along itself; line: the same with `reach` more pixels on both sides."""
-    middle = line[3 * reach :]
-    for place in range(len(pixels)):
-        pixels[place] = weight[0] * middle[place]
+def blur(values: np.ndarray, size: int, sigma: float, rows: np.ndarray) -> None:
+    """A Gaussian cut at 3 sigma.
+
+    values: float32, a line of size * size pixels and LANES values more; rows: float32, space to work in.
+    """
+    reach, length = math.ceil(3 * sigma), 3 * size
+    weights = np.empty(reach + 1, np.float32)
+    for step in range(reach + 1):
+        weights[step] = math.exp(-0.5 * (step / sigma) ** 2)
+    weights /= 2 * weights.sum() - weights[0]
+    # Two lines in turn: reading what has just been written would wait until it is in the cache.
+    long, high = length + 6 * reach + LANES, length + LANES
+    lines = np.empty(2 * long, np.float32)
+    for y in range(size + 1):
+        if y < size:
+            _put_line(lines, long * (y & 1) + 3 * reach, values, length * y, size, reach)
+        if y:
+            to, at = high * (y - 1 + reach), long * ((y - 1) & 1) + 3 * reach
+            for place in range(0, length, LANES):
+                symmetric_sum(rows, to + place, lines, at + place, 3, weights)
     for step in range(1, reach + 1):
-        part, before, after = weight[step], line[3 * (reach - step) :], line[3 * (reach + step) :]
-        for place in range(len(pixels)):
-            pixels[place] += part * (before[place] + after[place])
+        for y in (-step, size - 1 + step):
+            to, at = high * (reach + y), high * (reach + _mirror(y, size))
+            copy(rows, to, rows, at, length)
+    for y in range(size):
+        for place in range(0, length, LANES):
+            symmetric_sum(values, length * y + place, rows, high * (y + reach) + place, high, weights)
+
+
+@compiled
+def _put_line(lines: np.ndarray, to: int, values: np.ndarray, at: int, size: int, reach: int) -> None:
+    """Put a line of pixels into `lines`, with `reach` more pixels on both sides."""
+    copy(lines, to, values, at, 3 * size)
+    for step in range(1, reach + 1):
+        for x in (-step, size - 1 + step):
+            for channel in range(3):
+                lines[to + 3 * x + channel] = values[at + 3 * _mirror(x, size) + channel]
 
 
 @compiled
@@ -165,13 +167,18 @@ def solarize(values: np.ndarray) -> None:
 
 
 @compiled
-def normalise(lines: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> None:
-    """lines: [v, 3 v]."""
-    length = lines.shape[1]
-    scales, shifts = np.empty(length, np.float32), np.empty(length, np.float32)
-    for place in range(length):
+def normalise(out: np.ndarray, values: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> None:
+    """Normalise values by channel, into `out`, both lines; scale, shift: [3].
+
+    Nobody reads a finished picture soon, so it goes past the cache.
+    """
+    block = 3 * LINE  # after so many values, channels and lines of the cache begin anew
+    scales, shifts = np.empty(block, np.float32), np.empty(block, np.float32)
+    for place in range(block):
         scales[place], shifts[place] = scale[place % 3], shift[place % 3]
-    for y in range(len(lines)):
-        values = lines[y]
-        for place in range(length):
-            values[place] = values[place] * scales[place] + shifts[place]
+    end = len(values) // block * block if out.ctypes.data % (4 * LINE) == 0 else 0
+    for place in range(0, end, block):
+        for part in range(0, block, LINE):
+            stream(out, place + part, values, place + part, scales, shifts, part)
+    for place in range(end, len(values)):
+        out[place] = values[place] * scales[place % block] + shifts[place % block]

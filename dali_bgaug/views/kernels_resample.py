@@ -4,10 +4,7 @@ import math
 
 import numpy as np
 
-from dali_bgaug.views.kernels_base import NINE, SIX, THREE, compiled, copy
-
-_TAPS = 4
-"""Pixels of a row added up at a time: as many as a reduction by two needs."""
+from dali_bgaug.views.kernels_base import TAPS, compiled, copy, weighted_sum
 
 
 @compiled
@@ -38,78 +35,125 @@ def _weights(start: float, end: float, length: int, size: int) -> tuple[np.ndarr
 
 
 @compiled
-def resample(out: np.ndarray, photo: np.ndarray, window: np.ndarray, tiled: np.ndarray) -> None:
-    """Cut a window out and resize it; tiled: int32 [8], the window is of the photo's tiled background."""
-    size, (height, width, _) = len(out), photo.shape
+def resample(out: np.ndarray, size: int, photo: np.ndarray, window: np.ndarray, tiled: np.ndarray) -> None:
+    """Cut a window out and resize it.
+
+    out: a line of size * size pixels and a value more; tiled: int32 [8], the window is of the photo's tiled
+    background.
+    """
+    height, width, _ = photo.shape
     rows, row_weight = _weights(window[0], window[2], height, size)
     columns, column_weight = _weights(window[1], window[3], width, size)
-    left, taps = columns.min(), len(column_weight)
-    span = 3 * (columns.max() + taps - left)
-    rounds = -(-taps // _TAPS)
-    weights, places = np.zeros((rounds, size, _TAPS), np.float32), np.empty((rounds, size), np.uintp)
-    for number in range(rounds * _TAPS):
-        for x in range(size):
-            places[number // _TAPS, x] = 3 * (columns[x] - left + number // _TAPS * _TAPS)
-            if number < taps:
-                weights[number // _TAPS, x, number % _TAPS] = column_weight[number, x]
-    lines = photo.reshape(height, 3 * width)
-    cut, row = lines[:, 3 * left : 3 * left + span], np.empty(span, np.uint8)
-    line, nothing = np.zeros(span + 3 * _TAPS, np.float32), np.zeros(3 * size, np.float32)
-    for y in range(size):
-        # Rows first: whole lines at once, which the compiler makes SIMD of.
-        for tap in range(len(row_weight)):
-            weight, number = row_weight[tap, y], rows[y] + tap
-            if tap and not weight:
-                continue
-            if tiled[0] <= number < tiled[2]:
-                _tile_row(row, lines, number, left, tiled)
-                _add(line, row, weight, tap == 0)
-            else:
-                _add(line, cut[number], weight, tap == 0)
-        pixels = out[y].reshape(-1)
-        for number in range(rounds):
-            _pick(pixels, pixels if number else nothing, line, places[number], weights[number])
+    left, taps = columns.min(), -(-len(column_weight) // TAPS) * TAPS
+    span = 3 * (columns.max() + len(column_weight) - left)
+    weights = np.zeros((size, taps), np.float32)
+    for x in range(size):
+        for tap in range(len(column_weight)):
+            weights[x, tap] = column_weight[tap, x]
+    places, by_pixel = 3 * (columns - left).astype(np.int64), weights.reshape(-1)
+    # Two lines in turn: reading what has just been written would wait until it is in the cache.
+    long = span + 3 * TAPS + 1
+    lines, parts = np.zeros(2 * long, np.float32), np.empty(2 * span, np.uint8)
+    flat, width = photo.reshape(-1), 3 * width
+    for y in range(size + 1):
+        if y < size:
+            _add_rows(
+                lines, long * (y & 1), span, flat, width, 3 * left, rows[y], row_weight, y, tiled, parts
+            )
+        if y:
+            _pick(out, 3 * size * (y - 1), lines, long * ((y - 1) & 1), places, by_pixel)
 
 
-@compiled
-def _add(line: np.ndarray, source: np.ndarray, weight: float, first: bool) -> None:
-    """Add a weighted row of bytes to `line`, or begin with it."""
-    if first:
-        for place in range(len(source)):
-            line[place] = weight * source[place]
-    else:
-        for place in range(len(source)):
-            line[place] += weight * source[place]
-
-
-@compiled
-def _tile_row(row: np.ndarray, lines: np.ndarray, number: int, left: int, tiled: np.ndarray) -> None:
-    """A row of the tiled background that crosses its box, from the column `left` on: written into `row`."""
-    (_, start, _, end, top, strip, high, wide), stop = tiled, left + len(row) // 3
-    copy(row, lines[number, 3 * left : 3 * stop])
-    column, stop = max(start, left), min(end, stop)
-    other = lines[top + number % high]
-    while column < stop:  # a repetition of the strip after the other
-        within = column % wide
-        count = 3 * min(stop - column, wide - within)
-        copy(row[3 * (column - left) :][:count], other[3 * (strip + within) :][:count])
-        column += wide - within
+# Lines lie in arrays from a place on: a slice is counted, which takes as long as a part of the work on it.
 
 
 @compiled
 def _pick(
-    pixels: np.ndarray, base: np.ndarray, line: np.ndarray, places: np.ndarray, weights: np.ndarray
+    out: np.ndarray, to: int, lines: np.ndarray, start: int, places: np.ndarray, weights: np.ndarray
 ) -> None:
-    """Each of the pixels, [3 v], is its base and a weighted sum of four in a row of `line`, from its place
-    on."""
-    for x in range(np.uintp(len(places))):
-        a, b, c, d = weights[x, 0], weights[x, 1], weights[x, 2], weights[x, 3]
-        to, at = THREE * x, places[x]
-        for channel in range(THREE):
-            pixels[to + channel] = (
-                base[to + channel]
-                + a * line[at + channel]
-                + b * line[at + channel + THREE]
-                + c * line[at + channel + SIX]
-                + d * line[at + channel + NINE]
-            )
+    """A line of pixels, each a weighted sum of pixels of a line from its place on."""
+    taps = len(weights) // len(places)
+    for x in range(len(places)):
+        weighted_sum(out, to + 3 * x, lines, start + places[x], weights, taps * x, taps)
+
+
+@compiled
+def _add_rows(
+    lines: np.ndarray,
+    to: int,
+    span: int,
+    photo: np.ndarray,
+    width: int,
+    left: int,
+    first: int,
+    weights: np.ndarray,
+    y: int,
+    tiled: np.ndarray,
+    parts: np.ndarray,
+) -> None:
+    """A weighted sum of rows of a photo, or of its tiled background, from `first` and the column `left` on.
+
+    photo: a line of bytes, so many (`width`) a row; weights: [taps, size], those of y; parts: bytes of two
+    rows.
+    """
+    for tap in range(0, len(weights), 2):  # two at once, and whole lines, which the compiler makes SIMD of
+        weight = weights[tap, y]
+        other = weights[tap + 1, y] if tap + 1 < len(weights) else np.float32(0)
+        one = width * (first + tap) + left
+        two = one + width if other else one
+        if tiled[2]:
+            _tile_row(parts, 0, span, photo, width, left, first + tap, tiled)
+            _tile_row(parts, span, span, photo, width, left, first + tap + (other != 0), tiled)
+            _add_two(lines, to, span, parts, 0, span, weight, other, tap == 0)
+        else:
+            _add_two(lines, to, span, photo, one, two, weight, other, tap == 0)
+
+
+@compiled
+def _add_two(
+    lines: np.ndarray,
+    to: int,
+    span: int,
+    photo: np.ndarray,
+    one: int,
+    two: int,
+    weight: float,
+    other: float,
+    first: bool,
+) -> None:
+    """Add two weighted rows of bytes to a line, or begin with them."""
+    to, one, two = np.uintp(to), np.uintp(one), np.uintp(two)
+    if first:
+        for place in range(np.uintp(span)):
+            lines[to + place] = weight * photo[one + place] + other * photo[two + place]
+    elif other:
+        for place in range(np.uintp(span)):
+            lines[to + place] += weight * photo[one + place] + other * photo[two + place]
+    else:
+        for place in range(np.uintp(span)):
+            lines[to + place] += weight * photo[one + place]
+
+
+@compiled
+def _tile_row(
+    part: np.ndarray,
+    to: int,
+    span: int,
+    photo: np.ndarray,
+    width: int,
+    left: int,
+    number: int,
+    tiled: np.ndarray,
+) -> None:
+    """A row of a photo's tiled background, from the column `left` on: so many bytes (`span`) of `part`."""
+    copy(part, to, photo, width * number + left, span)
+    if not tiled[0] <= number < tiled[2]:
+        return
+    start, end, strip, wide = 3 * tiled[1], 3 * tiled[3], 3 * tiled[5], 3 * tiled[7]
+    strip += width * (tiled[4] + number % tiled[6])
+    place, stop = max(start, left), min(end, left + span)
+    while place < stop:  # a repetition of the strip after the other
+        within = place % wide
+        count = min(stop - place, wide - within)
+        copy(part, to + place - left, photo, strip + within, count)
+        place += count

@@ -160,7 +160,6 @@ def _donors(recipe: Recipe, generators: Generators, coins: Backgrounds, views: n
             jobs["crop"], jobs["flip"] = table.WHOLE, 0
         if background.donor == "full":
             draw_look(jobs, options.photometric, rng)
-        _normalise(jobs, recipe.normalise)
         jobs["slot"] = -1
         pools.append(jobs)
     used, place = np.unique(look * len(coins.donor) + donor, return_inverse=True)

@@ -56,11 +56,11 @@ JOB = np.dtype(
         ("solarized", np.int32),  # values at and above 128 are inverted
         ("scale", np.float32, 3),  # in the end x * scale + shift, by channel
         ("shift", np.float32, 3),
-        # What lies behind.
+        # What lies behind: put there right before the picture is normalised.
         ("behind", np.int32),
         ("other", np.int32),  # OTHER: the job whose picture it is
         ("grey", np.float32),  # GREY: 0 to 255
-        ("before", np.int32),  # it is put there before colour, blur and solarize, not at the end
+        ("before", np.int32),  # or before colour, blur and solarize
         ("mask_of", np.int32),  # the job whose window and distortion the mask has
         ("only_seen", np.int32),  # only if that window shows foreground
         ("coupled_to", np.int32),  # only if that job has got its background, too; -1: no such
