@@ -12,6 +12,7 @@ from dali_bgaug.views.gpu_records import load_float, load_int, offset_of
 from dali_bgaug.views.table import JOB
 
 _CONTRAST, _SATURATION, _HUE = (tl.constexpr(step) for step in (table.CONTRAST, table.SATURATION, table.HUE))
+_CUT = tl.constexpr(table.CUT)
 _JITTERED, _ORDER, _FACTOR, _GRAYSCALE = (
     offset_of(JOB, name) for name in ("jittered", "order", "factor", "grayscale")
 )
@@ -35,11 +36,16 @@ def _clip(value, high):
 
 
 @triton.jit
+def _cut(value):
+    """A level clipped and cut to a whole one, as PIL does in blending two pictures."""
+    return tl.floor(_clip(value + _CUT, 255.0))
+
+
+@triton.jit
 def _blend(red, green, blue, factor, level):
-    """factor * value + (1 - factor) * level, clipped."""
-    level = (1 - factor) * level
-    red, green = _clip(factor * red + level, 255.0), _clip(factor * green + level, 255.0)
-    return red, green, _clip(factor * blue + level, 255.0)
+    """Blend each value with a level."""
+    red, green = _cut(level + factor * (red - level)), _cut(level + factor * (green - level))
+    return red, green, _cut(level + factor * (blue - level))
 
 
 @triton.jit
@@ -64,16 +70,17 @@ def jitter(job, red, green, blue, mean, FROM_CONTRAST: tl.constexpr):
     for number in range(4):
         step = load_int(job + _ORDER + 4 * number)
         reached = reached | (step == _CONTRAST)
-        if (load_int(job + _JITTERED) != 0) & (reached == FROM_CONTRAST):
-            factor = load_float(job + _FACTOR + 4 * step)
+        factor = load_float(job + _FACTOR + 4 * step)
+        changes = (load_int(job + _JITTERED) != 0) & (factor != tl.where(step == _HUE, 0.0, 1.0))
+        if changes & (reached == FROM_CONTRAST):
             if step == _HUE:
                 red, green, blue = _shift_hue(red, green, blue, factor)
             else:
-                level = tl.where(step == _SATURATION, grey(red, green, blue), 0.0)
-                level = tl.where(step == _CONTRAST, mean, level)
+                level = tl.where(step == _SATURATION, tl.floor(grey(red, green, blue) + 0.5), 0.0)
+                level = tl.where(step == _CONTRAST, tl.floor(mean + 0.5), level)
                 red, green, blue = _blend(red, green, blue, factor, level)
     if FROM_CONTRAST:
         if load_int(job + _GRAYSCALE) != 0:
-            red = grey(red, green, blue)
+            red = tl.floor(grey(red, green, blue) + 0.5)
             green, blue = red, red
     return red, green, blue

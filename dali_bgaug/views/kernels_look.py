@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dali_bgaug.views.kernels_base import LANES, LINE, ONE, THREE, TWO, compiled, copy, stream, symmetric_sum
-from dali_bgaug.views.table import CONTRAST, HUE, SATURATION
+from dali_bgaug.views.table import CONTRAST, CUT, HUE, SATURATION
 
 
 @compiled
@@ -18,7 +18,7 @@ def colour(lines: np.ndarray, job: Any) -> None:
             begin += 1
         # What comes before contrast decides the mean that it is about, so it takes a pass of its own.
         mean = _steps(lines, job, 0, begin, 0.0) / (lines.size // 3)
-    _steps(lines, job, begin, 4, mean)
+    _steps(lines, job, begin, 4, np.floor(mean + 0.5))
 
 
 @compiled
@@ -37,6 +37,8 @@ def _steps(lines: np.ndarray, job: Any, begin: int, end: int, mean: float) -> fl
         for number in range(begin, end if job.jittered else begin):
             step = job.order[number]
             factor = job.factor[step]
+            if factor == (0 if step == HUE else 1):
+                continue
             if step == HUE:
                 _shift_hue(red, green, blue, factor)
             elif step == SATURATION:
@@ -60,22 +62,27 @@ def _grey(red: float, green: float, blue: float) -> float:
 
 
 @compiled
+def _cut(value: float) -> float:
+    """A level clipped and cut to a whole one, as PIL does in blending two pictures."""
+    return np.float32(np.int32(min(max(value + np.float32(CUT), np.float32(0)), np.float32(255))))
+
+
+@compiled
 def _blend(values: np.ndarray, factor: float, level: float) -> None:
-    """factor * value + (1 - factor) * level, clipped."""
-    shift, low, high = (np.float32(1) - factor) * level, np.float32(0), np.float32(255)
+    """Blend each value with a level."""
+    level = np.float32(level)
     for place in range(np.uintp(len(values))):
-        values[place] = min(max(factor * values[place] + shift, low), high)
+        values[place] = _cut(level + factor * (values[place] - level))
 
 
 @compiled
 def _saturate(red: np.ndarray, green: np.ndarray, blue: np.ndarray, factor: float) -> None:
-    """Blend each pixel with its grey, clipped."""
-    rest, low, high = np.float32(1) - factor, np.float32(0), np.float32(255)
+    """Blend each pixel with its grey."""
     for x in range(np.uintp(len(red))):
-        level = rest * _grey(red[x], green[x], blue[x])
-        red[x] = min(max(factor * red[x] + level, low), high)
-        green[x] = min(max(factor * green[x] + level, low), high)
-        blue[x] = min(max(factor * blue[x] + level, low), high)
+        level = np.float32(np.int32(_grey(red[x], green[x], blue[x]) + np.float32(0.5)))
+        red[x] = _cut(level + factor * (red[x] - level))
+        green[x] = _cut(level + factor * (green[x] - level))
+        blue[x] = _cut(level + factor * (blue[x] - level))
 
 
 @compiled

@@ -20,6 +20,8 @@ DRAWS = 10
 TIE = 2.0**-10
 """Added to a place in a mask, in its pixels, before it is rounded down: windows lie on whole pixels, so many
 places are whole numbers but for rounding, and every precision has to take the same pixel."""
+CUT = 2.0**-10
+"""Added to a grey level before it is cut to a whole one, for the same reason."""
 PHOTO, TILE, PICTURE = 0, 1, 2
 """`source`: a sample's photo, its tiled background stretched over the photo's frame, a finished picture."""
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 0, 1, 2, 3
@@ -47,7 +49,7 @@ JOB = np.dtype(
         ("log_ratio", np.float32, 2),  # range of log(width / height)
         ("fg_min", np.float32),  # least share of the foreground
         ("draws", np.float32, (4, DRAWS)),  # uniform numbers: area, ratio, y and x of each window
-        # Colours, of values 0 to 255; clipped after every step.
+        # Colours, of values 0 to 255, clipped after every step; after all but hue cut to whole levels.
         ("jittered", np.int32),
         ("order", np.int32, 4),  # the steps, first to last: each of them once
         ("factor", np.float32, 4),  # by step; 1 changes nothing. HUE: the shift in turns, -.5 to .5

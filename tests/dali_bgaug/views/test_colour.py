@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
 from dali_bgaug.views import colour, table
@@ -46,16 +47,16 @@ def test_no_look_is_the_image() -> None:
 
 @pytest.mark.parametrize("case", PIL_CASES)
 def test_colour_is_pils(case: str) -> None:
-    """PIL truncates and rounds the mean grey; more than a level and a half would be another formula."""
-    difference = np.abs(_jittered(PIL_CASES[case]).round() - _reference(case).astype(int))
-    assert difference.max() <= 2
-    assert difference.mean() < 0.7
+    """To the level, but where a product is a whole level: rounding decides."""
+    difference = np.abs(_jittered(PIL_CASES[case]) - _reference(case).astype(int))
+    assert difference.mean() < 0.02
+    assert difference.max() <= 1
 
 
 def test_grayscale_is_pils() -> None:
     expected = _reference("pil_gray").astype(int)[..., None]
-    assert np.abs(_jittered([1, 1, 0, 0]) - expected).max() <= 1
-    assert np.abs(_looked(grayscale=1) - expected).max() <= 1
+    for found in (_jittered([1, 1, 0, 0]), _looked(grayscale=1)):
+        np.testing.assert_array_equal(found, np.broadcast_to(expected, found.shape))
 
 
 def test_hue_is_pils() -> None:
@@ -67,20 +68,35 @@ def test_hue_is_pils() -> None:
 
 
 STEPS = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
+ORDERS = list(permutations(range(4)))
 
 
-@pytest.mark.parametrize("order", list(permutations(range(4))))
-def test_jitter_is_torchvisions_in_every_order(order: tuple[int, ...]) -> None:
-    """On floats, where nothing is rounded; the weights of grey have three and four digits."""
+def _factors(order: tuple[int, ...]) -> list[float]:
     rng = np.random.default_rng(order)
-    factor = [*rng.uniform(0.4, 1.8, 3), rng.uniform(-0.5, 0.5)]
-    expected = torch.from_numpy(_reference("img_u8")).permute(2, 0, 1) / 255
+    return [*rng.uniform(0.4, 1.8, 3), rng.uniform(-0.5, 0.5)]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_jitter_without_hue_is_torchvisions_of_pictures(order: tuple[int, ...]) -> None:
+    """To the level, but where a product lies at a whole level or a mean between two."""
+    factor, expected = [*_factors(order)[:3], 0], Image.fromarray(_reference("img_u8"))
+    for step in order:
+        expected = STEPS[step](expected, factor[step]) if factor[step] else expected
+    difference = np.abs(_jittered(factor, order) - np.array(expected))
+    assert difference.mean() < 0.05
+    assert difference.max() <= 2
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_jitter_is_torchvisions_of_tensors_in_every_order(order: tuple[int, ...]) -> None:
+    """Of bytes; grey and hue have fractions there that pictures do not have, or the other way round, and
+    contrast about another level, saturation about another grey multiply them."""
+    factor, expected = _factors(order), torch.from_numpy(_reference("img_u8")).permute(2, 0, 1)
     for step in order:
         expected = STEPS[step](expected, factor[step])
-    found = {grayscale: _jittered(factor, order, grayscale=grayscale) for grayscale in (0, 1)}
-    np.testing.assert_allclose(found[0], 255 * expected.permute(1, 2, 0), atol=0.15)
-    expected = F.rgb_to_grayscale(expected, 3)
-    np.testing.assert_allclose(found[1], 255 * expected.permute(1, 2, 0), atol=0.15)
+    difference = np.abs(_jittered(factor, order) - expected.permute(1, 2, 0).numpy())
+    assert difference.mean() < 0.8
+    assert difference.max() < 9
 
 
 def test_a_hues_shift_keeps_grey_and_comes_round() -> None:
