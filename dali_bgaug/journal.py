@@ -10,7 +10,8 @@ from nvidia.dali.data_node import DataNode
 
 from dali_bgaug.decoding import Decoder
 from dali_bgaug.errors import UserError
-from dali_bgaug.shards import locate_samples, open_shards, unpack_tile
+from dali_bgaug.shard_index import locate_samples
+from dali_bgaug.shards import open_shards, unpack_tile
 from dali_bgaug.tiles import fits
 
 _SOURCE = re.compile(r"(.*\.tar):(\d+):(.*)", re.DOTALL)

@@ -15,16 +15,17 @@ shards against it.
 
 import hashlib
 import tarfile
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from dali_bgaug.config import Options
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic, require_folder, sha256, write_text
+from dali_bgaug.shard_index import check_index, locate_samples
 from dali_bgaug.tiles import NUMBERS
 
 VERSION = 1
@@ -50,11 +51,18 @@ class Shard(Options):
     """One tar and its index."""
 
     name: str
-    samples: int
+    samples: int = Field(ge=0)
     bytes: int
     sha256: str
     index: str
     index_sha256: str
+
+    @field_validator("name", "index")
+    @classmethod
+    def _in_the_folder(cls, name: str) -> str:
+        if name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise ValueError(f"{name!r} is not the name of a file in the shards' folder")
+        return name
 
 
 class Manifest(Options):
@@ -76,7 +84,28 @@ class Manifest(Options):
     left_out: list[tuple[str, str, str]] = Field(default=[])
     """Photos that could not be packed: path, reason, detail; those without a mask are in the masks'
     report."""
-    shards: list[Shard]
+    shards: list[Shard] = Field(min_length=1)
+    digest: str = ""
+    """SHA-256 of all this without the digest, as JSON; sets packed before there was one have none."""
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> "Manifest":
+        together = sum(shard.samples for shard in self.shards)
+        if self.samples != together:
+            raise ValueError(f"samples: {self.samples}, but its shards have {together}")
+        names = [name for shard in self.shards for name in (shard.name, shard.index)]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"shards: {', '.join(twice)} listed twice")
+        if self.digest and self.digest != self._digest():
+            raise ValueError("digest: not that of its content, which was changed or damaged")
+        return self
+
+    def _digest(self) -> str:
+        return hashlib.sha256(self.model_dump_json(exclude={"digest"}).encode()).hexdigest()
+
+    def with_digest(self) -> "Manifest":
+        """The same with its digest."""
+        return self.model_copy(update={"digest": self._digest()})
 
     @property
     def bytes(self) -> int:
@@ -198,8 +227,8 @@ def _write(tar: BinaryIO, digest: Any, *pieces: bytes) -> int:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write `manifest.json` atomically."""
-    write_text(folder / "manifest.json", manifest.model_dump_json(indent=1) + "\n")
+    """Write `manifest.json` atomically, with its digest."""
+    write_text(folder / "manifest.json", manifest.with_digest().model_dump_json(indent=1) + "\n")
 
 
 def read_manifest(folder: Path, option: str = "shards") -> Manifest:
@@ -212,9 +241,9 @@ def read_manifest(folder: Path, option: str = "shards") -> Manifest:
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise UserError(
-            f"{path}: not a manifest of this version ({error.errors()[0]['msg']}); pack again"
-        ) from error
+        first = error.errors()[0]
+        problem = ": ".join([*[".".join(map(str, first["loc"]))] * bool(first["loc"]), first["msg"]])
+        raise UserError(f"{path}: not a manifest of this version ({problem}); pack again") from error
     if manifest.version != VERSION:
         raise UserError(f"{path}: version {manifest.version}, this program reads {VERSION}; pack again")
     return manifest
@@ -223,18 +252,26 @@ def read_manifest(folder: Path, option: str = "shards") -> Manifest:
 def open_shards(folder: Path, verify: bool | None = None, option: str = "shards") -> Manifest:
     """Read the manifest and check every shard against it.
 
-    Sizes and the indices' checksums are always checked; the tars' checksums with `verify=True`, or, by
+    Sizes and the indices, entry by entry, are always checked; the tars' checksums with `verify=True`, or, by
     default (None), if the whole set is below 1 GiB.
     """
     manifest = read_manifest(folder, option)
     if verify is None:
         verify = manifest.bytes < VERIFY_BELOW_BYTES
     mend = "restore it from where it was copied, or delete manifest.json and pack the shards again"
+    sizes: dict[str, int | None] = dict.fromkeys(extensions(manifest.tiles))
+    sizes |= {"mask": manifest.mask_size**2 // 8, "cls": LABEL_DIGITS}
+    if manifest.tiles == "geometry":
+        sizes["tile"] = 4 * NUMBERS
     for shard in manifest.shards:
         tar, index = folder / shard.name, folder / shard.index
         for path in (tar, index):
             if not path.is_file():
                 raise UserError(f"{path}: missing, but manifest.json lists it; {mend}")
+            if path.resolve().parent != folder.resolve():
+                raise UserError(
+                    f"{path}: a link to {path.resolve()}, out of the folder; put the file itself there"
+                )
         if tar.stat().st_size != shard.bytes:
             raise UserError(
                 f"{tar}: {tar.stat().st_size} bytes, but manifest.json says {shard.bytes}: "
@@ -244,21 +281,12 @@ def open_shards(folder: Path, verify: bool | None = None, option: str = "shards"
             raise UserError(
                 f"{index}: its checksum is not the one in manifest.json: changed after packing; {mend}"
             )
+        check_index(index, shard.samples, shard.bytes, sizes)
         if verify and sha256(tar) != shard.sha256:
             raise UserError(
                 f"{tar}: its checksum is not the one in manifest.json: changed after packing; {mend}"
             )
     return manifest
-
-
-def locate_samples(index: Path) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
-    """The samples of one shard, in order, by its index: the key, and each member's offset and bytes in the
-    tar, by extension."""
-    for line in index.read_text(encoding="utf-8").splitlines()[1:]:
-        words = line.split(" ")
-        members = zip(words[::4], words[1::4], words[2::4], strict=True)
-        places = {extension: (int(offset), int(size)) for extension, offset, size in members}
-        yield words[3].removesuffix(f".{words[0]}"), places
 
 
 def read_samples(folder: Path, shard: Shard) -> Iterable[Sample]:

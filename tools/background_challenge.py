@@ -41,6 +41,7 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic, write_text
 from dali_bgaug.folder import CHALLENGE as SPLITS
 from dali_bgaug.folder import MIXED
+from dali_bgaug.shard_index import locate_samples
 from dali_bgaug.tiles import fill
 from tools._cli import default_workers, process, run
 from tools.photos import decode_photo
@@ -155,7 +156,7 @@ def _load(folder: Path, photo: Photo, side: int) -> tuple[Image.Image, np.ndarra
 def _survey(folder: Path, shard: packed.Shard, side: int) -> list[Photo]:
     """The photos of one shard, and which of them can be used."""
     photos = []
-    for key, places in packed.locate_samples(folder / shard.index):
+    for key, places in locate_samples(folder / shard.index):
         photo = Photo(key, int(_read(folder / shard.name, places["cls"])), "", shard.name, places)
         _, mask = _load(folder, photo, side)
         if not mask.any():

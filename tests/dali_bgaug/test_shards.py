@@ -1,14 +1,18 @@
+import json
 import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dali_bgaug import shards
 from dali_bgaug.errors import UserError
+from dali_bgaug.files import sha256
 
 V1 = Path(__file__).parents[1] / "data" / "shards_v1"
 
@@ -141,6 +145,104 @@ def test_changes_after_packing_are_noticed(packed: Path) -> None:
 
     index.unlink()
     with pytest.raises(UserError, match=r"shard-00001.idx: missing"):
+        shards.open_shards(packed)
+
+
+def _change_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    path = folder / "manifest.json"
+    values = json.loads(path.read_text())
+    change(values)
+    values["digest"] = ""  # as in sets packed before there was one
+    path.write_text(json.dumps(values))
+
+
+def _set(*keys: str | int, to: Any) -> Callable[[dict[str, Any]], None]:
+    def change(values: Any) -> None:
+        for key in keys[:-1]:
+            values = values[key]
+        values[keys[-1]] = to
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_set("shards", to=[]), "shards: List should have at least 1 item"),
+        (_set("samples", to=2**60), r"samples: 1152921504606846976, but its shards have \d+"),
+        (_set("samples", to=1), r"samples: 1, but its shards have \d+"),
+        (_set("shards", 1, "name", to="shard-00000.tar"), "shard-00000.tar listed twice"),
+        (_set("shards", 0, "name", to="/etc/passwd"), "'/etc/passwd' is not the name of a file in"),
+        (_set("shards", 0, "index", to="../shard-00000.idx"), "'../shard-00000.idx' is not the name of a"),
+        (_set("shards", 0, "name", to=".."), "'..' is not the name of a file in"),
+        (_set("shards", 0, "samples", to=-3), "shards.0.samples: Input should be greater than or equal to 0"),
+        (_set("mask_size", to=64), r"entry 1: b'mask \d+ \d+ .*' is no mask of 512 bytes"),
+    ],
+)
+def test_a_manifest_that_cannot_be_true_is_refused(
+    packed: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    _change_manifest(packed, change)
+    with pytest.raises(UserError, match=message):
+        shards.open_shards(packed)
+
+
+def test_any_change_of_a_manifest_is_noticed(packed: Path) -> None:
+    """Also of what nothing else could tell: options, classes, the source."""
+    path = packed / "manifest.json"
+    text = path.read_text()
+    for old, new in (('"classes"', '"Classes"'), ('"seed"', '"sead"'), ('"source": "', '"source": "0')):
+        if old in text:
+            path.write_text(text.replace(old, new, 1))
+            with pytest.raises(UserError, match="not a manifest of this version"):
+                shards.open_shards(packed)
+    path.write_text(text)
+    shards.open_shards(packed)
+
+
+def test_a_shard_from_elsewhere_is_refused(packed: Path, tmp_path: Path) -> None:
+    tar = packed / "shard-00000.tar"
+    tar.symlink_to(tar.rename(tmp_path / "other.tar"))
+    with pytest.raises(UserError, match=r"shard-00000.tar: a link to .*other.tar, out of the folder"):
+        shards.open_shards(packed)
+
+
+def _first_entry(number: int, value: str) -> Callable[[list[str]], None]:
+    def change(lines: list[str]) -> None:
+        words = lines[1].split(" ")
+        words[number] = value
+        lines[1] = " ".join(words)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda lines: lines.__setitem__(0, "v1.1 16"), "begins with b'v1.1 16', not with 'v1.2 16'"),
+        (lambda lines: lines.__setitem__(0, "v1.2 17"), "begins with b'v1.2 17', not with 'v1.2 16'"),
+        (lambda lines: lines.pop(3), "has 15 entries, manifest.json says 16"),
+        (_first_entry(2, str(10**9)), "entry 1: b'jpg 512 1000000000 .*' is no jpg in a tar of"),
+        (_first_entry(5, str(10**9)), "entry 1: b'mask 1000000000 .*' is no mask of 8192 bytes"),
+        (_first_entry(1, "-512"), "entry 1: b'jpg -512 .*' is no jpg in a tar of"),
+        (_first_entry(2, str(2**63 - 1)), "entry 1: b'jpg 512 9223372036854775807 .*' is no jpg in a tar of"),
+        (_first_entry(2, str(2**70)), "an offset or a size that is no number"),
+        (_first_entry(1, "5x2"), "an offset or a size that is no number"),
+        (_first_entry(0, "png"), "entry 1: b'png 512 .*' is no jpg"),
+        (lambda lines: lines.__setitem__(2, lines[2] + " x"), "entry 2: 17 words, not 16"),
+        (lambda lines: lines.__setitem__(slice(None), ["\x1f garbage"]), "begins with"),
+    ],
+)
+def test_an_index_that_is_not_of_its_tar_is_refused(
+    packed: Path, change: Callable[[list[str]], None], message: str
+) -> None:
+    """Its checksum is right: it was so when the set was packed, or both were changed."""
+    index = packed / "shard-00000.idx"
+    lines = index.read_text().splitlines()
+    change(lines)
+    index.write_text("\n".join([*lines, ""]))
+    _change_manifest(packed, _set("shards", 0, "index_sha256", to=sha256(index)))
+    with pytest.raises(UserError, match=message):
         shards.open_shards(packed)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.shards import locate_samples
+from dali_bgaug.shard_index import locate_samples
 from pipelines import LoaderConfig, build_loader
 from tests.conftest import PLAIN_LOOK
 

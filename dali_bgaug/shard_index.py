@@ -1,0 +1,74 @@
+"""DALI's index of a shard: where each sample's members lie in the tar.
+
+v1.2 SAMPLES
+EXTENSION OFFSET BYTES NAME  EXTENSION OFFSET BYTES NAME …     a line a sample
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from dali_bgaug.errors import UserError
+
+_WORDS = 4
+
+
+def locate_samples(index: Path) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
+    """The samples of one shard, in order: the key, and each member's offset and bytes in the tar, by
+    extension."""
+    for line in index.read_text(encoding="utf-8").splitlines()[1:]:
+        words = line.split(" ")
+        members = zip(words[::_WORDS], words[1::_WORDS], words[2::_WORDS], strict=True)
+        places = {extension: (int(offset), int(size)) for extension, offset, size in members}
+        yield words[3].removesuffix(f".{words[0]}"), places
+
+
+def check_index(index: Path, samples: int, tar_bytes: int, sizes: Mapping[str, int | None]) -> None:
+    """Refuse an index that is not of its tar: DALI reads, or maps into memory, whatever an index says.
+
+    Args:
+        index: the file.
+        samples: how many the manifest says there are.
+        tar_bytes: size of the tar.
+        sizes: a sample's members in order, with their bytes, or None where these differ.
+
+    Raises:
+        UserError: another format or number of samples; an entry that is not whole, lies not in the tar or
+            has another size.
+    """
+    head, _, body = index.read_bytes().partition(b"\n")
+    if head.split(b" ") != [b"v1.2", str(samples).encode()]:
+        raise UserError(f"{index}: begins with {head[:40]!r}, not with 'v1.2 {samples}'; {_MEND}")
+    lines = body.removesuffix(b"\n").split(b"\n")
+    count = _WORDS * len(sizes)
+    words = b" ".join(lines).split(b" ")
+    if len(lines) != samples:
+        raise UserError(f"{index}: has {len(lines)} entries, manifest.json says {samples}; {_MEND}")
+    if len(words) != count * samples:
+        wrong = next(number for number, line in enumerate(lines) if len(line.split(b" ")) != count)
+        raise UserError(
+            f"{index}, entry {wrong + 1}: {len(lines[wrong].split(b' '))} words, not {count}; {_MEND}"
+        )
+    extensions = np.array(words[::_WORDS]).reshape(samples, -1)
+    try:
+        offset, size = (
+            np.array(words[start::_WORDS]).astype(np.int64).reshape(samples, -1) for start in (1, 2)
+        )
+    except (ValueError, OverflowError) as error:
+        raise UserError(f"{index}: holds an offset or a size that is no number ({error}); {_MEND}") from error
+    fixed = np.array([-1 if known is None else known for known in sizes.values()])
+    wrong = extensions != np.array([extension.encode() for extension in sizes])
+    wrong |= (offset < 0) | (size < 0) | (offset > tar_bytes - size) | ((fixed >= 0) & (size != fixed))
+    if wrong.any():
+        row, member = np.argwhere(wrong)[0]
+        extension = list(sizes)[member]
+        entry = b" ".join(words[count * row + _WORDS * member :][:_WORDS])
+        right = "" if sizes[extension] is None else f" of {sizes[extension]} bytes"
+        raise UserError(
+            f"{index}, entry {row + 1}: {entry!r} is no {extension}{right} in a tar of {tar_bytes} bytes; "
+            f"{_MEND}"
+        )
+
+
+_MEND = "restore it from where it was copied, or delete manifest.json and pack the shards again"
