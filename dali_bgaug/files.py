@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ _MEND = {
     errno.EEXIST: _PLACE,
     errno.ENOTDIR: _PLACE,
 }
+_NOT_OFFERED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_LONGEST_NAME = 256
 
 
 class DiskFull(UserError):
@@ -32,18 +35,20 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` once the block ends without an error.
 
     The data is on the disk before the name is (fsync, rename, fsync of the folder), so a reader never sees
-    half a file, not even after a power cut. On an error the temporary file is removed; after kill -9 it
-    stays as `NAME.HOST-PID.tmp` and the next writer of the same path on that machine removes it. Two that
-    write the same path at once (a job that was put in the queue again while it still ran) do not touch each
-    other's.
+    half a file, not even after a power cut, as far as the file system offers it. On an error the temporary
+    file is removed; after kill -9 it stays as `NAME.HOST-PID.tmp` and the next writer in the folder on that
+    machine removes it. Two that write the same path at once (a job that was put in the queue again while it
+    still ran) do not touch each other's.
     """
     temporary = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(path)
+        _remove_stale(path.parent)
+        temporary.unlink(missing_ok=True)
+        # A file of our own, not whatever a link of this name leads to.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        _sync(temporary)
         temporary.replace(path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -54,21 +59,52 @@ def atomic(path: Path) -> Iterator[Path]:
                 f"{path}: cannot be written ({os.strerror(error.errno)}); {_MEND[error.errno]}"
             ) from error
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Have a file or folder written to the disk, where the file system can: some network file systems and
+    FUSE's refuse it for folders."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_OFFERED:
+            raise
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
-def _remove_stale(path: Path) -> None:
-    """Remove what writers of `path` left that are no longer alive on this machine."""
-    start = f"{path.name}.{socket.gethostname()}-"
-    for name in os.listdir(path.parent):
-        if name.startswith(start) and name.endswith(".tmp"):
-            pid = name.removeprefix(start).removesuffix(".tmp")
-            if not Path("/proc", pid).exists():
-                (path.parent / name).unlink(missing_ok=True)
+def _remove_stale(folder: Path) -> None:
+    """Remove what writers in a folder left that are no longer alive on this machine."""
+    temporary = re.compile(rf".*\.{re.escape(socket.gethostname())}-(\d+)\.tmp", re.DOTALL)
+    for name in os.listdir(folder):
+        if (found := temporary.fullmatch(name)) and not Path("/proc", found[1]).exists():
+            (folder / name).unlink(missing_ok=True)
+
+
+def write_pointer(path: Path, name: str) -> None:
+    """Have `path` lead to the file `name` beside it: a symbolic link, or, where there are none (SMB, exFAT,
+    object stores), a text file that holds the name (`follow`)."""
+    temporary = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.symlink(name, temporary)
+    except OSError as error:
+        if error.errno not in {*_NOT_OFFERED, errno.EPERM}:
+            raise
+        write_text(path, f"{name}\n")
+    else:
+        temporary.replace(path)
+
+
+def follow(path: Path, names: re.Pattern[str]) -> Path:
+    """The file that `write_pointer` has made `path` lead to, if it is of these names; else `path` itself."""
+    if not path.is_symlink() and path.is_file() and path.stat().st_size < _LONGEST_NAME:
+        text = path.read_bytes().decode("utf-8", "replace").removesuffix("\n")
+        if names.fullmatch(text):
+            return path.with_name(text)
+    return path
 
 
 def write_text(path: Path, text: str) -> None:

@@ -115,7 +115,6 @@ class FolderJournal(Journal):
 
     damage = "these cannot be decoded"
     mend = "replace them, or take them away"
-    good = ""  # a file that vanished was never read; DALI names it
 
     def _check(self) -> None:
         require_folder(self._folder, "data.shards")

@@ -24,12 +24,11 @@ class Journal:
     """What it means that `damaged` finds something,"""
     mend = "restore them from where they were copied, or pack them again"
     """and what is to be done."""
-    good = "the shards it was reading are good. "
-    """What it means that it finds nothing."""
 
-    def __init__(self, folder: Path, ahead: int = 2) -> None:
-        """folder: of the shards; ahead: batches that the pipeline prefetches, so may read after a bad one."""
-        self._folder = folder
+    def __init__(self, folder: Path, classes: int, ahead: int = 2) -> None:
+        """folder: of the shards; classes: how many the set has; ahead: batches that the pipeline prefetches,
+        so may read after a bad one."""
+        self._folder, self._classes = folder, classes
         self._batches: deque[list[bytes]] = deque(maxlen=ahead + 3)
 
     def watch(self, photo: DataNode) -> None:
@@ -56,11 +55,11 @@ class Journal:
         open_shards(self._folder, verify=False)
 
     def _damaged(self, sources: list[bytes]) -> list[str]:
-        return _damaged(sources)
+        return _damaged(sources, self._classes)
 
 
-def _damaged(sources: list[bytes]) -> list[str]:
-    """The samples of a batch whose photo or tile cannot be used."""
+def _damaged(sources: list[bytes], classes: int) -> list[str]:
+    """The samples of a batch whose photo, tile or label cannot be used."""
     places: dict[Path, set[int]] = {}
     for path, offset, _ in (_SOURCE.fullmatch(source.decode()).groups() for source in sources):
         places.setdefault(Path(path), set()).add(int(offset))
@@ -81,4 +80,8 @@ def _damaged(sources: list[bytes]) -> list[str]:
                     geometry = unpack_tile(file.read(members["tile"][1]), "geometry")
                     if geometry is not None and not fits(geometry[None], np.array([sizes["jpg"][::-1]]))[0]:
                         found.append(f"{path}: {key}: the tile lies not in its photo")
+                file.seek(members["cls"][0])
+                label = file.read(members["cls"][1])
+                if not label.isdigit() or int(label) >= classes:
+                    found.append(f"{path}: {key}: cls is {label!r}, no number of one of {classes} classes")
     return found

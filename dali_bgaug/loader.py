@@ -135,9 +135,15 @@ class Loader:
         producer = self._open_producer()
         try:
             made = producer.take()
-        except Exception as error:  # whatever DALI raises, the pipeline is lost
+        except Exception as error:  # whatever it is, the pipeline is lost
             self.close()
-            raise self._failure(error) from error
+            place = f"the loader failed in epoch {self.epoch}, batch {self.batch}, rank {self._share.rank}"
+            if damaged := self._journal.damaged():
+                lines = "\n  ".join(damaged)
+                raise UserError(
+                    f"{place}; {self._journal.damage}:\n  {lines}\n{self._journal.mend}"
+                ) from error
+            raise RuntimeError(f"{place}; what it was reading is good") from error
         self._checkpoint = made.checkpoint
         return made.take()
 
@@ -145,14 +151,6 @@ class Loader:
         if self._producer is None:
             raise RuntimeError("this loader is closed")
         return self._producer
-
-    def _failure(self, error: Exception) -> UserError:
-        damaged = self._journal.damaged()
-        place = f"the loader failed in epoch {self.epoch}, batch {self.batch}, rank {self._share.rank}"
-        if damaged:
-            lines = "\n  ".join(damaged)
-            return UserError(f"{place}; {self._journal.damage}:\n  {lines}\n{self._journal.mend}")
-        return UserError(f"{place}; {self._journal.good}DALI says: {error}")
 
     def state_dict(self) -> dict[str, Any]:
         """Where this loader is: numbers, text and a uint8 tensor. The batch last given counts as done."""

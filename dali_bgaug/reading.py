@@ -182,7 +182,8 @@ def choose_tiles(
 class Batch:
     """A decoded batch. Its memory is DALI's, until this object is gone."""
 
-    def __init__(self, outputs: dict[str, Any]) -> None:
+    def __init__(self, outputs: dict[str, Any], classes: int) -> None:
+        """outputs: of the pipeline; classes: how many the set has."""
         self._outputs = outputs
         self.photos = _images(outputs["photo"])
         """uint8 [H, W, 3] each, on the pipeline's device; so are"""
@@ -199,7 +200,7 @@ class Batch:
         if "tile.jpg" in outputs:
             self.tiles, self.lends = _images(outputs["tile.jpg"]), self._numbers("lends")[:, 0]
         self.iteration = int(self._numbers("iteration")[0])
-        self.labels = _labels(torch.from_dlpack(outputs["cls"].as_tensor()))
+        self.labels = _labels(torch.from_dlpack(outputs["cls"].as_tensor()), classes)
         """int64 [N], on the CPU."""
 
     def _numbers(self, name: str) -> np.ndarray:
@@ -221,21 +222,25 @@ def _images(images: Any) -> Images:
     return Images(np.array([images[number].data_ptr() for number in range(len(images))]), shapes[:, :2])
 
 
-def _labels(digits: torch.Tensor) -> torch.Tensor:
-    """Decimal text uint8 [N, digits], or numbers int32 [N, 1] -> int64 [N]."""
+def _labels(digits: torch.Tensor, classes: int) -> torch.Tensor:
+    """Decimal text uint8 [N, digits], or numbers int32 [N, 1] -> int64 [N], each below `classes`."""
     if digits.dtype == torch.int32:
         return digits.flatten().long()
-    places = 10 ** torch.arange(digits.shape[1] - 1, -1, -1)
-    return (digits.long() - ord("0")) @ places
+    digits = digits.long() - ord("0")
+    labels = digits @ 10 ** torch.arange(digits.shape[1] - 1, -1, -1)
+    wrong = ((digits < 0) | (digits > 9)).any(dim=1) | (labels >= classes)
+    if wrong.any():
+        raise UserError(f"the label of photo {int(wrong.nonzero()[0])} of the batch is none of {classes}")
+    return labels
 
 
 class Reader:
     """A DALI pipeline whose outputs make a `Batch`, with batches in the making while nobody waits."""
 
-    def __init__(self, pipeline: Pipeline, names: list[str]) -> None:
-        """Build the pipeline; names: of its outputs."""
+    def __init__(self, pipeline: Pipeline, names: list[str], classes: int) -> None:
+        """Build the pipeline; names: of its outputs; classes: how many the set has."""
         pipeline.build()
-        self._pipeline, self._names = pipeline, names
+        self._pipeline, self._names, self._classes = pipeline, names, classes
 
     def schedule(self) -> None:
         """Have one more batch made; the first call has as many made as the pipeline prefetches."""
@@ -243,7 +248,7 @@ class Reader:
 
     def take(self) -> Batch:
         """The next batch; waits until it is decoded."""
-        return Batch(dict(zip(self._names, self._pipeline.outputs(), strict=True)))
+        return Batch(dict(zip(self._names, self._pipeline.outputs(), strict=True)), self._classes)
 
     def checkpoint(self) -> bytes:
         """Where the pipeline is, as of the batch last taken."""

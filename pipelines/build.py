@@ -67,7 +67,7 @@ def build_loader(
     check_share(config, manifest, share)
     device_id = choose_device(config.device, device_id)
     journal = (FolderJournal if isinstance(manifest, PhotoFolder) else Journal)(
-        config.shards, config.prefetch
+        config.shards, len(manifest.classes), config.prefetch
     )
     recipe = loader_recipe(config, with_sources)
     if rank == 0:
@@ -152,7 +152,9 @@ def build_maker(
     pipeline, names = define_pipeline(
         config, recipe, manifest, share, seeds, strength, journal, device_id, checkpoint
     )
-    return BatchMaker(Reader(pipeline, names), recipe, renderer, seeds, strength, device)
+    return BatchMaker(
+        Reader(pipeline, names, len(manifest.classes)), recipe, renderer, seeds, strength, device
+    )
 
 
 def choose_renderer(device: torch.device, config: LoaderConfig) -> Renderer:

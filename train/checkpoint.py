@@ -1,12 +1,11 @@
 """Checkpoints: written atomically, read without executing anything.
 
 checkpoints/step-00001000.pt    after so many steps
-checkpoints/latest.pt           a link to the newest
+checkpoints/latest.pt           leads to the newest: a link, or its name where there are no links
 """
 
 import io
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import atomic
+from dali_bgaug.files import atomic, follow, write_pointer
 
 VERSION = 2
 KEYS = {"step", "epochs", "identity", "config", "data", "metrics", "backbone", "method", "optimiser", "ranks"}
@@ -48,10 +47,7 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int, keep_multipl
     torch.save({"version": VERSION, "step": step, **state}, buffer)
     with atomic(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
-    link = folder / f"{LATEST}.tmp"
-    link.unlink(missing_ok=True)
-    os.symlink(path.name, link)
-    link.replace(folder / LATEST)
+    write_pointer(folder / LATEST, path.name)
     for old in list_checkpoints(folder)[:-keep]:
         if not keep_multiples or step_of(old) % keep_multiples:
             old.unlink()
@@ -67,7 +63,7 @@ def read(path: Path, mend: str = "give another file") -> dict[str, Any]:
         UserError: no such file, damaged, or holding anything else.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(follow(path, _NAME), map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
     except Exception as error:  # a damaged file makes the unpickler raise nearly anything

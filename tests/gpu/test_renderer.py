@@ -72,7 +72,8 @@ def decoded(
     config = LoaderConfig(pipeline=method, crop=crop, background=background, **common, **values)
     recipe, manifest = loader_recipe(config, with_sources=True), open_shards(shards)
     share, seeds = Share(manifest.samples, 12, 0, 1), Seeds(config.seed, 0)
-    with closing(build_maker(config, recipe, manifest, share, Journal(shards), None)) as maker:
+    journal = Journal(shards, len(manifest.classes))
+    with closing(build_maker(config, recipe, manifest, share, journal, None)) as maker:
         maker.reader.schedule()
         batch = maker.reader.take()
         table = plan(recipe, partial(seeds.generator, iteration=batch.iteration), batch.lends, 1.0)

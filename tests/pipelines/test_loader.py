@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import multiprocessing
+import re
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from dali_bgaug import batches
 from dali_bgaug.errors import UserError
 from dali_bgaug.loader import Share
+from dali_bgaug.shard_index import locate_samples
+from dali_bgaug.shards import open_shards
 from dali_bgaug.views import cpu
 from pipelines import LoaderConfig, build_loader
 
@@ -351,6 +355,39 @@ def test_a_damaged_photo_is_named(
             next(iter(loader))
         with pytest.raises(RuntimeError, match="closed"):
             loader.state_dict()
+
+
+@pytest.mark.parametrize("label", [b"000009", b"999999", b"cat   ", b"-00001", b"1.0000"])
+def test_a_label_that_is_no_class_is_named(textured: Path, tmp_path: Path, label: bytes) -> None:
+    folder = shutil.copytree(textured, tmp_path / "shards")
+    classes = len(open_shards(folder).classes)
+    assert classes <= 9
+    key, members = list(locate_samples(folder / "shard-00000.idx"))[3]
+    with (folder / "shard-00000.tar").open("r+b") as file:
+        file.seek(members["cls"][0])
+        file.write(label)
+    message = f"shard-00000.tar: {key}: cls is {label!r}, no number of one of {classes} classes"
+    with (
+        build_loader(_config(folder, verify=False)) as loader,
+        pytest.raises(UserError, match=re.escape(message)),
+    ):
+        list(loader)
+
+
+def test_an_error_of_our_own_is_not_blamed_on_the_shards(
+    textured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def plan(*_: object) -> None:
+        raise KeyError("a mistake")
+
+    with build_loader(_config(textured)) as loader:
+        monkeypatch.setattr(batches, "plan", plan)
+        with pytest.raises(
+            RuntimeError, match="epoch 0, batch 0, rank 0; what it was reading is good"
+        ) as info:
+            list(loader)
+    assert isinstance(info.value.__cause__, KeyError)
+    assert not isinstance(info.value, UserError)
 
 
 def test_a_shard_lost_in_mid_run_is_named(textured: Path, tmp_path: Path) -> None:

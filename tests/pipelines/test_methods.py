@@ -237,7 +237,7 @@ def test_the_gpu_pipeline_is_defined_without_a_gpu(
     manifest = open_shards(shards)
     share, recipe = Share(manifest.samples, 8, 0, 1), loader_recipe(config, with_sources)
     _, names = define_pipeline(
-        config, recipe, manifest, share, Seeds(0, 0), lambda _: 1.0, Journal(shards), device_id=0
+        config, recipe, manifest, share, Seeds(0, 0), lambda _: 1.0, Journal(shards, 1), device_id=0
     )
     expected = {"photo", "cls", "iteration"}
     if with_sources or options:

@@ -31,7 +31,14 @@ def sorted_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for first in range(0, SAMPLES, PER_SHARD)
     ]
     manifest = Manifest(
-        samples=SAMPLES, donors=0, classes=[], mask_size=64, options={}, source="", shards=shards
+        samples=SAMPLES,
+        donors=0,
+        classes=[str(label) for label in range(SAMPLES)],
+        mask_size=64,
+        tiles="geometry",
+        options={},
+        source="",
+        shards=shards,
     )
     write_manifest(folder, manifest)
     return folder

@@ -145,7 +145,7 @@ def our_stage(
         return DaliStage(
             _partial_pipeline(config, manifest, share, device_id, name == "decode"), config.prefetch
         )
-    journal = Journal(config.shards)  # part of the loader's work
+    journal = Journal(config.shards, len(manifest.classes))  # part of the loader's work
     maker = build_maker(config, loader_recipe(config), manifest, share, journal, device_id)
     return stack.enter_context(ViewsStage(maker, config.prefetch))
 

@@ -6,6 +6,7 @@ are as many as wanted, a thousand a tar.
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import sha256, write_text
-from dali_bgaug.shards import Manifest, open_shards
+from dali_bgaug.shards import open_shards, write_manifest
 from pipelines import LoaderConfig, build_loader
 from tools.bench.measure import stage_configs
 from tools.bench.timing import own_memory, peak_memory
@@ -30,22 +31,23 @@ PER_SHARD = 1000
 
 @contextmanager
 def large_set(shards: Path, samples: int) -> Iterator[Path]:
-    """A folder with a data set of so many samples: links to tars that are there, and indices."""
+    """A folder with a data set of so many samples: the first shard, links to it, and indices."""
     manifest = open_shards(shards, False, "--shards")
     with tempfile.TemporaryDirectory(prefix="bench") as place:
         folder, made = Path(place), []
+        real = manifest.shards[0]
+        version, *lines = (shards / real.index).read_text(encoding="utf-8").splitlines()
+        shutil.copyfile(shards / real.name, folder / "first.tar")  # a link out of the folder is refused
         for number, start in enumerate(tqdm(range(0, samples, PER_SHARD), desc="index", unit="shard")):
-            real = manifest.shards[number % len(manifest.shards)]
             count = min(PER_SHARD, samples - start)
-            version, *lines = (shards / real.index).read_text(encoding="utf-8").splitlines()
             repeated = itertools.islice(itertools.cycle(lines), count)
             tar, index = folder / f"{number:06d}.tar", folder / f"{number:06d}.idx"
-            tar.symlink_to((shards / real.name).resolve())
+            tar.symlink_to("first.tar")
             write_text(index, "\n".join([f"{version.split()[0]} {count}", *repeated, ""]))
             change = {"name": tar.name, "index": index.name, "samples": count, "index_sha256": sha256(index)}
             made.append(real.model_copy(update=change))
         large = manifest.model_copy(update={"shards": made, "samples": samples})
-        write_text(folder / "manifest.json", Manifest.model_dump_json(large))
+        write_manifest(folder, large)
         yield folder
 
 

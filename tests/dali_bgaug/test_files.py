@@ -1,0 +1,98 @@
+"""Files on file systems that offer less than a local disk does."""
+
+import errno
+import os
+import re
+import socket
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dali_bgaug.files import DiskFull, atomic, follow, write_pointer, write_text
+
+NAMES = re.compile(r"step-\d+\.pt")
+
+
+def _temporary(path: Path, pid: int) -> Path:
+    return path.with_name(f"{path.name}.{socket.gethostname()}-{pid}.tmp")
+
+
+def _refuse(number: int, unless: Callable[[int], bool] = lambda _: False) -> Callable[..., None]:
+    """A system call that fails with this error; unless: for arguments it works with."""
+
+    def call(argument: Any, *_: Any) -> None:
+        if not unless(argument):
+            raise OSError(number, os.strerror(number))
+
+    return call
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_a_folder_that_cannot_be_synced_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(os, "fsync", _refuse(number, lambda file: stat.S_ISREG(os.fstat(file).st_mode)))
+    write_text(tmp_path / "a", "text")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "text"}
+
+
+def test_data_that_does_not_reach_the_disk_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_text("before")
+    for number, kind in ((errno.EIO, OSError), (errno.ENOSPC, DiskFull)):
+        monkeypatch.setattr(os, "fsync", _refuse(number))
+        with pytest.raises(kind):
+            write_text(tmp_path / "a", "text")
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "before"}
+
+
+def test_a_link_of_the_temporary_name_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text("precious")
+    _temporary(tmp_path / "a", os.getpid()).symlink_to(tmp_path / "elsewhere")
+    write_text(tmp_path / "a", "text")
+    assert (tmp_path / "elsewhere").read_text() == "precious"
+    assert (tmp_path / "a").read_text() == "text"
+    assert not (tmp_path / "a").is_symlink()
+
+
+def test_what_the_dead_left_is_removed(tmp_path: Path) -> None:
+    """Of whatever name they were writing; not what the living write, here or on another machine."""
+    with subprocess.Popen(["true"]) as dead:
+        dead.wait()
+    gone = [_temporary(tmp_path / name, dead.pid) for name in ("a", "step-00000004.pt", "with\nline")]
+    stay = [
+        _temporary(tmp_path / "a", os.getppid()),
+        tmp_path / f"a.otherhost-{dead.pid}.tmp",
+        tmp_path / "notes.tmp",
+    ]
+    for path in gone + stay:
+        path.write_text("half")
+    with atomic(tmp_path / "b") as temporary:
+        temporary.write_text("whole")
+    assert sorted(tmp_path.iterdir()) == sorted([*stay, tmp_path / "b"])
+
+
+@pytest.mark.parametrize("number", [None, errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
+def test_a_pointer_leads_to_its_file_with_links_or_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int | None
+) -> None:
+    if number:
+        monkeypatch.setattr(os, "symlink", _refuse(number))
+    for name in ("step-1.pt", "step-2.pt"):
+        (tmp_path / name).write_text(name)
+        write_pointer(tmp_path / "latest.pt", name)
+        assert (tmp_path / "latest.pt").is_symlink() == (number is None)
+        assert follow(tmp_path / "latest.pt", NAMES).read_text() == name
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"../step-1.pt\n", b"step-1.pt/../../x", b"\xff\xfe", b"PK" * 400])
+def test_any_other_file_is_itself(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "latest.pt").write_bytes(content)
+    assert follow(tmp_path / "latest.pt", NAMES) == tmp_path / "latest.pt"
+    assert follow(tmp_path / "nowhere.pt", NAMES) == tmp_path / "nowhere.pt"
