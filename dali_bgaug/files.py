@@ -3,12 +3,14 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from dali_bgaug.errors import UserError
 
@@ -111,6 +113,28 @@ def write_text(path: Path, text: str) -> None:
     """Write a small text file atomically."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_log(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """The whole lines of a run's log.jsonl, and the numbers, from 1, of those that are damaged.
+
+    A last line that is not whole is being written, or was when its writer was killed, and is left out. No
+    file is an empty one.
+    """
+    if not path.exists():
+        return [], []
+    lines, damaged = [], []
+    texts = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, text in enumerate(texts, 1):
+        try:
+            values = json.loads(text)
+            if not isinstance(values["step"], int):
+                raise TypeError
+            lines.append(values)
+        except (ValueError, KeyError, TypeError):
+            if number < len(texts):
+                damaged.append(number)
+    return lines, damaged
 
 
 def sha256(path: Path) -> str:

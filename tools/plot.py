@@ -4,7 +4,7 @@ python -m tools.plot out/run1 [out/run2 …] --out out/curves.png
 """
 
 import argparse
-import json
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import atomic
+from dali_bgaug.files import atomic, read_log
 from tools._cli import run
 
 LAST = ("lr", "images_per_s", "data_wait")
@@ -35,14 +35,9 @@ def read_curves(folder: Path) -> Curves:
     path = folder / "log.jsonl"
     if not path.is_file():
         raise UserError(f"{path}: no such log; give the folder of a run (its --out)")
-    rows, lines = [], path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number == len(lines):  # being written, or cut short by a kill
-                break
-            raise UserError(f"{path}: line {number} is not JSON ({line[:40]!r}…); remove it") from error
+    rows, damaged = read_log(path)
+    if damaged:
+        print(f"{path}: left out lines {damaged}, which are damaged", file=sys.stderr)
     if not rows:
         raise UserError(f"{path}: empty; the run has not logged a step yet")
     names = {name for row in rows for name, value in row.items() if isinstance(value, int | float)}

@@ -7,6 +7,8 @@ checkpoints/latest.pt           leads to the newest: a link, or its name where t
 import io
 import json
 import re
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -57,21 +59,82 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int, keep_multipl
 def read(path: Path, mend: str = "give another file") -> dict[str, Any]:
     """Read a file of torch.save to the CPU: tensors, numbers and text only (`weights_only`).
 
+    torch does not look at the checksums that it writes; this does.
+
     mend: what an error says is to be done.
 
     Raises:
         UserError: no such file, damaged, or holding anything else.
     """
+    path = follow(path, _NAME)
+    if not path.is_file():
+        raise UserError(f"{path}: {'a folder, no' if path.is_dir() else 'no such'} checkpoint")
+    if damage := _damage(path):
+        raise UserError(f"{path}: {damage}; {mend}")
     try:
-        state = torch.load(follow(path, _NAME), map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such checkpoint") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what cannot be read anyhow
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes the unpickler raise nearly anything
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise UserError(f"{path}: cannot be read as a checkpoint ({reason}); {mend}") from error
+        raise UserError(f"{path}: cannot be read as a checkpoint: {_kind(path)}; {mend}") from error
     if not isinstance(state, dict):
         raise UserError(f"{path}: holds no checkpoint but a {type(state).__name__}; {mend}")
     return state
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a file that torch.save has written; None if nothing is, or it is of another kind."""
+    if not zipfile.is_zipfile(path):
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+    except Exception as error:  # whatever a damaged directory leads to
+        return f"damaged: the list of its content cannot be read ({type(error).__name__})"
+    return f"damaged: the checksum of {wrong} in it is wrong" if wrong else None
+
+
+def _kind(path: Path) -> str:
+    """What a file is that torch does not load."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start:
+        return "it is empty"
+    if start.lstrip()[:1] == b"<":
+        return "it is a page of HTML or XML, as a failed download leaves it"
+    for magic, kind in _KINDS.items():
+        if start.startswith(magic):
+            return kind
+    if start[8:9] == b"{":
+        return "it looks like safetensors; load it with that library and save its tensors with torch.save"
+    return "it is damaged, cut short, or no file of torch.save at all"
+
+
+_PICKLE = (
+    "it holds other objects than tensors (a whole pickled model?), and reading them could run any program; "
+    "where it comes from, save the model's state_dict() alone"
+)
+_KINDS = {
+    b"PK": _PICKLE,
+    b"\x80": _PICKLE,
+    b"\x89HDF": "it is an HDF5 file",
+    b"\x1f\x8b": "it is a gzip archive; unpack it first",
+    b"version https://git-lfs": "it is a pointer of Git LFS; fetch the file itself (git lfs pull)",
+}
+
+
+def find_whole(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint of a run that is not damaged, if there is one, and what is wrong with those after
+    it."""
+    problems = []
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            load(path)
+        except UserError as error:
+            problems.append(str(error))
+        else:
+            return path, problems
+    return None, problems
 
 
 def is_whole(state: dict[str, Any]) -> bool:

@@ -77,7 +77,10 @@ def read_backbone(path: Path) -> Backbone:
     """
     card = path.with_suffix(".json")
     if path.is_file() and card.is_file():
-        return Backbone(checkpoint.read(path), _read_card(card)["config"])
+        values = _read_card(card)
+        if values.get("sha256", digest := sha256(path)) != digest:
+            raise UserError(f"{path}: its checksum is not the one in {card.name}: damaged, or another's card")
+        return Backbone(checkpoint.read(path), values["config"])
     state = read_checkpoint(path)
     return Backbone(backbone_weights(state), json.loads(state["config"]))
 

@@ -1,5 +1,6 @@
 """The training loop: epochs, steps, checkpoints. Knows nothing of what a method does inside."""
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -181,10 +182,19 @@ class Run:
             raise UserError(f"--resume: {self.folder} has no checkpoint; start the run without --resume")
         if not found:
             return None
-        state = checkpoint.load(found[0])
+        newest = found[0]
+        if resume == "auto":  # nobody is there to delete a damaged one
+            newest, problems = distributed.from_first_rank(
+                checkpoint.find_whole(self.folder) if self.main else None
+            )
+            if newest is None:
+                raise UserError("\n  ".join(["--auto-resume: no checkpoint can be read:", *problems]))
+            if self.main and problems:
+                print("\n  ".join([f"going on from {newest}:", *problems]), file=sys.stderr)
+        state = checkpoint.load(newest)
         if changed := checkpoint.difference(state["identity"], self.config.identity()):
             raise UserError(
-                f"{found[0]}: was made with another config: {changed}; resume with "
+                f"{newest}: was made with another config: {changed}; resume with "
                 f"the same (it is in {self.out / 'config.json'}), or choose another --out"
             )
         return state

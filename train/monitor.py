@@ -2,6 +2,8 @@
 warning."""
 
 import json
+import shutil
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from dali_bgaug.files import write_text
+from dali_bgaug.files import read_log, write_text
 from dali_bgaug.loader import Loader
 
 PATIENCE = 50
@@ -96,8 +98,15 @@ class JsonLog:
 
     def __init__(self, path: Path, step: int) -> None:
         """path: the file; step: how many steps the run has done (lines of later ones are dropped)."""
-        lines = [line for line in read_log(path) if line["step"] <= step] if step else []
-        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+        lines, damaged = read_log(path) if step else ([], [])
+        if damaged:
+            kept = path.with_name(f"{path.name}.damaged-{step}")
+            shutil.copyfile(path, kept)
+            print(
+                f"{path}: left out lines {damaged}, which are damaged; as it was it is {kept}",
+                file=sys.stderr,
+            )
+        write_text(path, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, values: dict[str, Any]) -> None:
@@ -108,19 +117,6 @@ class JsonLog:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a log (a killed run may leave a part of one); none if there is no file."""
-    if not path.exists():
-        return []
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return lines
 
 
 class Clock:

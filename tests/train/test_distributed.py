@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dali_bgaug.errors import UserError
+from dali_bgaug.files import read_log
 from tests.processes import run
 from tests.train.runs import read_recipe, train_rank, use_tiny_net, write_recipe
 from train import batch_norm
@@ -22,7 +23,6 @@ from train.methods.moco import MocoOptions
 from train.methods.rotnet import RotnetOptions
 from train.methods.supervised import SupervisedOptions
 from train.methods.swav import SwavOptions, sinkhorn
-from train.monitor import read_log
 
 PHOTOS = 8
 STEPS = 2
@@ -188,7 +188,7 @@ def _bfloat16(recipe: Path, out: Path) -> None:
 
 def test_shared_statistics_in_bfloat16(textured: Path, tmp_path: Path) -> None:
     run(_bfloat16, write_recipe(tmp_path, textured, "byol"), tmp_path / "out", ranks=2)
-    losses = [line["loss"] for line in read_log(tmp_path / "out" / "log.jsonl")]
+    losses = [line["loss"] for line in read_log(tmp_path / "out" / "log.jsonl")[0]]
     assert len(losses) == 6
     assert all(0 < loss < 8 for loss in losses)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torchvision
 from torch import nn
 
 from dali_bgaug.errors import UserError
+from dali_bgaug.files import sha256
 from dali_bgaug.shards import manifest_digest
 from tests.train.runs import METHODS, read_recipe, write_recipe
 from train import checkpoint
@@ -85,11 +87,12 @@ def test_alexnet_is_exported_too(textured: Path, tmp_path: Path) -> None:
 def test_weights_that_do_not_fit_are_listed(finished: Path, tmp_path: Path) -> None:
     weights = torch.load(finished / "backbone.pt")
     weights["layer9.weight"] = weights.pop("conv1.weight")
-    torch.save(weights, tmp_path / "backbone.pt")
-    (tmp_path / "backbone.json").write_text((finished / "backbone.json").read_text())
-    weights["conv1.weight"] = weights["layer9.weight"][:, :1]
-    torch.save(weights, tmp_path / "narrow.pt")
-    (tmp_path / "narrow.json").write_text((finished / "backbone.json").read_text())
+    card = json.loads((finished / "backbone.json").read_text())
+    for name in ("backbone", "narrow"):
+        torch.save(weights, tmp_path / f"{name}.pt")
+        card["sha256"] = sha256(tmp_path / f"{name}.pt")
+        (tmp_path / f"{name}.json").write_text(json.dumps(card))
+        weights["conv1.weight"] = weights["layer9.weight"][:, :1]
     with pytest.raises(
         UserError, match=r"(?s)backbone.pt as a resnet18.*missing: conv1.weight.*: layer9.weight$"
     ):
@@ -97,6 +100,19 @@ def test_weights_that_do_not_fit_are_listed(finished: Path, tmp_path: Path) -> N
     shape = r"of another shape: conv1.weight \[64, 1, 7, 7\] instead of \[64, 3, 7, 7\]"
     with pytest.raises(UserError, match=shape):
         load_backbone(tmp_path / "narrow.pt")
+
+
+def test_damaged_weights_are_named(finished: Path, tmp_path: Path) -> None:
+    """A flipped bit of a weight is another weight, which torch loads without a word."""
+    for name in ("backbone.pt", "backbone.json"):
+        shutil.copy(finished / name, tmp_path / name)
+    load_backbone(tmp_path / "backbone.pt")
+    data = bytearray((tmp_path / "backbone.pt").read_bytes())
+    data[len(data) // 2] ^= 64
+    (tmp_path / "backbone.pt").write_bytes(data)
+    torch.load(tmp_path / "backbone.pt")
+    with pytest.raises(UserError, match=r"backbone.pt: its checksum is not the one in backbone.json"):
+        load_backbone(tmp_path / "backbone.pt")
 
 
 def test_run_checkpoint_and_export_are_one_backbone(finished: Path) -> None:

@@ -2,20 +2,23 @@
 
 import errno
 import os
+import pickle
 from functools import partialmethod
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 from torch import nn
 
 from dali_bgaug.errors import UserError
+from dali_bgaug.files import read_log
 from tests.train.runs import METHODS, TinyNet, read_recipe, write_recipe
 from train import checkpoint
 from train.loop import Run, train
-from train.monitor import read_log
 from train.networks import FEATURES
 
 CPU = torch.device("cpu")
@@ -96,7 +99,7 @@ def test_passes_too_few_for_a_step_are_left_out(textured: Path, tmp_path: Path) 
     words = ("data.batch_size=15", "accumulate=3", "method.bn_group=5", "data.crop.size=16")
     config = read_recipe(recipe, *words)
     train(config, tmp_path / "out")
-    lines = read_log(tmp_path / "out" / "log.jsonl")
+    lines = read_log(tmp_path / "out" / "log.jsonl")[0]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert [line["epoch"] for line in lines] == [0, 0, 0, 1, 1, 1]
 
@@ -123,6 +126,78 @@ def test_an_unreadable_checkpoint_is_named(textured: Path, tmp_path: Path) -> No
     torch.save({"version": 1, "some": "thing"}, path)
     with pytest.raises(UserError, match="not a checkpoint of version 2"):
         train(config, out, resume=True)
+
+
+class Model:
+    """Of another project."""
+
+
+FOREIGN = {
+    "it is empty": b"",
+    "it is a page of HTML": b"\n<!DOCTYPE html><title>404",
+    "it is a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\n",
+    "it looks like safetensors": b'\x10\0\0\0\0\0\0\0{"a": 1}',
+    "it is a gzip archive": b"\x1f\x8b\x08",
+    "it holds other objects than tensors": pickle.dumps(Model()),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_what_is_no_checkpoint_is_said(tmp_path: Path, kind: str) -> None:
+    """And not how to load it all the same."""
+    path = tmp_path / "weights.pt"
+    path.write_bytes(FOREIGN[kind])
+    with pytest.raises(UserError, match=f"weights.pt: cannot be read as a checkpoint: {kind}") as error:
+        checkpoint.read(path)
+    assert "weights_only" not in str(error.value)
+    assert str(error.value).isprintable()
+    torch.save(Model(), path)
+    with pytest.raises(UserError, match="it holds other objects than tensors"):
+        checkpoint.read(path)
+
+
+def _checkpoints(folder: Path, steps: int) -> list[Path]:
+    state: dict[str, Any] = dict.fromkeys(checkpoint.KEYS - {"step"}, 0)
+    state["method"] = {"weight": torch.arange(4096.0)}
+    return [checkpoint.save(folder, step, state, keep=9) for step in range(1, steps + 1)]
+
+
+def test_no_damage_of_a_checkpoint_is_read_as_data(tmp_path: Path) -> None:
+    """Flipped bits, zeros and other bytes anywhere: refused, or the same state to the bit."""
+    [path] = _checkpoints(tmp_path, 1)
+    whole, before = path.read_bytes(), checkpoint.load(path)
+    rng, refused = np.random.default_rng(0), 0
+    for trial in range(150):
+        data = bytearray(whole)
+        start = int(rng.integers(len(data)))
+        if trial % 3 == 0:
+            data[start] ^= 1 << int(rng.integers(8))
+        else:
+            data[start : start + 40] = rng.bytes(40) if trial % 3 == 1 else bytes(40)
+        path.write_bytes(data)
+        try:
+            found = checkpoint.load(path)
+        except UserError as error:
+            assert str(path) in str(error)
+            refused += 1
+        else:
+            assert torch.equal(found.pop("method")["weight"], before["method"]["weight"])
+            assert found == {key: value for key, value in before.items() if key != "method"}
+    assert refused > 100
+
+
+def test_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
+    paths = _checkpoints(tmp_path, 3)
+    assert checkpoint.find_whole(tmp_path) == (paths[2], [])
+    for path in paths[:0:-1]:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    found, problems = checkpoint.find_whole(tmp_path)
+    assert found == paths[0]
+    assert [str(path) in problem for path, problem in zip(paths[:0:-1], problems, strict=True)] == [True] * 2
+    paths[0].write_bytes(b"")
+    assert checkpoint.find_whole(tmp_path)[0] is None
 
 
 def test_a_run_is_never_overwritten_or_mixed(textured: Path, tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from dali_bgaug.files import read_log
 from train import monitor
-from train.monitor import PATIENCE, JsonLog, Monitor, read_log
+from train.monitor import PATIENCE, JsonLog, Monitor
 
 
 def _report(watch: Monitor, step: int, loss: float) -> None:
@@ -16,7 +17,7 @@ def _report(watch: Monitor, step: int, loss: float) -> None:
 
 
 def _warnings(out: Path) -> list[int]:
-    return [line["step"] for line in read_log(out / "log.jsonl") if "warning" in line]
+    return [line["step"] for line in read_log(out / "log.jsonl")[0] if "warning" in line]
 
 
 def test_a_loss_that_stays_at_chance_is_warned_of_once(
@@ -48,7 +49,21 @@ def test_a_resumed_log_drops_what_comes_again(tmp_path: Path) -> None:
     log.close()
     path.write_text(path.read_text() + '{"step": 4, "lo')
     JsonLog(path, 2).close()
-    assert [line["step"] for line in read_log(path)] == [1, 2]
+    assert [line["step"] for line in read_log(path)[0]] == [1, 2]
+
+
+@pytest.mark.parametrize("damage", ['{"step": 2, "lo', "\0\0\0", "[]", '{"loss": 1.0}', "\xff"])
+def test_a_damaged_line_costs_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str) -> None:
+    """Not what comes after it; the log as it was is kept."""
+    path = tmp_path / "log.jsonl"
+    lines = ['{"step": 1, "loss": 1.0}', damage, '{"step": 3, "loss": 1.0}', '{"step": 4, "lo']
+    path.write_text("\n".join(lines), encoding="latin-1")
+    before = path.read_bytes()
+    assert read_log(path) == ([{"step": 1, "loss": 1.0}, {"step": 3, "loss": 1.0}], [2])
+    JsonLog(path, 3).close()
+    assert read_log(path) == ([{"step": 1, "loss": 1.0}, {"step": 3, "loss": 1.0}], [])
+    assert (tmp_path / "log.jsonl.damaged-3").read_bytes() == before
+    assert f"{path}: left out lines [2]" in capsys.readouterr().err
 
 
 def test_tensorboard_gets_every_number_where_it_is_installed(

@@ -14,20 +14,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from dali_bgaug.files import read_log
 from tests.processes import SECONDS, finish, launch
 from tests.train.runs import METHODS, ROOT, train_rank, write_recipe
 from train import checkpoint
-from train.monitor import read_log
 
 
 def _losses(out: Path) -> list[float]:
-    return [line["loss"] for line in read_log(out / "log.jsonl")]
+    return [line["loss"] for line in read_log(out / "log.jsonl")[0]]
 
 
 def _wait(process: BaseProcess | subprocess.Popen, out: Path, steps: int) -> None:
     """Until a run has logged so many steps."""
     deadline = time.monotonic() + SECONDS
-    while len(read_log(out / "log.jsonl")) < steps:
+    while len(read_log(out / "log.jsonl")[0]) < steps:
         assert time.monotonic() < deadline, "the run makes no progress"
         alive = process.poll() is None if isinstance(process, subprocess.Popen) else process.is_alive()
         assert alive, "the run ended early"
@@ -179,7 +179,7 @@ def test_a_run_leaves_what_it_promises(textured: Path, tmp_path: Path) -> None:
     latest = out / "checkpoints" / "latest.pt"
     assert latest.is_symlink()
     assert latest.resolve().name == "step-00000012.pt"
-    lines = read_log(out / "log.jsonl")
+    lines = read_log(out / "log.jsonl")[0]
     assert set(lines[0]) == {
         *("step", "epoch", "loss", "lr", "accuracy", "feature_std", "images_per_s", "data_wait")
     }

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dali_bgaug.errors import UserError
+from dali_bgaug.files import read_log
 from tests.processes import run
 from tests.train.evaluate.sets import COLOURS, picture
 from tests.train.runs import read_recipe, use_tiny_net, write_recipe
@@ -18,7 +19,6 @@ from train.evaluate.__main__ import main
 from train.evaluate.backbone import load_backbone
 from train.evaluate.neighbours import knn, nearest_classes
 from train.loop import train
-from train.monitor import read_log
 
 
 def _numpys(
@@ -95,7 +95,7 @@ def test_while_training(tmp_path: Path, coloured: Path) -> None:
     states = [checkpoint.load(tmp_path / name / "checkpoints" / "latest.pt") for name in ("judged", "plain")]
     for name, value in states[0]["method"].items():
         assert not isinstance(value, torch.Tensor) or torch.equal(value, states[1]["method"][name])
-    lines = [line for line in read_log(tmp_path / "judged" / "log.jsonl") if "knn_accuracy" in line]
+    lines = [line for line in read_log(tmp_path / "judged" / "log.jsonl")[0] if "knn_accuracy" in line]
     assert [(line["step"], line["knn_epoch"]) for line in lines] == [(8, 2)]
     card = json.loads((tmp_path / "judged" / "backbone.json").read_text())
     assert (card["metrics"]["knn_accuracy"], card["metrics"]["knn_epoch"]) == (lines[0]["knn_accuracy"], 2)
@@ -103,7 +103,7 @@ def test_while_training(tmp_path: Path, coloured: Path) -> None:
     train(read_recipe(recipe, *judged, "epochs=4"), tmp_path / "even")
     network, config, _ = load_backbone(tmp_path / "even")
     found = knn(network, config["data"], coloured, coloured.parent / "photos", torch.device("cpu"))
-    assert read_log(tmp_path / "even" / "log.jsonl")[-1]["knn_accuracy"] == found["top1"]
+    assert read_log(tmp_path / "even" / "log.jsonl")[0][-1]["knn_accuracy"] == found["top1"]
     card = json.loads((tmp_path / "even" / "backbone.json").read_text())
     assert card["metrics"]["knn_accuracy"] == found["top1"]
 
@@ -133,7 +133,7 @@ def test_ranks_judge_together_by_the_first_ones_statistics(tmp_path: Path, colou
     run(_judge, recipe, coloured.parent / "photos", tmp_path / "run", ranks=2)
     network, config, _ = load_backbone(tmp_path / "run")
     found = knn(network, config["data"], coloured, coloured.parent / "photos", torch.device("cpu"))
-    assert read_log(tmp_path / "run" / "log.jsonl")[-1]["knn_accuracy"] == found["top1"]
+    assert read_log(tmp_path / "run" / "log.jsonl")[0][-1]["knn_accuracy"] == found["top1"]
 
 
 def test_low_temperatures_do_not_overflow() -> None:
