@@ -55,9 +55,11 @@ def _collect(path: Path, layers: dict[Path, dict[str, Any]], above: tuple[Path, 
     if place in layers:
         return
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from error
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line, byte = error.object[: error.start].count(b"\n") + 1, error.object[error.start]
+        raise UserError(f"{path}: byte {byte:#x} in line {line} is not UTF-8; save it in UTF-8") from error
+    values = load_yaml(text, str(path))
     if values is None:
         values = {}
     if not isinstance(values, dict):
@@ -69,6 +71,37 @@ def _collect(path: Path, layers: dict[Path, dict[str, Any]], above: tuple[Path, 
     for parent in parents:
         _collect(path.parent / parent, layers, (*above, place))
     layers[place] = values
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without what takes a program's time or stack: aliases, which can stand for billions of values or
+    for themselves, and nesting that no config has."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            line = self.peek_event().start_mark.line + 1
+            raise UserError(f"line {line}: an alias (*); write the values out, or use 'extends'")
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise UserError(f"line {self.peek_event().start_mark.line + 1}: nested more than {_DEEPEST} deep")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+_DEEPEST = 20
+
+
+def load_yaml(text: str, source: str) -> Any:
+    """Read YAML: plain values, without aliases. source: where it is from, for errors."""
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: 2026-13-45, as a date
+        raise UserError(f"{source}: not valid YAML: {error}") from error
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -86,10 +119,7 @@ def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
         key, equals, text = word.partition("=")
         if not equals or not key:
             raise UserError(f"'{word}' is not of the form key=value, e.g. data.batch_size=256")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"{word}: the value is not valid YAML: {error}") from error
+        value = load_yaml(text, word)
         if isinstance(value, str) and value == text:  # YAML 1.1 reads an unquoted 1e-3 as text
             with contextlib.suppress(ValueError):
                 value = float(value)

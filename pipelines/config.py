@@ -41,7 +41,7 @@ class LoaderConfig(Options):
     """The method whose views are made: a module of `pipelines.methods`."""
     shards: Path = Field(strict=False)
     """Folder of packed shards (`tools.shards`); evaluation also reads a folder of class folders of photos."""
-    batch_size: int = Field(default=256, ge=1)
+    batch_size: int = Field(default=256, ge=1, le=2**20)
     """Photos a batch over all ranks; the number of ranks must divide it."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     device: Literal["auto", "cpu", "gpu"] = "auto"
@@ -54,19 +54,19 @@ class LoaderConfig(Options):
     """The views of a photo, by name."""
     background: BackgroundOptions = BackgroundOptions()
     normalise: NormaliseOptions = NormaliseOptions()
-    resize: int = Field(default=256, ge=8)
+    resize: int = Field(default=256, ge=8, le=4096)
     """Central crops (evaluation, `crop.kind: central`): the photo's short side before, in pixels."""
 
     mmap: bool = True
     """Map shards into memory; turn off on network file systems."""
-    shuffle_buffer: int = Field(default=4096, ge=1)
+    shuffle_buffer: int = Field(default=4096, ge=1, le=2**24)
     """Samples held (encoded) to draw from. Shards are globally shuffled when packed; this shuffles anew."""
-    reader_depth: int = Field(default=2, ge=1)
+    reader_depth: int = Field(default=2, ge=1, le=64)
     """Batches the reader keeps ahead."""
-    threads: int = Field(default=0, ge=0)
+    threads: int = Field(default=0, ge=0, le=1024)
     """CPU threads of a rank that decode, and as many that make views without a GPU; 0: the CPUs of this
     process shared out among the ranks of the machine."""
-    prefetch: int = Field(default=2, ge=1)
+    prefetch: int = Field(default=2, ge=1, le=64)
     """Finished batches kept ahead."""
     hw_decoder_load: float = Field(default=0.65, ge=0, le=1)
     """GPU: share of photos for the hardware JPEG decoder."""

@@ -20,11 +20,11 @@ class RunConfig(Options):
     backbone: Literal["resnet10_narrow", "resnet18", "resnet50", "alexnet"] = "resnet50"
     data: LoaderConfig
     optim: OptimOptions
-    epochs: int = Field(ge=1)
+    epochs: int = Field(ge=1, le=10**6)
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Of the weights and of shuffling between ranks; the data has its own (`data.seed`)."""
 
-    accumulate: int = Field(default=1, ge=1)
+    accumulate: int = Field(default=1, ge=1, le=2**16)
     """Forward passes a step: each takes 1/accumulate of `data.batch_size`, the step and its learning rate
     stay those of the whole. Refused where it would change the method's mathematics."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -13,7 +13,7 @@ class CropOptions(Options):
     kind: Literal["random", "central"] = "random"
     """random: torchvision's RandomResizedCrop. central: its Resize and CenterCrop, without chance but for the
     flip (Table A10 of the paper); `scale`, `ratio` and `fg_min` are not used."""
-    size: int = Field(default=224, ge=8)
+    size: int = Field(default=224, ge=8, le=4096)
     """Side of the view in pixels."""
     scale: Range = (0.2, 1.0)
     """Range of the window's area as a fraction of the photo's."""
@@ -36,10 +36,10 @@ class CropOptions(Options):
 class PhotometricOptions(Options):
     """What a view looks like after its crop (MoCo-v2's defaults)."""
 
-    brightness: float = Field(default=0.4, ge=0)
+    brightness: float = Field(default=0.4, ge=0, le=100)
     """Factor drawn from [max(0, 1 - x), 1 + x]; likewise contrast and saturation."""
-    contrast: float = Field(default=0.4, ge=0)
-    saturation: float = Field(default=0.4, ge=0)
+    contrast: float = Field(default=0.4, ge=0, le=100)
+    saturation: float = Field(default=0.4, ge=0, le=100)
     hue: float = Field(default=0.1, ge=0, le=0.5)
     """Shift drawn from [-x, x], in turns."""
     jitter_p: float = Field(default=0.8, ge=0, le=1)
@@ -52,8 +52,10 @@ class PhotometricOptions(Options):
 
     @model_validator(mode="after")
     def _check(self) -> "PhotometricOptions":
-        if not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
-            raise ValueError(f"blur_sigma={list(self.blur_sigma)} must be two increasing positive numbers")
+        if not 0 < self.blur_sigma[0] <= self.blur_sigma[1] <= 100:
+            raise ValueError(
+                f"blur_sigma={list(self.blur_sigma)} must be two increasing positive numbers, 100 at most"
+            )
         return self
 
 
@@ -120,7 +122,7 @@ class BackgroundOptions(Options):
 
     p_neg: float = Field(default=0.2, ge=0, le=1)
     """swaps: probability that a negative has its query's background (else it is a random image)."""
-    negatives: int = Field(default=1, ge=1)
+    negatives: int = Field(default=1, ge=1, le=1024)
     """swaps: extra negatives per query."""
     matches: Literal["query", "key"] = "query"
     """swaps: the view whose background a negative takes."""
@@ -163,7 +165,7 @@ class NormaliseOptions(Options):
 class ViewOptions(Options):
     """One kind of view."""
 
-    count: int = Field(default=1, ge=0)
+    count: int = Field(default=1, ge=0, le=1024)
     """Views of this kind per photo, each drawn by itself; several are named `global_0`, `global_1`, …"""
     turns: Literal[1, 4] = 1
     """rotnet: 4 gives the view turned counter-clockwise by 0, 90, 180 and 270 degrees, [N, 4, 3, size,

@@ -1,3 +1,5 @@
+import itertools
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,53 @@ def test_override_reads_values_as_yaml() -> None:
         "d": [1, 2],
         "e": "text",
     }
+
+
+LAUGHS = "a: &a [x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in itertools.pairwise("abcdefghi")
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (LAUGHS.encode(), "line 2: an alias"),
+        (b"a: &a {b: *a}\n", "line 1: an alias"),
+        (b"a: " + b"[" * 1000 + b"]" * 1000, "line 1: nested more than 20 deep"),
+        (b"a: 1\nb: " + b"{c: " * 30 + b"1" + b"}" * 30, "line 2: nested more than 20 deep"),
+        ("a: 1\nname: Müller\n".encode("latin-1"), "byte 0xfc in line 2 is not UTF-8"),
+        (b"day: 2026-13-45\n", "not valid YAML"),
+        (b"a: [1, 2\n", "not valid YAML"),
+        (b"\0", "not valid YAML"),
+        (b"!!python/object/apply:os.system ['true']", "not valid YAML"),
+    ],
+)
+def test_yaml_that_is_no_config_is_refused_at_once(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(content)
+    start = time.monotonic()
+    with pytest.raises(UserError, match=message) as error:
+        read_yaml(path)
+    assert str(path) in str(error.value)
+    assert time.monotonic() - start < 1
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *(
+            "crop.size=10**6",
+            "crop.size=1000000",
+            "photometric.blur_sigma=[0.1, 1e30]",
+            "batch_size=1000000000000",
+        ),
+        *("photometric.contrast=1e30", "background.negatives=1000000", "shuffle_buffer=1000000000000"),
+        *("prefetch=100000", "threads=100000", "resize=1000000"),
+    ],
+)
+def test_what_no_machine_can_hold_is_refused(word: str) -> None:
+    with pytest.raises(UserError, match=word.partition("=")[0].rpartition(".")[2]):
+        validate(LoaderConfig, override({"shards": "x"}, [word]), "the words")
 
 
 @pytest.mark.parametrize(

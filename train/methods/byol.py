@@ -34,9 +34,9 @@ class ByolOptions(MethodOptions):
     pipeline: ClassVar[str] = "byol"
 
     name: Literal["byol"] = "byol"
-    hidden: int = Field(default=4096, ge=1)
+    hidden: int = Field(default=4096, ge=1, le=2**16)
     """Hidden units of projector and predictor."""
-    dim: int = Field(default=256, ge=1)
+    dim: int = Field(default=256, ge=1, le=2**16)
     """Size of a projection."""
     momentum: float = Field(default=0.99, ge=0, le=1)
     """Of the target network at the first step; it rises to 1 along a cosine."""

@@ -41,9 +41,9 @@ class MocoOptions(MethodOptions):
     )
 
     name: Literal["moco_v2"] = "moco_v2"
-    dim: int = Field(default=128, ge=1)
+    dim: int = Field(default=128, ge=1, le=2**16)
     """Size of an embedding."""
-    queue: int = Field(default=65536, ge=1)
+    queue: int = Field(default=65536, ge=1, le=2**24)
     """Keys remembered; divisible by the global batch."""
     momentum: float = Field(default=0.999, ge=0, lt=1)
     """Of the key encoder."""

@@ -27,18 +27,18 @@ class SwavOptions(MethodOptions):
     pipeline: ClassVar[str] = "swav"
 
     name: Literal["swav"] = "swav"
-    hidden: int = Field(default=2048, ge=1)
+    hidden: int = Field(default=2048, ge=1, le=2**16)
     """Hidden units of the head."""
-    dim: int = Field(default=128, ge=1)
+    dim: int = Field(default=128, ge=1, le=2**16)
     """Size of an embedding."""
-    prototypes: int = Field(default=3000, ge=2)
+    prototypes: int = Field(default=3000, ge=2, le=2**20)
     temperature: float = Field(default=0.1, gt=0)
     epsilon: float = Field(default=0.05, gt=0)
     """Of Sinkhorn's algorithm: smaller gives sharper codes."""
-    sinkhorn_iterations: int = Field(default=3, ge=1)
+    sinkhorn_iterations: int = Field(default=3, ge=1, le=1000)
     freeze_prototypes_steps: int = Field(default=313, ge=0)
     """Steps at the start in which prototypes are not trained (313: the first epoch at a batch of 4096)."""
-    queue: int = Field(default=0, ge=0)
+    queue: int = Field(default=0, ge=0, le=2**24)
     """Earlier embeddings, of all ranks, that codes are made with besides the batch's own; for small
     batches."""
     queue_from_epoch: int = Field(default=15, ge=0)
