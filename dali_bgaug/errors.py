@@ -11,15 +11,26 @@ class UserError(ValueError):
     """
 
 
+def shown(text: str) -> str:
+    """A line for a terminal or a report: control characters as escapes, since a file's name may hold some
+    that clear the screen or begin a line of their own."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )
+
+
 def run_program(main: Callable[[], None], interrupted: str) -> None:
     """Run a command-line program: a UserError becomes `error: …` on stderr and exit status 2.
+
+    Only the program itself begins a line: what follows in an error is indented.
 
     interrupted: what to say after Ctrl-C (exit status 130).
     """
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        first, *rest = map(shown, str(error).split("\n"))
+        print("\n  ".join([f"error: {first}", *(line.removeprefix("  ") for line in rest)]), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"interrupted; {interrupted}", file=sys.stderr)

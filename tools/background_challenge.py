@@ -37,7 +37,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dali_bgaug import shards as packed
-from dali_bgaug.errors import UserError
+from dali_bgaug.errors import UserError, shown
 from dali_bgaug.files import atomic, write_text
 from dali_bgaug.folder import CHALLENGE as SPLITS
 from dali_bgaug.folder import MIXED
@@ -302,7 +302,7 @@ def main() -> None:
         args.shards, args.out, side=args.side, seed=args.seed, workers=args.workers or default_workers()
     )
     if left_out := result["left_out"]:
-        print("\n  ".join(["left out:", *(f"{key}: {reason}" for key, reason in left_out[:_SHOWN])]))
+        print("\n  ".join(["left out:", *(shown(f"{key}: {reason}") for key, reason in left_out[:_SHOWN])]))
     print(f"{result['photos']} photos, {len(left_out)} left out (all are in {args.out / 'challenge.json'})")
     print(f"{args.out}/SPLIT/val/CLASS: SPLIT is {', '.join(SPLITS)}")
     words = ["--checkpoint RUN", f"--data {args.out}", "[--train SHARDS]"]

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from dali_bgaug import shards, stores
 from dali_bgaug.decoding import Decoder
-from dali_bgaug.errors import UserError
+from dali_bgaug.errors import UserError, shown
 from dali_bgaug.files import require_folder
 from dali_bgaug.tiles import fits
 from tools._cli import run
@@ -239,7 +239,7 @@ def main() -> None:
     parser.add_argument("--verify", action="store_true", help="read and check everything")
     parser.add_argument("--count", type=int, default=24, help="photos on the contact sheet (%(default)s)")
     args = parser.parse_args()
-    print("\n".join(inspect(args.folder, args.verify, args.count)))
+    print("\n".join(map(shown, inspect(args.folder, args.verify, args.count))))
 
 
 if __name__ == "__main__":

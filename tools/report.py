@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dali_bgaug.errors import UserError
+from dali_bgaug.errors import UserError, shown
 from dali_bgaug.files import DiskFull, write_text
 from tools._cli import Part, process
 
 SHOWN = 20  # photos named on the screen; the JSON names all
+_OF_STORE = {"options", "photos", "left_out", "files", "bytes_written"}
+"""What a report says of the store, whichever run made it."""
 SPARE = 1.05  # headers, padding, and the file under way
 
 
@@ -103,12 +105,21 @@ class Report:
         finally:
             self.seconds = time.perf_counter() - self.started
             self.left_out.sort()
-            if self.worked_on or self.problems or not self.path.exists():
+            if self.worked_on or self.problems or not self._is_told():
                 # else nothing was done, and the report of the run that did it says more
                 with contextlib.suppress(DiskFull):  # which is told anyway
                     self._save()
         if self.problems:
             raise UserError(_listed(f"{len(self.problems)} photos stop this:", sorted(self.problems)))
+
+    def _is_told(self) -> bool:
+        """Whether the report that is there is of the store as it is: a run that was killed may have left one
+        of less, or none, though its workers finished their files."""
+        try:
+            before = json.loads(self.path.read_text(encoding="utf-8"))
+            return all(before[name] == value for name, value in self.to_json().items() if name in _OF_STORE)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
     def add(self, done: Done) -> None:
         """Count a job that ended."""
@@ -174,7 +185,7 @@ class Report:
     def finish(self) -> None:
         """Print the summary, and write the JSON if no run has."""
         values = self.to_json()
-        if not self.path.exists():
+        if not self._is_told():
             self._save()
         extra = "".join(f", {count} {name.replace('_', ' ')}" for name, count in self.counts.items())
         part = f" (part {self.part})" if self.part.count > 1 else ""
@@ -185,8 +196,8 @@ class Report:
         )
         if self.left_out:
             reasons = ", ".join(f"{count} {reason}" for reason, count in values["left_out_by_reason"].items())
-            shown = [f"{item.photo}: {item.reason}" for item in self.left_out]
-            print(_listed(f"left out: {reasons}", shown))
+            lines = [f"{item.photo}: {item.reason}" for item in self.left_out]
+            print(_listed(f"left out: {reasons}", lines))
         kept = f" ({self.kept} files kept from before)" if self.kept else ""
         print(
             f"{values['seconds']:.1f} s, {values['photos_per_s']} photos/s, {values['mb_per_s']} MB/s of "
@@ -204,7 +215,7 @@ def _measured(function: Callable[..., Done], *job: Any) -> Done:
 
 def _listed(title: str, lines: Sequence[str]) -> str:
     more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
-    return "\n  ".join([title, *lines[:SHOWN], *more])
+    return "\n  ".join(map(shown, [title, *lines[:SHOWN], *more]))
 
 
 def _free(folder: Path) -> int:

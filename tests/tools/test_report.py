@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,3 +138,22 @@ def test_the_mask_tool_reports_what_it_left_out(tmp_path: Path) -> None:
     assert values["left_out_by_reason"] == {"not a picture": 1}
     assert values["options"]["detector"] == "import"
     assert values["bytes_of_photos_read"] == (tmp_path / "photos" / "a.jpg").stat().st_size
+
+
+def test_a_report_describes_the_store_after_a_run_that_was_killed(tmp_path: Path) -> None:
+    """The killed run's workers finished what it did not live to count."""
+    for name in "abcde":
+        save(tmp_path, name, np.zeros((64, 64, 3), np.uint8), np.ones((64, 64), bool))
+
+    def again() -> dict[str, Any]:
+        masks = ImportOptions(folder=tmp_path / "masks")
+        write_mask_store(tmp_path / "photos", masks, tmp_path / "ms", per_file=2, workers=1).finish()
+        return json.loads((tmp_path / "ms-report.json").read_text())
+
+    whole = again()
+    assert (whole["photos"], whole["files"], whole["files_kept_from_before"]) == (5, 3, 0)
+    assert again() == whole  # the report of the run that did the work says more than this one's would
+    for left in (json.dumps(whole | {"photos": 2, "files": 1}), '{"photos": 5}', '{"photos": 5, "fi', ""):
+        (tmp_path / "ms-report.json").write_text(left)
+        found = again()
+        assert (found["photos"], found["files"], found["bytes_written"]) == (5, 3, whole["bytes_written"])

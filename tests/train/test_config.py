@@ -202,3 +202,14 @@ def test_print_shows_the_resolved_config(textured: Path, tmp_path: Path, program
 def test_the_learning_rate_follows_the_batch() -> None:
     options = OptimOptions(lr=0.03)
     assert options.lr_at(0, 100, 10, 512) == pytest.approx(0.06)
+
+
+def test_a_name_does_not_act_on_the_terminal(program: Program, tmp_path: Path) -> None:
+    """Clearing the screen, or beginning a line that looks like one of the program's."""
+    name = "a\x1b[2J\nerror: all is lost\r\x9b1m.yaml"
+    status, _, error = program("--config", str(tmp_path / name))
+    assert status == 2
+    assert error.startswith("error: ")
+    assert [line.startswith("  ") for line in error.splitlines()] == [False, True]
+    assert all(char.isprintable() or char == "\n" for char in error)
+    assert r"a\x1b[2J" in error
