@@ -14,7 +14,7 @@ from typing import Any
 
 from dali_bgaug.errors import UserError
 
-_SPACE = "what is finished is kept: free some space and run the same command again"
+_SPACE = "what is finished is kept: free some space and run the same command again (training: with --resume)"
 _PLACE = "give a folder you may write to"
 _MEND = {
     errno.ENOSPC: _SPACE,

@@ -8,6 +8,7 @@ from dali_bgaug.config import override, read_yaml, validate
 from dali_bgaug.errors import run_program
 from train.config import RunConfig
 from train.loop import train
+from train.signals import follow_launcher
 
 
 def main() -> None:
@@ -33,6 +34,7 @@ def main() -> None:
     if args.print:
         print(config.model_dump_json(indent=1))
     else:
+        follow_launcher()
         logging.basicConfig(format="%(message)s")
         logging.getLogger("dali_bgaug").setLevel(logging.INFO)  # what each view goes through
         out = args.out or Path("out") / args.config.stem

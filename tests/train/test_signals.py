@@ -1,0 +1,48 @@
+"""What a rank does when it is asked to stop, or left alone."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+RANK = """
+import os, time
+from train.signals import follow_launcher
+follow_launcher()
+print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+LAUNCHER = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("launched", [True, False])
+def test_a_rank_ends_with_its_launcher(launched: bool) -> None:
+    """Started by torchrun; a run started from a shell outlives it, as people expect of nohup."""
+    environment = {key: value for key, value in os.environ.items() if key != "TORCHELASTIC_RUN_ID"}
+    if launched:
+        environment["TORCHELASTIC_RUN_ID"] = "job"
+    with subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, RANK], stdout=subprocess.PIPE, text=True, env=environment
+    ) as launcher:
+        rank = int(launcher.stdout.readline())
+        launcher.kill()
+        launcher.wait()
+        deadline = time.monotonic() + (10 if launched else 1)
+        while _runs(rank) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        try:
+            assert _runs(rank) != launched
+        finally:
+            if _runs(rank):
+                os.kill(rank, signal.SIGKILL)
