@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,6 +109,50 @@ def follow(path: Path, names: re.Pattern[str]) -> Path:
         if names.fullmatch(text):
             return path.with_name(text)
     return path
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold a file for this process alone while the block runs; the file says who holds it, and is gone after.
+
+    The kernel lets go of what a dead process held, on this machine or another. On a file system without
+    locks nobody is held off.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    new = not path.parent.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        while True:
+            file = stack.enter_context(path.open("a+", encoding="utf-8"))
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (errno.EACCES, errno.EAGAIN):
+                    file.seek(0)
+                    holder = file.read(_LONGEST_NAME) or "another process"
+                    raise UserError(
+                        f"{path}: in use by {holder}; wait for it, stop it, or choose another folder"
+                    ) from None
+                if error.errno not in {*_NOT_OFFERED, errno.ENOLCK}:
+                    raise
+            with contextlib.suppress(FileNotFoundError):
+                if (
+                    path.stat().st_ino == os.fstat(file.fileno()).st_ino
+                ):  # not one that its holder has removed
+                    break
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        file.truncate(0)
+        file.write(f"{socket.gethostname()}, process {os.getpid()}, since {since}")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            if new:
+                with contextlib.suppress(OSError):  # something is in it
+                    path.parent.rmdir()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -93,10 +93,10 @@ class LoaderConfig(Options):
             {key: source.pop(key) for key in _COMMON if key in source} for source in (values, defaults)
         )
         _refuse_idle(common, [given.get(view, {}) for view in views])
-        resolved = {
-            view: merge(merge(merge(common_defaults, own), common), given.get(view, {}))
-            for view, own in views.items()
-        }
+        resolved = {}
+        for view, own in views.items():
+            its = given.get(view, {})
+            resolved[view] = merge(merge(merge(common_defaults, own), _reaching(own, its, common)), its)
         return merge(defaults, values) | {"views": resolved}
 
     @model_validator(mode="after")
@@ -131,6 +131,15 @@ class LoaderConfig(Options):
             if view.crop.kind == "central" and view.crop.size > self.resize:
                 raise ValueError(f"views.{name}.crop.size={view.crop.size}: larger than resize={self.resize}")
         return self
+
+
+def _reaching(own: dict[str, Any], given: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
+    """What of the values for all views reaches one of a method: `fg_min` goes with backgrounds, so not those
+    that keep theirs (SwAV's local ones), unless it is given for them under `views`."""
+    crop = common.get("crop")
+    if own.get("background", True) or given.get("background") or not isinstance(crop, dict):
+        return common
+    return common | {"crop": {key: value for key, value in crop.items() if key != "fg_min"}}
 
 
 def _refuse_idle(common: dict[str, Any], views: list[dict[str, Any]]) -> None:

@@ -3,9 +3,11 @@ already."""
 
 import multiprocessing
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -75,3 +77,25 @@ def finish(processes: list[BaseProcess], seconds: float = SECONDS) -> list[int |
 def run(function: Callable[..., None], *args: Any, ranks: int = 1) -> None:
     """Start, wait, and require success."""
     assert finish(launch(function, *args, ranks=ranks)) == [0] * ranks
+
+
+_HOLDER = """
+import sys, time
+from pathlib import Path
+from dali_bgaug.files import lock
+with lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def holding(path: Path) -> Iterator[subprocess.Popen]:
+    """Another process that holds a lock while the block runs, and is killed then."""
+    words = [sys.executable, "-c", _HOLDER, str(path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout.readline() == "held\n"
+            yield holder
+        finally:
+            holder.kill()

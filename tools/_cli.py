@@ -8,13 +8,15 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from dali_bgaug.errors import UserError, run_program
+from dali_bgaug.files import lock
 
 
 def run(main: Callable[[], None]) -> None:
@@ -50,6 +52,13 @@ def parse_part(text: str) -> Part:
     if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise UserError(f"--part={text}: must be i/n with i from 1 to n, e.g. 1/8 to 8/8 on eight machines")
     return Part(int(index), int(count))
+
+
+def hold(out: Path, part: Part) -> AbstractContextManager[None]:
+    """Hold one part of an output while a tool works on it: a second process would take away its unfinished
+    files. Other parts are free."""
+    name = out.absolute().name
+    return lock(out.absolute().with_name(f"{name}-{part.index}-of-{part.count}.lock"))
 
 
 def add_scale_arguments(parser: argparse.ArgumentParser) -> None:

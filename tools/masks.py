@@ -22,7 +22,7 @@ from dali_bgaug import stores
 from dali_bgaug.errors import UserError
 from dali_bgaug.tiles import tile_geometry
 from tools import photos
-from tools._cli import ALL, Part, add_scale_arguments, default_workers, parse_part, run
+from tools._cli import ALL, Part, add_scale_arguments, default_workers, hold, parse_part, run
 from tools.detectors import DETECTORS, Detector, DetectorOptions, Photo, read_options
 from tools.detectors.base import scale
 from tools.report import Done, LeftOut, Report
@@ -301,18 +301,20 @@ def main() -> None:
     parser.add_argument("words", nargs="*", metavar="key=value", help="further options of the detector")
     args = parser.parse_intermixed_args()
     detector = choose_detector(args.detector, args.masks, args.weights, args.words)
-    report = write_mask_store(
-        args.photos,
-        detector,
-        args.out,
-        threshold=args.threshold,
-        min_area=args.min_area,
-        size=args.size,
-        per_file=args.per_file,
-        workers=args.workers or default_workers(detector.on_gpu),
-        part=parse_part(args.part),
-    )
-    report.finish()
+    part = parse_part(args.part)
+    with hold(args.out, part):
+        report = write_mask_store(
+            args.photos,
+            detector,
+            args.out,
+            threshold=args.threshold,
+            min_area=args.min_area,
+            size=args.size,
+            per_file=args.per_file,
+            workers=args.workers or default_workers(detector.on_gpu),
+            part=part,
+        )
+        report.finish()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
 from dali_bgaug.tiles import rescale
 from tools import photos
-from tools._cli import ALL, Part, add_scale_arguments, default_workers, parse_part, run
+from tools._cli import ALL, Part, add_scale_arguments, default_workers, hold, parse_part, run
 from tools.report import Done, LeftOut, Report
 from tools.shard_photos import PhotoOptions, pack_photo
 from tools.shard_plan import Plan, Row, make_plan, match_stores
@@ -317,21 +317,23 @@ def main() -> None:
     )
     add_scale_arguments(parser)
     args = parser.parse_args()
-    write_shards(
-        args.photos,
-        args.masks,
-        args.tiles,
-        args.out,
-        shard_mb=args.shard_mb,
-        per_shard=args.per_shard,
-        seed=args.seed,
-        classes=args.classes,
-        subset=args.subset,
-        photo_options=PhotoOptions(reencode=args.reencode, max_side=args.max_side),
-        device=args.device,
-        workers=args.workers or default_workers(args.device == "gpu"),
-        part=parse_part(args.part),
-    ).finish()
+    part = parse_part(args.part)
+    with hold(args.out, part):
+        write_shards(
+            args.photos,
+            args.masks,
+            args.tiles,
+            args.out,
+            shard_mb=args.shard_mb,
+            per_shard=args.per_shard,
+            seed=args.seed,
+            classes=args.classes,
+            subset=args.subset,
+            photo_options=PhotoOptions(reencode=args.reencode, max_side=args.max_side),
+            device=args.device,
+            workers=args.workers or default_workers(args.device == "gpu"),
+            part=part,
+        ).finish()
 
 
 if __name__ == "__main__":

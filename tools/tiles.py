@@ -21,7 +21,7 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import require_folder
 from dali_bgaug.tiles import DILATION, fill, tile_geometry
 from tools import photos
-from tools._cli import ALL, Part, add_scale_arguments, default_workers, parse_part, run
+from tools._cli import ALL, Part, add_scale_arguments, default_workers, hold, parse_part, run
 from tools.detectors.imported import SUFFIXES, same_shape
 from tools.photos import check_size
 from tools.report import Done, Report
@@ -190,16 +190,18 @@ def main() -> None:
     args = parser.parse_args()
     if args.pixels and not args.photos:
         raise UserError("--pixels: needs --photos, the folder the masks were made from")
-    write_tile_store(
-        args.masks,
-        args.out,
-        photo_folder=args.photos if args.pixels else None,
-        imported=args.imported,
-        short_side=args.short_side,
-        quality=args.quality,
-        workers=args.workers or default_workers(),
-        part=parse_part(args.part),
-    ).finish()
+    part = parse_part(args.part)
+    with hold(args.out, part):
+        write_tile_store(
+            args.masks,
+            args.out,
+            photo_folder=args.photos if args.pixels else None,
+            imported=args.imported,
+            short_side=args.short_side,
+            quality=args.quality,
+            workers=args.workers or default_workers(),
+            part=part,
+        ).finish()
 
 
 if __name__ == "__main__":

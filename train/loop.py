@@ -3,7 +3,7 @@
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import write_text
+from dali_bgaug.files import lock, write_text
 from dali_bgaug.shards import manifest_digest, read_manifest
 from dali_bgaug.views.options import expand
 from pipelines import build_loader
@@ -56,13 +56,33 @@ def train(config: RunConfig, out: Path, resume: bool | Literal["auto"] = False) 
         resume: whether to go on from its last checkpoint; "auto" if there is one.
 
     Raises:
-        UserError: `out` holds a run and `resume` is false, or it holds none and `resume` is true, or the run
-            there was made with another config; the loss is no longer a number.
+        UserError: another process trains in `out`; it holds a run and `resume` is false, or it holds none and
+            `resume` is true, or the run there was made with another config; the loss is no longer a number.
     """
     device = choose_torch_device(config.data.device)
     stop = StopRequest()
-    with stop.listening(), distributed.process_group(device), Run(config, out, resume, device, stop) as run:
+    with (
+        stop.listening(),
+        distributed.process_group(device),
+        _held(out),
+        Run(config, out, resume, device, stop) as run,
+    ):
         run.all_epochs()
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """Hold a run's folder while the block runs: two runs would mix their logs and checkpoints."""
+    with ExitStack() as stack:
+        problem = ""
+        if distributed.rank() == 0:
+            try:
+                stack.enter_context(lock(out / "lock"))
+            except UserError as error:
+                problem = str(error)
+        if problem := distributed.from_first_rank(problem):
+            raise UserError(f"--out={out}: {problem}")
+        yield
 
 
 class Run:

@@ -1,6 +1,7 @@
 """Files on file systems that offer less than a local disk does."""
 
 import errno
+import fcntl
 import os
 import re
 import socket
@@ -12,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from dali_bgaug.files import DiskFull, atomic, follow, write_pointer, write_text
+from dali_bgaug.errors import UserError
+from dali_bgaug.files import DiskFull, atomic, follow, lock, write_pointer, write_text
+from tests.processes import holding
 
 NAMES = re.compile(r"step-\d+\.pt")
 
@@ -96,3 +99,23 @@ def test_any_other_file_is_itself(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "latest.pt").write_bytes(content)
     assert follow(tmp_path / "latest.pt", NAMES) == tmp_path / "latest.pt"
     assert follow(tmp_path / "nowhere.pt", NAMES) == tmp_path / "nowhere.pt"
+
+
+def test_a_lock_says_who_holds_it_and_ends_with_its_holder(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "lock"
+    with holding(path) as holder:
+        message = rf"in use by {socket.gethostname()}, process {holder.pid}, since 2"
+        with pytest.raises(UserError, match=message), lock(path):
+            pass
+    assert path.exists()
+    for _ in range(2):
+        with lock(path):
+            assert f"process {os.getpid()}, since" in path.read_text()
+        assert not path.exists()
+
+
+def test_without_locks_nobody_is_held_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (errno.ENOLCK, errno.ENOSYS):
+        monkeypatch.setattr(fcntl, "lockf", _refuse(number))
+        with lock(tmp_path / "lock"), lock(tmp_path / "lock"):
+            assert (tmp_path / "lock").exists()

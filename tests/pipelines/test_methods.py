@@ -39,9 +39,9 @@ def test_views_are_looked_up_in_the_order_of_the_docstring(tmp_path: Path) -> No
     assert (byol["view_1"].photometric.blur_p, byol["view_2"].photometric.blur_p) == (1.0, 0.1)
     assert (byol["view_1"].photometric.solarize_p, byol["view_2"].photometric.solarize_p) == (0.0, 0.2)
     assert byol["view_1"].photometric.saturation == byol["view_2"].photometric.saturation == 0.2
-    swav = views(
-        pipeline="swav", crop={"fg_min": 0.15}, views={"local": {"crop": {"fg_min": 0.0}, "count": 4}}
-    )
+    swav = views(pipeline="swav", crop={"fg_min": 0.15}, views={"local": {"crop": {"fg_min": 0.05}}})
+    assert (swav["global"].crop.fg_min, swav["local"].crop.fg_min) == (0.15, 0.05)
+    swav = views(pipeline="swav", crop={"fg_min": 0.15}, views={"local": {"count": 4}})
     assert (swav["global"].count, swav["local"].count) == (2, 4)
     assert (swav["global"].crop.scale, swav["local"].crop.scale) == ((0.14, 1.0), (0.05, 0.14))
     assert (swav["global"].crop.fg_min, swav["local"].crop.fg_min) == (0.15, 0.0)

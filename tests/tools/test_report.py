@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from dali_bgaug.errors import UserError
 from tests.conftest import save
+from tests.processes import holding
+from tools import masks
 from tools._cli import ALL, Part
 from tools.detectors.imported import ImportOptions
 from tools.masks import write_mask_store
@@ -157,3 +160,21 @@ def test_a_report_describes_the_store_after_a_run_that_was_killed(tmp_path: Path
         (tmp_path / "ms-report.json").write_text(left)
         found = again()
         assert (found["photos"], found["files"], found["bytes_written"]) == (5, 3, whole["bytes_written"])
+
+
+@pytest.mark.parametrize(("part", "free"), [("1/2", False), ("2/2", True)])
+def test_a_part_is_worked_on_by_one_tool_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, free: bool
+) -> None:
+    save(tmp_path, "a", np.zeros((64, 64, 3), np.uint8), np.ones((64, 64), bool))
+    words = ("--photos", "photos", "--masks", "masks", "--out", "ms", "--workers", "1", "--part", part)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["masks", *words])
+    with holding(tmp_path / "ms-1-of-2.lock") as holder:
+        if free:
+            masks.main()
+        else:
+            with pytest.raises(UserError, match=rf"in use by .* process {holder.pid}"):
+                masks.main()
+    masks.main()
+    assert not (tmp_path / f"ms-{part.replace('/', '-of-')}.lock").exists()

@@ -16,6 +16,7 @@ from torch import nn
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_log
+from tests.processes import holding
 from tests.train.runs import METHODS, TinyNet, read_recipe, write_recipe
 from train import checkpoint
 from train.loop import Run, train
@@ -198,6 +199,19 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
     assert [str(path) in problem for path, problem in zip(paths[:0:-1], problems, strict=True)] == [True] * 2
     paths[0].write_bytes(b"")
     assert checkpoint.find_whole(tmp_path)[0] is None
+
+
+def test_a_folder_is_of_one_run_at_a_time(textured: Path, tmp_path: Path) -> None:
+    config, out = read_recipe(write_recipe(tmp_path, textured, "supervised", epochs=1)), tmp_path / "out"
+    for resume in (False, "auto"):
+        with (
+            holding(out / "lock") as holder,
+            pytest.raises(UserError, match=rf"--out={out}: .* in use by .* process {holder.pid}"),
+        ):
+            train(config, out, resume)
+    assert [path.name for path in out.iterdir()] == ["lock"]
+    train(config, out)
+    assert not (out / "lock").exists()
 
 
 def test_a_run_is_never_overwritten_or_mixed(textured: Path, tmp_path: Path) -> None:
