@@ -97,9 +97,7 @@ def _images(pixels: list[np.ndarray]) -> Images:
     return Images(np.array([one.ctypes.data for one in pixels]), sizes)
 
 
-@pytest.mark.parametrize(
-    ("name", "half"), [*((name, False) for name in RECIPES), ("swaps", True), ("rotnet random", True)]
-)
+@pytest.mark.parametrize(("name", "half"), [*((name, False) for name in RECIPES), ("swaps", True)])
 def test_the_gpu_renders_what_the_cpu_renders(batch: tuple, name: str, half: bool) -> None:
     recipe, (photos, tiles, masks) = RECIPES[name], batch
 
