@@ -169,10 +169,12 @@ def read_grey(path: Path) -> Image.Image:
     """A mask image as grey, mode L; 16-bit ones lose their lower half, floats are in 0..1 or 0..255.
 
     Raises:
-        UserError: not a readable image.
+        UserError: not a readable image, or a PNG with a wrong checksum, which loading does not look at.
     """
     try:
         with Image.open(path) as image:
+            image.verify()
+        with Image.open(path) as image:  # which `verify` has used up
             image.load()
             if image.mode.startswith("I"):
                 values = np.asarray(image)

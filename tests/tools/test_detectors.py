@@ -16,7 +16,7 @@ from tools.detectors import Photo, read_options
 from tools.detectors.base import stretch
 from tools.detectors.ncut import cut, refine
 from tools.masks import choose_detector, write_mask_store
-from tools.photos import open_photo
+from tools.photos import open_photo, read_grey
 
 
 def _photo(image: np.ndarray, path: Path = Path("photo.jpg")) -> Photo:
@@ -342,3 +342,27 @@ def test_other_weights_at_the_same_path_are_used(tmp_path: Path) -> None:
         with stores.StoreReader(stores.list_files(out, "out")) as reader:
             found.append(reader.saliency(0, 0))
     assert not np.array_equal(*found)
+
+
+def test_no_damage_of_a_mask_is_read_as_another_mask(tmp_path: Path) -> None:
+    """Flipped, zeroed and random bytes: refused, or the same mask."""
+    rng, path, refused = np.random.default_rng(0), tmp_path / "mask.png", 0
+    y, x = np.mgrid[:90, :120]
+    Image.fromarray((255 * ((y - 45) ** 2 + (x - 60) ** 2 < 900)).astype(np.uint8)).save(path)
+    whole, mask = path.read_bytes(), np.asarray(read_grey(path))
+    for trial in range(300):
+        data, start = bytearray(whole), int(rng.integers(len(whole)))
+        if trial % 3 == 0:
+            data[start] ^= 1 << int(rng.integers(8))
+        else:
+            count = len(data[start : start + 8])
+            data[start : start + 8] = rng.bytes(count) if trial % 3 == 1 else bytes(count)
+        path.write_bytes(data)
+        try:
+            found = np.asarray(read_grey(path))
+        except UserError as error:
+            assert str(path) in str(error)
+            refused += 1
+        else:
+            np.testing.assert_array_equal(found, mask)
+    assert refused > 200
