@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from dali_bgaug.errors import UserError
 
@@ -44,26 +44,38 @@ def atomic(path: Path) -> Iterator[Path]:
     machine removes it. Two that write the same path at once (a job that was put in the queue again while it
     still ran) do not touch each other's.
     """
-    temporary = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(path.parent)
-        temporary.unlink(missing_ok=True)
-        # A file of our own, not whatever a link of this name leads to.
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
+    temporary = _temporary(path)
+    with _writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_stale(path.parent)
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in _MEND:
-            kind = DiskFull if _MEND[error.errno] is _SPACE else UserError
-            raise kind(
-                f"{path}: cannot be written ({os.strerror(error.errno)}); {_MEND[error.errno]}"
-            ) from error
-        raise
+            # A file of our own, not whatever a link of this name leads to.
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
     _sync(path.parent)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Say what to do where the machine does not let `path` be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _MEND:
+            raise
+        kind = DiskFull if _MEND[error.errno] is _SPACE else UserError
+        raise kind(f"{path}: cannot be written ({os.strerror(error.errno)}); {_MEND[error.errno]}") from error
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
 
 
 def _sync(path: Path) -> None:
@@ -90,7 +102,7 @@ def _remove_stale(folder: Path) -> None:
 def write_pointer(path: Path, name: str) -> None:
     """Have `path` lead to the file `name` beside it: a symbolic link, or, where there are none (SMB, exFAT,
     object stores), a text file that holds the name (`follow`)."""
-    temporary = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+    temporary = _temporary(path)
     temporary.unlink(missing_ok=True)
     try:
         os.symlink(name, temporary)
@@ -122,30 +134,14 @@ def lock(path: Path) -> Iterator[None]:
         UserError: another process holds it.
     """
     new = not path.parent.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        while True:
-            file = stack.enter_context(path.open("a+", encoding="utf-8"))
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno in (errno.EACCES, errno.EAGAIN):
-                    file.seek(0)
-                    holder = file.read(_LONGEST_NAME) or "another process"
-                    raise UserError(
-                        f"{path}: in use by {holder}; wait for it, stop it, or choose another folder"
-                    ) from None
-                if error.errno not in {*_NOT_OFFERED, errno.ENOLCK}:
-                    raise
-            with contextlib.suppress(FileNotFoundError):
-                if (
-                    path.stat().st_ino == os.fstat(file.fileno()).st_ino
-                ):  # not one that its holder has removed
-                    break
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        file.truncate(0)
-        file.write(f"{socket.gethostname()}, process {os.getpid()}, since {since}")
-        file.flush()
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = _take(path, stack)
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            file.truncate(0)
+            file.write(f"{socket.gethostname()}, process {os.getpid()}, since {since}")
+            file.flush()
         try:
             yield
         finally:
@@ -153,6 +149,26 @@ def lock(path: Path) -> Iterator[None]:
             if new:
                 with contextlib.suppress(OSError):  # something is in it
                     path.parent.rmdir()
+
+
+def _take(path: Path, stack: contextlib.ExitStack) -> TextIO:
+    """Open and lock a file; `stack` closes it."""
+    while True:
+        file = stack.enter_context(path.open("a+", encoding="utf-8"))
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                file.seek(0)
+                holder = file.read(_LONGEST_NAME) or "another process"
+                raise UserError(
+                    f"{path}: in use by {holder}; wait for it, stop it, or choose another folder"
+                ) from None
+            if error.errno not in {*_NOT_OFFERED, errno.ENOLCK}:
+                raise
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                return file  # and not one that its holder has removed
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,6 +15,7 @@ shards against it.
 
 import hashlib
 import tarfile
+from collections import Counter
 from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
@@ -25,7 +26,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from dali_bgaug.config import Options
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic, require_folder, sha256, write_text
-from dali_bgaug.shard_index import check_index, locate_samples
+from dali_bgaug.shard_index import MEND, check_index, locate_samples
 from dali_bgaug.tiles import NUMBERS
 
 VERSION = 1
@@ -93,8 +94,8 @@ class Manifest(Options):
         together = sum(shard.samples for shard in self.shards)
         if self.samples != together:
             raise ValueError(f"samples: {self.samples}, but its shards have {together}")
-        names = [name for shard in self.shards for name in (shard.name, shard.index)]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        names = Counter(name for shard in self.shards for name in (shard.name, shard.index))
+        if twice := sorted(name for name, count in names.items() if count > 1):
             raise ValueError(f"shards: {', '.join(twice)} listed twice")
         if self.digest and self.digest != self._digest():
             raise ValueError("digest: not that of its content, which was changed or damaged")
@@ -258,7 +259,6 @@ def open_shards(folder: Path, verify: bool | None = None, option: str = "shards"
     manifest = read_manifest(folder, option)
     if verify is None:
         verify = manifest.bytes < VERIFY_BELOW_BYTES
-    mend = "restore it from where it was copied, or delete manifest.json and pack the shards again"
     sizes: dict[str, int | None] = dict.fromkeys(extensions(manifest.tiles))
     sizes |= {"mask": manifest.mask_size**2 // 8, "cls": LABEL_DIGITS}
     if manifest.tiles == "geometry":
@@ -267,7 +267,7 @@ def open_shards(folder: Path, verify: bool | None = None, option: str = "shards"
         tar, index = folder / shard.name, folder / shard.index
         for path in (tar, index):
             if not path.is_file():
-                raise UserError(f"{path}: missing, but manifest.json lists it; {mend}")
+                raise UserError(f"{path}: missing, but manifest.json lists it; {MEND}")
             if path.resolve().parent != folder.resolve():
                 raise UserError(
                     f"{path}: a link to {path.resolve()}, out of the folder; put the file itself there"
@@ -275,16 +275,16 @@ def open_shards(folder: Path, verify: bool | None = None, option: str = "shards"
         if tar.stat().st_size != shard.bytes:
             raise UserError(
                 f"{tar}: {tar.stat().st_size} bytes, but manifest.json says {shard.bytes}: "
-                f"changed or cut short after packing; {mend}"
+                f"changed or cut short after packing; {MEND}"
             )
         if sha256(index) != shard.index_sha256:
             raise UserError(
-                f"{index}: its checksum is not the one in manifest.json: changed after packing; {mend}"
+                f"{index}: its checksum is not the one in manifest.json: changed after packing; {MEND}"
             )
         check_index(index, shard.samples, shard.bytes, sizes)
         if verify and sha256(tar) != shard.sha256:
             raise UserError(
-                f"{tar}: its checksum is not the one in manifest.json: changed after packing; {mend}"
+                f"{tar}: its checksum is not the one in manifest.json: changed after packing; {MEND}"
             )
     return manifest
 

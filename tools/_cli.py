@@ -1,7 +1,6 @@
 """What every command-line tool shares: errors as one line, worker processes, parts of a job."""
 
 import argparse
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 from dali_bgaug.errors import UserError, run_program
 from dali_bgaug.files import lock
+from dali_bgaug.processes import signal_with_parent
 
 
 def run(main: Callable[[], None]) -> None:
@@ -85,8 +85,7 @@ def _one_thread_each() -> Iterator[None]:
 
 def _die_with_parent(parent: int) -> None:
     # A killed parent (kill -9, the OOM killer) must not leave workers behind that go on writing.
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    signal_with_parent(signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if os.getppid() != parent:  # killed while this process was starting
         os._exit(1)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from dali_bgaug.config import override, read_yaml, validate
 from dali_bgaug.errors import run_program
+from dali_bgaug.processes import follow_launcher
 from train.config import RunConfig
 from train.loop import train
-from train.signals import follow_launcher
 
 
 def main() -> None:

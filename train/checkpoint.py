@@ -123,17 +123,15 @@ _KINDS = {
 }
 
 
-def find_whole(folder: Path) -> tuple[Path | None, list[str]]:
+def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """The newest checkpoint of a run that is not damaged, if there is one, and what is wrong with those after
     it."""
     problems = []
     for path in reversed(list_checkpoints(folder)):
         try:
-            load(path)
+            return load(path), problems
         except UserError as error:
             problems.append(str(error))
-        else:
-            return path, problems
     return None, problems
 
 

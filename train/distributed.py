@@ -3,11 +3,15 @@
 import datetime
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from dali_bgaug.errors import UserError
+from dali_bgaug.files import lock
 
 START = datetime.timedelta(minutes=10)
 """How long ranks wait for each other until the first step is done: shards are opened, networks compiled."""
@@ -72,6 +76,21 @@ def from_first_rank(value: Any) -> Any:
     if world_size() > 1:
         dist.broadcast_object_list(values)
     return values[0]
+
+
+@contextmanager
+def hold(path: Path, option: str) -> Iterator[None]:
+    """Hold a lock for all ranks while the block runs (`files.lock`); option: whose it is, for errors."""
+    with ExitStack() as stack:
+        problem = ""
+        if rank() == 0:
+            try:
+                stack.enter_context(lock(path))
+            except UserError as error:
+                problem = str(error)
+        if problem := from_first_rank(problem):
+            raise UserError(f"{option}: {problem}")
+        yield
 
 
 def gather_objects(value: Any) -> list[Any]:

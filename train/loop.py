@@ -3,7 +3,7 @@
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import lock, write_text
+from dali_bgaug.files import write_text
 from dali_bgaug.shards import manifest_digest, read_manifest
 from dali_bgaug.views.options import expand
 from pipelines import build_loader
@@ -64,25 +64,10 @@ def train(config: RunConfig, out: Path, resume: bool | Literal["auto"] = False) 
     with (
         stop.listening(),
         distributed.process_group(device),
-        _held(out),
+        distributed.hold(out / "lock", f"--out={out}"),
         Run(config, out, resume, device, stop) as run,
     ):
         run.all_epochs()
-
-
-@contextmanager
-def _held(out: Path) -> Iterator[None]:
-    """Hold a run's folder while the block runs: two runs would mix their logs and checkpoints."""
-    with ExitStack() as stack:
-        problem = ""
-        if distributed.rank() == 0:
-            try:
-                stack.enter_context(lock(out / "lock"))
-            except UserError as error:
-                problem = str(error)
-        if problem := distributed.from_first_rank(problem):
-            raise UserError(f"--out={out}: {problem}")
-        yield
 
 
 class Run:
@@ -202,16 +187,17 @@ class Run:
             raise UserError(f"--resume: {self.folder} has no checkpoint; start the run without --resume")
         if not found:
             return None
-        newest = found[0]
+        state, newest, problems = None, found[0], []
         if resume == "auto":  # nobody is there to delete a damaged one
-            newest, problems = distributed.from_first_rank(
-                checkpoint.find_whole(self.folder) if self.main else None
-            )
+            if self.main:
+                state, problems = checkpoint.load_newest(self.folder)
+                newest = state and checkpoint.path_of(self.folder, state["step"])
+            newest, problems = distributed.from_first_rank((newest, problems))
             if newest is None:
                 raise UserError("\n  ".join(["--auto-resume: no checkpoint can be read:", *problems]))
             if self.main and problems:
                 print("\n  ".join([f"going on from {newest}:", *problems]), file=sys.stderr)
-        state = checkpoint.load(newest)
+        state = state or checkpoint.load(newest)
         if changed := checkpoint.difference(state["identity"], self.config.identity()):
             raise UserError(
                 f"{newest}: was made with another config: {changed}; resume with "

@@ -1,7 +1,5 @@
 """Stopping on request: SIGTERM and SIGUSR1, as clusters send them before they take a machine away."""
 
-import ctypes
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,18 +11,6 @@ import torch.distributed as dist
 from train.distributed import new_group, world_size
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-
-
-def follow_launcher() -> None:
-    """Have this rank asked to stop when its launcher dies.
-
-    torchrun killed alone (out of memory, say) would leave its ranks training beside the job's next start.
-    """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-_PR_SET_PDEATHSIG = 1
 
 
 class StopRequest:

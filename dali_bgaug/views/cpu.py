@@ -100,8 +100,12 @@ class Buffers:
 
 def _aligned(count: int) -> np.ndarray:
     """float32 [count], at the begin of a line of the cache: what `kernels_base.stream` can write to."""
-    memory = np.empty(count + 16, np.float32)
-    return memory[-memory.ctypes.data // memory.itemsize % 16 :][:count]
+    memory = np.empty(count + _LINE, np.float32)
+    return memory[-memory.ctypes.data // memory.itemsize % _LINE :][:count]
+
+
+_LINE = 16
+"""Values of a line: `kernels_base.LINE`, which a GPU's host cannot import."""
 
 
 @cache

@@ -114,6 +114,26 @@ def test_a_lock_says_who_holds_it_and_ends_with_its_holder(tmp_path: Path) -> No
         assert not path.exists()
 
 
+def test_a_lock_that_cannot_be_written_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    message = r"file/run/lock: cannot be written .*; give a folder"
+    with pytest.raises(UserError, match=message), lock(tmp_path / "file" / "run" / "lock"):
+        pass
+    monkeypatch.setattr(fcntl, "lockf", _refuse(errno.ENOSPC))
+    message = "lock: cannot be written .*; what is finished is kept"
+    with pytest.raises(DiskFull, match=message), lock(tmp_path / "lock"):
+        pass
+
+
+def test_an_error_inside_a_lock_is_its_own(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="of the block") as error, lock(tmp_path / "run" / "lock"):
+        raise OSError(errno.ENOSPC, "of the block")
+    assert not isinstance(error.value, DiskFull)
+    assert not (tmp_path / "run").exists()
+
+
 def test_without_locks_nobody_is_held_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in (errno.ENOLCK, errno.ENOSYS):
         monkeypatch.setattr(fcntl, "lockf", _refuse(number))

@@ -7,7 +7,7 @@ import torch
 
 from pipelines import LoaderConfig, build_loader
 from tests.tools.test_parity import BOUNDS, check_pixels, samples_of
-from tools import parity
+from tools import parity_steps
 
 VIEWS = {
     "moco_v2": {},
@@ -62,7 +62,7 @@ def test_gpu_equals_cpu(textured: Path, method: str, kind: str) -> None:
 def test_every_step_on_the_gpu_is_the_yardsticks(textured: Path) -> None:
     # The GPU's JPEG decoder upsamples colour differently: what begins with decoding is further off.
     bounds = BOUNDS | {"decode": (2, 20), "crop": (0.8, 8), "view": (2.5, 30)}
-    check_pixels(parity.compare_pixels(samples_of(textured), "gpu"), bounds)
+    check_pixels(parity_steps.compare_pixels(samples_of(textured), "gpu"), bounds)
 
 
 def test_gpu_views_are_channels_last_on_the_device(textured: Path) -> None:

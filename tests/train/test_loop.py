@@ -189,16 +189,39 @@ def test_no_damage_of_a_checkpoint_is_read_as_data(tmp_path: Path) -> None:
 
 def test_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
     paths = _checkpoints(tmp_path, 3)
-    assert checkpoint.find_whole(tmp_path) == (paths[2], [])
+    state, problems = checkpoint.load_newest(tmp_path)
+    assert (state["step"], problems) == (3, [])
     for path in paths[:0:-1]:
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
-    found, problems = checkpoint.find_whole(tmp_path)
-    assert found == paths[0]
+    state, problems = checkpoint.load_newest(tmp_path)
+    assert state["step"] == 1
     assert [str(path) in problem for path, problem in zip(paths[:0:-1], problems, strict=True)] == [True] * 2
     paths[0].write_bytes(b"")
-    assert checkpoint.find_whole(tmp_path)[0] is None
+    assert checkpoint.load_newest(tmp_path)[0] is None
+
+
+def test_auto_resume_passes_over_a_damaged_checkpoint(
+    textured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And ends with the same losses; if all are damaged, it does not start anew."""
+    words = ("checkpoint_every=2", "keep_checkpoints=9")
+    config, out = (
+        read_recipe(write_recipe(tmp_path, textured, "supervised", epochs=1), *words),
+        tmp_path / "out",
+    )
+    train(config, out)
+    losses = [line["loss"] for line in read_log(out / "log.jsonl")[0]]
+    paths = checkpoint.list_checkpoints(out / "checkpoints")
+    paths[-1].write_bytes(paths[-1].read_bytes()[:-100])
+    train(config, out, "auto")
+    assert f"going on from {paths[-2]}:" in capsys.readouterr().err
+    assert [line["loss"] for line in read_log(out / "log.jsonl")[0]] == losses
+    for path in paths:
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="--auto-resume: no checkpoint can be read"):
+        train(config, out, "auto")
 
 
 def test_a_folder_is_of_one_run_at_a_time(textured: Path, tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ first that cost less memory.
 import contextlib
 from typing import Any
 
-import yaml
-
+from dali_bgaug.config import load_yaml
 from dali_bgaug.errors import UserError
 from pipelines.build import choose_device, default_threads
 from tools.bench.measure import stage_configs
@@ -94,7 +93,7 @@ def _rates(
 
 def _parse(word: str) -> tuple[str, list[Any]]:
     name, _, text = word.partition("=")
-    found = [yaml.safe_load(value) if value else None for value in text.split(",")]
+    found = [load_yaml(value, word) if value else None for value in text.split(",")]
     values = [float(value) if name == "hw_decoder_load" and _is_number(value) else value for value in found]
     if not all(_is_number(value) for value in values) or len(set(values)) < len(values):
         raise UserError(f"--sweep {word}: must be {name}= and different numbers, separated by commas")

@@ -1,4 +1,4 @@
-"""What a rank does when it is asked to stop, or left alone."""
+"""What a process does when the one that started it is gone."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import pytest
 
 RANK = """
 import os, time
-from train.signals import follow_launcher
+from dali_bgaug.processes import follow_launcher
 follow_launcher()
 print(os.getpid(), flush=True)
 time.sleep(60)
