@@ -3,6 +3,7 @@
     errors.py    UserError: bad input, in one clear line
     files.py     atomic writing and checksums
     config.py    strict YAML -> pydantic models
+    hdf5.py      HDF5 files with checksums
     stores.py    HDF5 mask and tile stores (the offline artifacts)
     shards.py    WebDataset tars, DALI index, manifest (the training stream)
     decoding.py  what the training decoder can decode

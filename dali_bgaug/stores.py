@@ -10,11 +10,13 @@ mask file   saliency uint8 [N, S, S]  saliency map in 0..255, the photo stretche
             key      text  [N]        the photo's path relative to the photo folder
             flags    uint8 [N]        EMPTY, FULL_FRAME
             bytes    int64 [N]        size of the photo's file
+            crc      uint32 [N]       checksum of the photo's saliency map (`hdf5.py`)
             left_out text  [M, 3]     path, reason, detail of photos that cannot be used and have no row
 tile file   geometry int32 [N, 8]     box and strip (`tiles.py`); zeros for a photo that lends no background
             key, flags                as above
 or          jpeg     uint8 [bytes]    all JPEGs one after the other
             offset   int64 [N + 1]    photo i's JPEG is jpeg[offset[i]:offset[i + 1]]; empty: it lends none
+            crc      uint32 [N]       checksum of the photo's JPEG
 
 Attributes say how a file was made: `options` (JSON), `version`, and `source`, a hash of what it was made
 from, by which a second run knows a finished file from a stale one. `listing` is a hash of all photos that
@@ -27,8 +29,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,11 +38,14 @@ import h5py
 import numpy as np
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import atomic, require_folder
+from dali_bgaug.files import require_folder
+from dali_bgaug.hdf5 import MEND, check_row, open_checked, row_checksums, written
 from dali_bgaug.shards import TileKind
 from dali_bgaug.tiles import NUMBERS
 
-VERSION = 2
+VERSION = 3
+READABLE = (2, 3)
+"""Version 2 had no checksums."""
 EMPTY, FULL_FRAME = 1, 2
 """Flags: no foreground at all; no strip of background large enough to tile. Neither is ever a donor."""
 
@@ -108,8 +112,8 @@ def is_finished(path: Path, source: str) -> bool:
     """Whether `path` is a whole file made from `source`; a file made from something else is a UserError."""
     if not path.exists():
         return False
-    with _open(path) as file:
-        if file.attrs.get("source") != source or file.attrs.get("version") != VERSION:
+    with open_checked(path) as file:
+        if file.attrs.get("source") != source or file.attrs.get("version") not in READABLE:
             raise UserError(
                 f"{path}: made from other photos, masks, backgrounds or options than those given now; "
                 "choose another --out, or delete that file (or the whole folder) to make it anew"
@@ -130,8 +134,8 @@ def reject_foreign_files(folder: Path, count: int) -> None:
 
 def write_masks(path: Path, saliency: np.ndarray, entries: Entries) -> None:
     """Write one mask file atomically. saliency: uint8 [N, S, S]."""
-    with _written(path) as file:
-        file["saliency"] = saliency
+    with written(path, rows="saliency") as file:
+        file["saliency"], file["crc"] = saliency, row_checksums(saliency)
         file["box"], file["size"] = entries.box.astype(np.int32), entries.size.astype(np.int32)
         file["bytes"] = entries.bytes.astype(np.int64)
         left_out = np.array(entries.left_out, object).reshape(-1, 3)
@@ -150,28 +154,16 @@ def write_tiles(
     stamps: str = "",
 ) -> None:
     """Write one tile file atomically: as many JPEGs as keys, or geometry int32 [N, 8]."""
-    with _written(path) as file:
+    geometry = isinstance(tiles, np.ndarray)
+    with written(path, rows=None if geometry else "jpeg") as file:
         file.attrs["stamps"] = stamps
-        if isinstance(tiles, np.ndarray):
+        if geometry:
             file["geometry"] = tiles.astype(np.int32)
         else:
+            file["crc"] = row_checksums(tiles)
             file["jpeg"] = np.frombuffer(b"".join(tiles), np.uint8)
             file["offset"] = np.cumsum([0, *map(len, tiles)], dtype=np.int64)
         _write_common(file, keys, flags, options, source)
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[h5py.File]:
-    """Yield an HDF5 file in memory, and write it atomically once the block ends.
-
-    HDF5 itself, on a full disk, fails with errors of many kinds, some after it said that all was well.
-    """
-    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
-        yield file
-        file.flush()
-        image = file.id.get_file_image()
-    with atomic(path) as temporary:
-        temporary.write_bytes(image)
 
 
 def _write_common(
@@ -182,20 +174,9 @@ def _write_common(
     file.attrs.update(options=json.dumps(options, sort_keys=True), version=VERSION, source=source)
 
 
-def _open(path: Path) -> h5py.File:
-    try:
-        return h5py.File(path, "r", locking=False)
-    except OSError as error:
-        raise UserError(
-            f"{path}: not a readable HDF5 file ({error}); if the file itself is damaged, delete it and run "
-            "its tool "
-            "again"
-        ) from error
-
-
 def read_entries(path: Path) -> Entries:
     """Everything of a mask file but the maps."""
-    with _open(path) as file:
+    with open_checked(path) as file:
         _require(path, file, "saliency", "box", "size", "key", "flags", "bytes", "left_out")
         return Entries(
             keys=list(file["key"].asstr()[:]),
@@ -212,21 +193,21 @@ def read_entries(path: Path) -> Entries:
 
 def count_rows(path: Path) -> int:
     """Photos of a file, of either store."""
-    with _open(path) as file:
+    with open_checked(path) as file:
         _require(path, file, "key")
         return len(file["key"])
 
 
 def read_keys(path: Path) -> list[str]:
     """The photos of a file, of either store."""
-    with _open(path) as file:
+    with open_checked(path) as file:
         _require(path, file, "key")
         return list(file["key"].asstr()[:])
 
 
 def tile_kind(path: Path) -> TileKind:
     """What a tile file holds."""
-    with _open(path) as file:
+    with open_checked(path) as file:
         if "geometry" in file:
             return "geometry"
         _require(path, file, "offset")
@@ -235,7 +216,7 @@ def tile_kind(path: Path) -> TileKind:
 
 def tile_bytes(path: Path) -> np.ndarray:
     """The size of every tile of a tile file, int64 [N]."""
-    with _open(path) as file:
+    with open_checked(path) as file:
         if "geometry" in file:
             return np.full(len(file["geometry"]), 4 * NUMBERS)
         _require(path, file, "offset")
@@ -256,7 +237,7 @@ class Source(NamedTuple):
 
 def read_source(path: Path) -> Source:
     """How a file of either store was made."""
-    with _open(path) as file:
+    with open_checked(path) as file:
         options = json.loads(file.attrs.get("options", "{}"))
         listing, stamps = (str(file.attrs.get(name, "")) for name in ("listing", "stamps"))
         return Source(str(file.attrs.get("source")), options, listing, stamps)
@@ -273,6 +254,18 @@ def _require(path: Path, file: h5py.File, *names: str) -> None:
         raise UserError(f"{path}: has no '{missing[0]}'; it is not the store this tool reads")
 
 
+class _Rows(NamedTuple):
+    """Where a file has its maps or tiles."""
+
+    start: int
+    shape: tuple[int, ...]
+    """Of the dataset."""
+    offset: np.ndarray | None
+    """Of each JPEG from `start`, int64 [N + 1]."""
+    crc: np.ndarray | None
+    """Their checksums, uint32 [N]; None in older files."""
+
+
 class StoreReader:
     """Random access to single maps or tiles of a store; opens files in the process that reads.
 
@@ -283,14 +276,13 @@ class StoreReader:
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._paths = list(files)
-        self._where: dict[int, tuple[int, np.ndarray]] = {}
+        self._where: dict[int, _Rows] = {}
         self._open: dict[int, int] = {}
 
-    def _locate(self, index: int, name: str) -> tuple[int, np.ndarray]:
-        """Where the dataset begins in the file, and its shape or, of JPEGs, their offsets in it."""
+    def _locate(self, index: int, name: str) -> "_Rows":
         if index not in self._where:
             path = self._paths[index]
-            with _open(path) as file:
+            with open_checked(path) as file:
                 _require(path, file, name)
                 data = file[name]
                 start = data.id.get_offset()
@@ -298,8 +290,12 @@ class StoreReader:
                     raise UserError(
                         f"{path}: '{name}' is not stored in one piece; run the tool that writes it"
                     )
-                layout = file["offset"][:] if name == "jpeg" else np.array(data.shape)
-            self._where[index] = start or 0, layout
+                self._where[index] = _Rows(
+                    start or 0,
+                    data.shape,
+                    file["offset"][:] if name == "jpeg" else None,
+                    file["crc"][:] if "crc" in file else None,
+                )
         return self._where[index]
 
     def _read(self, index: int, start: int, count: int) -> bytes:
@@ -309,24 +305,28 @@ class StoreReader:
             self._open[index] = os.open(self._paths[index], os.O_RDONLY)
         data = os.pread(self._open[index], count, start)
         if len(data) < count:
-            raise UserError(f"{self._paths[index]}: cut short; delete it and run its tool again")
+            raise UserError(f"{self._paths[index]}: cut short; {MEND}")
         return data
 
     def saliency(self, file: int, row: int) -> np.ndarray:
-        """uint8 [S, S]."""
-        start, (_, *shape) = self._locate(file, "saliency")
-        count = int(np.prod(shape))
-        return np.frombuffer(self._read(file, start + row * count, count), np.uint8).reshape(shape)
+        """uint8 [S, S]; UserError if it is damaged."""
+        rows = self._locate(file, "saliency")
+        _, *shape = rows.shape
+        count = math.prod(shape)
+        data = self._read(file, rows.start + row * count, count)
+        return np.frombuffer(check_row(self._paths[file], row, data, rows.crc), np.uint8).reshape(shape)
 
     def geometry(self, file: int, row: int) -> np.ndarray:
         """A tile's geometry, int32 [8]."""
-        start, _ = self._locate(file, "geometry")
+        start = self._locate(file, "geometry").start
         return np.frombuffer(self._read(file, start + row * 4 * NUMBERS, 4 * NUMBERS), np.int32)
 
     def tile(self, file: int, row: int) -> bytes:
-        """A tile's JPEG."""
-        start, offset = self._locate(file, "jpeg")
-        return self._read(file, start + int(offset[row]), int(offset[row + 1] - offset[row]))
+        """A tile's JPEG; UserError if it is damaged."""
+        rows = self._locate(file, "jpeg")
+        start, end = map(int, rows.offset[row : row + 2])
+        data = self._read(file, rows.start + start, end - start)
+        return check_row(self._paths[file], row, data, rows.crc)
 
     def __enter__(self) -> "StoreReader":
         return self

@@ -21,7 +21,8 @@ from dali_bgaug import shards, stores
 from dali_bgaug.decoding import Decoder
 from dali_bgaug.errors import UserError, shown
 from dali_bgaug.files import require_folder
-from dali_bgaug.tiles import fits
+from dali_bgaug.hdf5 import has_checksums
+from dali_bgaug.tiles import NUMBERS, fits
 from tools._cli import run
 from tools.inspect_sheet import Tile, draw_sheet
 from tools.report import format_bytes
@@ -82,6 +83,8 @@ def mask_store(folder: Path, verify: bool, count: int) -> Iterator[str]:
             Tile(entries[file].keys[row], reader.saliency(file, row), box=_relative(entries[file], row))
             for file, row in _sample(places, count)
         ]
+    if verify:
+        yield _checksums(files, "map")
     yield from _histogram(shares)
     yield str(draw_sheet(folder, tiles, shares))
 
@@ -93,7 +96,9 @@ def tile_store(folder: Path, verify: bool, count: int) -> Iterator[str]:
     yield from _files(folder, files, sum(map(len, keys)), stores.read_source(files[0]).options)
     size = np.concatenate([stores.tile_bytes(path) for path in files])
     if stores.tile_kind(files[0]) == "geometry":
-        yield f"geometry: {size[0]} bytes a tile; shards show them"
+        yield f"geometry: {4 * NUMBERS} bytes a tile; shards show them"
+        if verify:
+            yield _checksums(files, "tile")
         return
     yield _spread(size / 1000, "kB a tile")
     places = [(file, row) for file, part in enumerate(keys) for row in range(len(part))]
@@ -104,6 +109,7 @@ def tile_store(folder: Path, verify: bool, count: int) -> Iterator[str]:
                 (f"{files[file]}: {keys[file][row]}", reader.tile(file, row), None) for file, row in there
             )
             yield _decode_all(named, len(there), "tiles")
+            yield _checksums(files, "tile")
         tiles = [Tile(keys[file][row], reader.tile(file, row)) for file, row in _sample(there, count)]
     yield str(draw_sheet(folder, tiles))
 
@@ -193,6 +199,13 @@ def _files(folder: Path, files: list[Path], photos: int, options: dict[str, Any]
     size = format_bytes(sum(path.stat().st_size for path in files))
     yield f"{photos} photos in {len(files)} files{rest}, {size}"
     yield f"options: {json.dumps(options)}"
+
+
+def _checksums(files: list[Path], row: str) -> str:
+    """What reading all rows of a store has shown."""
+    if old := sum(not has_checksums(path) for path in files):
+        return f"not verified: {old} of {len(files)} files were written before there were checksums"
+    return f"verified: every file and every {row} in it has its checksum"
 
 
 def _reasons(reasons: Iterator[str]) -> str:

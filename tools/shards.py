@@ -23,11 +23,12 @@ from dali_bgaug import shards, stores
 from dali_bgaug.decoding import Decoder
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
-from dali_bgaug.tiles import rescale
+from dali_bgaug.hdf5 import MEND
+from dali_bgaug.tiles import fits, rescale
 from tools import photos
 from tools._cli import ALL, Part, add_scale_arguments, default_workers, hold, parse_part, run
 from tools.report import Done, LeftOut, Report
-from tools.shard_photos import PhotoOptions, pack_photo
+from tools.shard_photos import Packed, PhotoOptions, pack_photo
 from tools.shard_plan import Plan, Row, make_plan, match_stores
 
 PROGRESS = ".progress"  # what is finished, until the manifest says so
@@ -257,26 +258,19 @@ def _samples(
     """The samples of a shard; `record` counts them, and what must be mended goes to `problems`."""
     decoder, masks, tiles = _tools(job)
     for row in rows:
-        path = job.photos / row.key
         try:
-            packed = pack_photo(path, row, decoder, job.options)
+            packed = pack_photo(job.photos / row.key, row, decoder, job.options)
+            mask = masks.saliency(row.file, row.row) >= job.level
+            tile = None if row.flags else _tile(job, row, packed, decoder, tiles)
         except photos.BadPhoto as error:
             record["left_out"].append(LeftOut(row.key, error.reason, error.detail)._asdict())
             continue
         except UserError as error:
             problems.append(str(error))
-            continue
         if problems:
             continue  # nothing will come of this shard; only what else is wrong
-        mask = masks.saliency(row.file, row.row) >= job.level
         if row.flags & stores.EMPTY:
             mask = np.zeros_like(mask)  # also of the specks that were too small to count
-        tile = None
-        if not row.flags and job.tiles == "pixels":
-            tile = tiles.tile(row.file, row.row) or None
-        elif not row.flags:
-            geometry = rescale(tiles.geometry(row.file, row.row), (row.width, row.height), packed.size)
-            tile = geometry if geometry.any() else None
         record["read"] += packed.before
         record["donors"] += tile is not None
         record["counts"]["reencoded"] += packed.reencoded
@@ -285,6 +279,22 @@ def _samples(
         yield shards.Sample(shards.member_key(row.key), packed.data, mask, tile, row.label)
     if problems:
         raise _Problems
+
+
+def _tile(
+    job: _Job, row: Row, packed: Packed, decoder: Decoder, tiles: stores.StoreReader
+) -> bytes | np.ndarray | None:
+    """A photo's tile, looked at: training could not skip one that is damaged."""
+    if job.tiles == "pixels":
+        tile = tiles.tile(row.file, row.row)
+        if not tile or decoder.size(tile) is not None:
+            return tile or None
+    else:
+        geometry = tiles.geometry(row.file, row.row)
+        if fits(geometry[None], np.array([[row.height, row.width]]))[0]:
+            geometry = rescale(geometry, (row.width, row.height), packed.size)
+            return geometry if geometry.any() else None
+    raise UserError(f"{job.tile_files[row.file]}: the tile of {row.key} is damaged; {MEND}")
 
 
 @lru_cache(maxsize=1)

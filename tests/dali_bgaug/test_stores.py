@@ -86,7 +86,7 @@ def test_incomplete_stores_are_errors(tmp_path: Path, names: list[str], message:
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / stores.file_name(0, 1)
     path.write_bytes(b"not HDF5")
-    with pytest.raises(UserError, match="00000-of-00001.h5: not a readable HDF5 file"):
+    with pytest.raises(UserError, match="00000-of-00001.h5: damaged, cut short, or not a file of this"):
         stores.read_entries(path)
 
 

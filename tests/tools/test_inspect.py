@@ -57,6 +57,8 @@ def test_everything_in_a_folder_is_described(packed: Path) -> None:
         "verified: every shard has the checksum that manifest.json says",
         "donors of backgrounds: 12",
         "2 classes, in what was read 6 to 7 photos each of 2",
+        "verified: every file and every map in it has its checksum",
+        "verified: every file and every tile in it has its checksum",
         "verified: the training decoder decodes all 13 pictures",
         "verified: every tile lies in its photo",
     ):

@@ -1,9 +1,11 @@
 """Shards: what is packed and what not, classes and subsets, sizes, parts, a full disk, a million photos."""
 
 import io
+import shutil
 import subprocess
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from nvidia.dali import backend
@@ -295,6 +297,29 @@ def test_leftovers_make_way(folder: Path) -> None:
     (folder / "shards" / "manifest.json").unlink()
     pack(folder, per_shard=3)
     assert 0 < len(list((folder / "shards").glob("*.tar"))) < expected
+
+
+@pytest.mark.parametrize("kind", ["geometry", "pixels"])
+def test_damaged_tiles_stop_the_shard(folder: Path, kind: str) -> None:
+    """Also in stores of before there were checksums."""
+    stores(folder)
+    if kind == "pixels":
+        shutil.rmtree(folder / "ts")
+        write_tile_store(folder / "ms", folder / "ts", photo_folder=folder / "photos")
+    path = folder / "ts" / "00000-of-00003.h5"
+    data = bytearray(path.read_bytes())
+    with h5py.File(path) as file:
+        start = file["geometry" if kind == "geometry" else "jpeg"].id.get_offset()
+    data[start + 8 : start + 40] = b"\x7f" * 32
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"ts/00000-of-00003.h5: .*damaged.*delete that file"):
+        pack(folder)
+    with h5py.File(path, "r+") as file:  # which cuts the checksum off
+        if kind == "pixels":
+            del file["crc"]
+    with pytest.raises(UserError, match=r"ts/00000-of-00003.h5: the tile of a/good.jpg is damaged"):
+        pack(folder, "other")
+    assert not list(folder.glob("*/manifest*"))
 
 
 def test_lack_of_memory_is_not_a_bad_photo(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

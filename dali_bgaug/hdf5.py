@@ -1,0 +1,114 @@
+"""HDF5 files with checksums, looked at before HDF5 reads a file: over a damaged one it may take for ever.
+
+After HDF5's own data, which it knows the end of, a file has a trailer of 56 bytes:
+
+    MAGIC           8 bytes
+    start, bytes    int64 each, little-endian: where the rows are (maps, JPEGs), one after the other
+    digest          SHA-256 of everything before it but the rows
+
+Rows are most of a file and are read one by one; dataset `crc`, uint32 [N], has the CRC-32 of each.
+"""
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import h5py
+import numpy as np
+
+from dali_bgaug.errors import UserError
+from dali_bgaug.files import atomic
+
+MEND = "delete that file and run its tool again"
+_MAGIC = b"bgaug-h1"
+_PLACE = struct.Struct("<8sqq")
+_DIGEST = hashlib.sha256().digest_size
+_END_ADDRESS = 40
+"""Where a file of HDF5's first format, which h5py writes, says where it ends: uint64."""
+
+
+@contextmanager
+def written(path: Path, rows: str | None = None) -> Iterator[h5py.File]:
+    """Yield an HDF5 file in memory; write it atomically, with its checksum, once the block ends.
+
+    HDF5 itself, on a full disk, fails with errors of many kinds, some after it said that all was well.
+
+    rows: the dataset whose rows have checksums of their own (`row_checksums`).
+    """
+    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
+        yield file
+        file.flush()
+        start, size = 0, 0
+        if rows and file[rows].size:
+            start, size = file[rows].id.get_offset(), file[rows].nbytes
+        image = memoryview(file.id.get_file_image())
+    with atomic(path) as temporary, temporary.open("wb") as out:
+        out.write(image)
+        place = _PLACE.pack(_MAGIC, start, size)
+        out.write(place)
+        digest = hashlib.sha256(image[:start])
+        digest.update(image[start + size :])
+        digest.update(place)
+        out.write(digest.digest())
+
+
+def row_checksums(rows: Iterable[bytes | np.ndarray]) -> np.ndarray:
+    """What dataset `crc` holds."""
+    return np.array([zlib.crc32(row) for row in rows], np.uint32)
+
+
+def check_row(path: Path, row: int, data: bytes, checksums: np.ndarray | None) -> bytes:
+    """Refuse a row that is not as it was written; without checksums (older files) all are taken."""
+    if checksums is not None and zlib.crc32(data) != checksums[row]:
+        raise UserError(f"{path}: row {row} is damaged, its checksum is wrong; {MEND}")
+    return data
+
+
+def open_checked(path: Path) -> h5py.File:
+    """Open a file for reading, whose checksum is that of its content.
+
+    Files written before there were checksums are opened as they are.
+
+    Raises:
+        UserError: damaged, or no HDF5 file.
+    """
+    try:
+        with path.open("rb") as file:
+            damage = _damage(file, path.stat().st_size)
+        if damage:
+            raise UserError(f"{path}: {damage}; {MEND}")
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise UserError(
+            f"{path}: not a readable HDF5 file ({error}); if the file itself is damaged, {MEND}"
+        ) from error
+
+
+def has_checksums(path: Path) -> bool:
+    """Whether a file has a trailer."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _PLACE.size - _DIGEST))
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
+def _damage(file: BinaryIO, size: int) -> str | None:
+    """What is wrong with a file of so many bytes."""
+    head = file.read(_END_ADDRESS + 8)
+    end = size - _PLACE.size - _DIGEST
+    file.seek(max(0, end))
+    trailer = file.read(_PLACE.size)
+    if len(trailer) < _PLACE.size or not trailer.startswith(_MAGIC):
+        said = int.from_bytes(head[_END_ADDRESS:], "little")
+        return None if said == size else "damaged, cut short, or not a file of this project"
+    _, start, rows = _PLACE.unpack(trailer)
+    if start < 0 or rows < 0 or start + rows > end:
+        return "damaged: its trailer is wrong"
+    digest = hashlib.sha256()
+    for begin, stop in ((0, start), (start + rows, end + _PLACE.size)):
+        file.seek(begin)
+        digest.update(file.read(stop - begin))
+    return None if file.read(_DIGEST) == digest.digest() else "damaged: its checksum is not its content's"
