@@ -12,6 +12,9 @@ from nvidia.dali.pipeline import Pipeline
 
 from dali_bgaug.errors import UserError
 
+MAX_PIXELS = 100_000_000
+"""Of a photo, unless its masks were made with another limit: a file of 2 kB may claim 65 535 x 65 535."""
+
 _GOOD = base64.b64decode(
     "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAgGBgcGBQgHBwcJCQgKDBQNDAsLDBkSEw8UHRofHh0aHBwgJC4nICIsIxwcKDcp"
     "LDAxNDQ0Hyc5PTgyPC4zNDL/wAALCAAIAAgBAREA/8QAFAABAAAAAAAAAAAAAAAAAAAAAP/EABQQAQAAAAAAAAAAAAAAAAAA"
@@ -37,6 +40,28 @@ class Decoder:
             raise UserError(f"GPU {device_id} is not on this machine; decode on the CPU (--device cpu)")
         self._device_id = device_id
         self._pipeline: Pipeline | None = None
+        self._header: Pipeline | None = None
+
+    def problem(self, image: bytes, max_pixels: int) -> str | None:
+        """Why training could not use an image, or None; one that is too large is not decoded."""
+        size = self.peek(image)
+        problem = size and too_large(*size, max_pixels)
+        if size and (problem or self.decode(image) is not None):
+            return problem
+        return "cannot be decoded"
+
+    def peek(self, image: bytes) -> tuple[int, int] | None:
+        """Width and height (upright), as the header says, or None if there is none."""
+        if self._header is None:
+            self._header = _define_header(batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1)
+        try:
+            with _quiet():
+                self._header.feed_input("encoded", [np.frombuffer(image, np.uint8)])
+                height, width, _ = np.asarray(self._header.run()[0][0]).tolist()
+        except RuntimeError:
+            self._header = None
+            return None
+        return width, height
 
     def decode(self, image: bytes) -> np.ndarray | None:
         """The pixels, upright, uint8 [H, W, 3], or None if it cannot be decoded. Valid until the next call.
@@ -69,6 +94,18 @@ class Decoder:
         with _quiet():
             self._pipeline.feed_input("encoded", [np.frombuffer(image, np.uint8)])
             return np.asarray(self._pipeline.run()[0].as_cpu()[0])
+
+
+def too_large(width: int, height: int, max_pixels: int) -> str | None:
+    """What is wrong with a picture of so many pixels, if it is more than there may be."""
+    if width * height <= max_pixels:
+        return None
+    return f"has {width} x {height} pixels, more than {max_pixels:,} (--max-pixels of tools.masks)"
+
+
+@pipeline_def
+def _define_header() -> DataNode:
+    return fn.peek_image_shape(fn.external_source(name="encoded", dtype=types.UINT8, ndim=1, no_copy=True))
 
 
 @pipeline_def

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from nvidia.dali import fn
 from nvidia.dali.data_node import DataNode
 
-from dali_bgaug.decoding import Decoder
+from dali_bgaug.decoding import MAX_PIXELS, Decoder
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import require_folder
 from dali_bgaug.journal import Journal
@@ -36,7 +36,7 @@ class PhotoFolder(NamedTuple):
     labels: list[int]
     """Of the files: indices into `classes`."""
 
-    mask_size, donors = 0, 0  # what shards have besides
+    mask_size, donors, max_pixels = 0, 0, MAX_PIXELS  # what shards have besides
 
     @property
     def samples(self) -> int:
@@ -113,7 +113,7 @@ def read_folder(
 class FolderJournal(Journal):
     """Which photos a failed batch was made of."""
 
-    damage = "these cannot be decoded"
+    damage = "these cannot be used"
     mend = "replace them, or take them away"
 
     def _check(self) -> None:
@@ -122,4 +122,5 @@ class FolderJournal(Journal):
     def _damaged(self, sources: list[bytes]) -> list[str]:
         decoder = Decoder()
         paths = sorted({Path(source.decode()) for source in sources})
-        return [str(path) for path in paths if decoder.size(path.read_bytes()) is None]
+        found = ((path, decoder.problem(path.read_bytes(), self._max_pixels)) for path in paths)
+        return [f"{path} {problem}" for path, problem in found if problem]

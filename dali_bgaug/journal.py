@@ -8,7 +8,7 @@ import numpy as np
 from nvidia.dali import fn
 from nvidia.dali.data_node import DataNode
 
-from dali_bgaug.decoding import Decoder
+from dali_bgaug.decoding import MAX_PIXELS, Decoder
 from dali_bgaug.errors import UserError
 from dali_bgaug.shard_index import locate_samples
 from dali_bgaug.shards import open_shards, unpack_tile
@@ -25,10 +25,10 @@ class Journal:
     mend = "restore them from where they were copied, or pack them again"
     """and what is to be done."""
 
-    def __init__(self, folder: Path, classes: int, ahead: int = 2) -> None:
+    def __init__(self, folder: Path, classes: int, ahead: int = 2, max_pixels: int = MAX_PIXELS) -> None:
         """folder: of the shards; classes: how many the set has; ahead: batches that the pipeline prefetches,
-        so may read after a bad one."""
-        self._folder, self._classes = folder, classes
+        so may read after a bad one; max_pixels: of a photo."""
+        self._folder, self._classes, self._max_pixels = folder, classes, max_pixels
         self._batches: deque[list[bytes]] = deque(maxlen=ahead + 3)
 
     def watch(self, photo: DataNode) -> None:
@@ -55,10 +55,10 @@ class Journal:
         open_shards(self._folder, verify=False)
 
     def _damaged(self, sources: list[bytes]) -> list[str]:
-        return _damaged(sources, self._classes)
+        return _damaged(sources, self._classes, self._max_pixels)
 
 
-def _damaged(sources: list[bytes], classes: int) -> list[str]:
+def _damaged(sources: list[bytes], classes: int, max_pixels: int) -> list[str]:
     """The samples of a batch whose photo, tile or label cannot be used."""
     places: dict[Path, set[int]] = {}
     for path, offset, _ in (_SOURCE.fullmatch(source.decode()).groups() for source in sources):
@@ -69,19 +69,25 @@ def _damaged(sources: list[bytes], classes: int) -> list[str]:
             for key, members in locate_samples(path.with_suffix(".idx")):
                 if members["jpg"][0] not in offsets:
                     continue
-                sizes = {}
-                for extension in ("jpg", "tile.jpg"):
-                    offset, size = members.get(extension, (0, 0))
+                data = {}
+                for extension, (offset, size) in members.items():
                     file.seek(offset)
-                    if size and (sizes.setdefault(extension, decoder.size(file.read(size)))) is None:
-                        found.append(f"{path}: {key}: {extension} is not a JPEG that can be decoded")
-                if "tile" in members and sizes.get("jpg"):
-                    file.seek(members["tile"][0])
-                    geometry = unpack_tile(file.read(members["tile"][1]), "geometry")
-                    if geometry is not None and not fits(geometry[None], np.array([sizes["jpg"][::-1]]))[0]:
-                        found.append(f"{path}: {key}: the tile lies not in its photo")
-                file.seek(members["cls"][0])
-                label = file.read(members["cls"][1])
-                if not label.isdigit() or int(label) >= classes:
-                    found.append(f"{path}: {key}: cls is {label!r}, no number of one of {classes} classes")
+                    data[extension] = file.read(size)
+                found += [f"{path}: {key}: {line}" for line in _problems(data, classes, max_pixels, decoder)]
+    return found
+
+
+def _problems(data: dict[str, bytes], classes: int, max_pixels: int, decoder: Decoder) -> list[str]:
+    """What is wrong with a sample, its members' bytes by extension."""
+    pictures = {name: data[name] for name in ("jpg", "tile.jpg") if data.get(name)}
+    problems = {name: decoder.problem(picture, max_pixels) for name, picture in pictures.items()}
+    found = [f"{name} {problem}" for name, problem in problems.items() if problem]
+    if "tile" in data and "jpg" in pictures and not found:
+        geometry = unpack_tile(data["tile"], "geometry")
+        size = np.array([decoder.peek(data["jpg"])[::-1]])
+        if geometry is not None and not fits(geometry[None], size)[0]:
+            found.append("the tile lies not in its photo")
+    label = data["cls"]
+    if not label.isdigit() or int(label) >= classes:
+        found.append(f"cls is {label!r}, no number of one of {classes} classes")
     return found

@@ -11,6 +11,7 @@ What is made of a batch is not known here.
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from nvidia.dali import Pipeline, fn, types
 from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import do_not_convert
 
+from dali_bgaug.decoding import too_large
 from dali_bgaug.errors import UserError
 from dali_bgaug.shards import Manifest
 from dali_bgaug.tiles import fits
@@ -104,19 +106,22 @@ def read_shards(
     return dict(zip(components, nodes if len(components) > 1 else [nodes]))
 
 
-def with_header(photo: DataNode) -> DataNode:
-    """The same encoded photos, once all their headers could be read.
+def with_header(photo: DataNode, max_pixels: int) -> DataNode:
+    """The same encoded photos, once all their headers could be read and say at most so many pixels.
 
     The decoder of DALI 2.4 ends the process (a segmentation fault) where it meets a header that it cannot
     read, and nobody learns which photo that was; looking for the photo's size fails with an error. Photos
     take their own places anew, by numbers that are not there before.
     """
     shape = fn.peek_image_shape(photo)
-    place = fn.python_function(shape, function=_places, batch_processing=True)
+    place = fn.python_function(shape, function=partial(_places, max_pixels), batch_processing=True)
     return fn.permute_batch(photo, indices=place[0])
 
 
-def _places(shapes: list[np.ndarray]) -> list[np.ndarray]:
+def _places(max_pixels: int, shapes: list[np.ndarray]) -> list[np.ndarray]:
+    for number, (height, width, _) in enumerate(np.array(shapes).tolist()):
+        if problem := too_large(width, height, max_pixels):
+            raise UserError(f"photo {number} of the batch {problem}")
     return list(np.arange(len(shapes), dtype=np.int32)[:, None])
 
 

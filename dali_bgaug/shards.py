@@ -24,6 +24,7 @@ import numpy as np
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from dali_bgaug.config import Options
+from dali_bgaug.decoding import MAX_PIXELS
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic, require_folder, sha256, write_text
 from dali_bgaug.shard_index import MEND, check_index, locate_samples
@@ -107,6 +108,11 @@ class Manifest(Options):
     def with_digest(self) -> "Manifest":
         """The same with its digest."""
         return self.model_copy(update={"digest": self._digest()})
+
+    @property
+    def max_pixels(self) -> int:
+        """Of a photo that may be packed and read."""
+        return self.options.get("max_pixels", MAX_PIXELS)
 
     @property
     def bytes(self) -> int:

@@ -16,6 +16,7 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.folder import FolderJournal, PhotoFolder, open_folder, read_folder
 from dali_bgaug.journal import Journal
 from dali_bgaug.loader import Loader, Share
+from dali_bgaug.malloc import keep_flat
 from dali_bgaug.reading import (
     Reader,
     Seeds,
@@ -66,8 +67,10 @@ def build_loader(
     share = Share(manifest.samples, config.batch_size // world_size, rank, world_size, complete)
     check_share(config, manifest, share)
     device_id = choose_device(config.device, device_id)
+    if device_id is None:
+        keep_flat()
     journal = (FolderJournal if isinstance(manifest, PhotoFolder) else Journal)(
-        config.shards, len(manifest.classes), config.prefetch
+        config.shards, len(manifest.classes), config.prefetch, manifest.max_pixels
     )
     recipe = loader_recipe(config, with_sources)
     if rank == 0:
@@ -203,8 +206,9 @@ def define_pipeline(
     def define() -> tuple[Any, ...]:
         sample = _read(config, recipe, manifest, share, seeds)
         journal.watch(sample["jpg"])
+        photo = with_header(sample["jpg"], manifest.max_pixels)
         outputs = {
-            "photo": decode(with_header(sample["jpg"]), config.hw_decoder_load, config.preallocate),
+            "photo": decode(photo, config.hw_decoder_load, config.preallocate),
             "cls": sample["cls"],
             "iteration": count_iterations(share.batch_size),
         }

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dali_bgaug import shards, stores
-from dali_bgaug.decoding import Decoder
+from dali_bgaug.decoding import MAX_PIXELS, Decoder
 from dali_bgaug.errors import UserError, shown
 from dali_bgaug.files import require_folder
 from dali_bgaug.hdf5 import has_checksums
@@ -153,7 +153,7 @@ def packed_shards(folder: Path, verify: bool, count: int) -> Iterator[str]:
     if bad := [label for label in labels if label >= len(manifest.classes)]:
         raise UserError(f"{folder}: label {bad[0]}, but there are {classes}; pack again")
     if verify:
-        yield _decode_all(_pictures(folder, manifest), manifest.samples, "decoding")
+        yield _decode_all(_pictures(folder, manifest), manifest.samples, "decoding", manifest.max_pixels)
         if manifest.tiles == "geometry":
             yield "verified: every tile lies in its photo"
     yield from _histogram(shares)
@@ -170,21 +170,25 @@ def _pictures(folder: Path, manifest: shards.Manifest) -> Iterator[tuple[str, by
                 yield f"{name}.tile.jpg", sample.tile, None
 
 
-def _decode_all(pictures: Iterator[tuple[str, bytes, np.ndarray | None]], count: int, title: str) -> str:
+def _decode_all(
+    pictures: Iterator[tuple[str, bytes, np.ndarray | None]],
+    count: int,
+    title: str,
+    max_pixels: int = MAX_PIXELS,
+) -> str:
     """Decode everything; what cannot be decoded, or has a tile that reaches beyond it, is a UserError."""
     decoder, bad, done = Decoder(), [], 0
     for name, picture, tile in tqdm(pictures, desc=title, total=count, unit="picture"):
         done += 1
-        size = decoder.size(picture)
-        if size is None:
-            bad.append(name)
-        elif tile is not None and not fits(tile[None], np.array([size[::-1]]))[0]:
+        if problem := decoder.problem(picture, max_pixels):
+            bad.append(f"{name} {problem}")
+        elif tile is not None and not fits(tile[None], np.array([(size := decoder.peek(picture))[::-1]]))[0]:
             raise UserError(
                 f"{name}: its tile {tile.tolist()} reaches beyond its {size[0]}x{size[1]} pixels; "
                 "pack that shard anew"
             )
     if bad:
-        raise UserError(f"{bad[0]} cannot be decoded ({len(bad)} of {done}); make that file anew")
+        raise UserError(f"{bad[0]} ({len(bad)} of {done}); make that file anew")
     return f"verified: the training decoder decodes all {done} pictures"
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from dali_bgaug import stores
+from dali_bgaug.decoding import MAX_PIXELS
 from dali_bgaug.errors import UserError
 from dali_bgaug.tiles import tile_geometry
 from tools import photos
@@ -39,6 +40,7 @@ def write_mask_store(
     threshold: float | None = None,
     min_area: float = MIN_AREA,
     size: int = 256,
+    max_pixels: int = MAX_PIXELS,
     per_file: int = 512,
     workers: int = 1,
     part: Part = ALL,
@@ -46,7 +48,7 @@ def write_mask_store(
     """Make masks into a store; finished files are kept. The report counts photos, empty, full_frame.
 
     threshold: None is the detector's own. min_area: a foreground of a smaller share of the photo counts as
-    none. size: side of the stored map. per_file: photos a file.
+    none. size: side of the stored map. max_pixels: photos of more are left out. per_file: photos a file.
 
     Raises:
         UserError: a bad option; a missing folder or mask; a photo or mask that cannot be read; all masks
@@ -59,6 +61,8 @@ def write_mask_store(
         raise UserError(f"--min-area={min_area}: a share of the photo, at least 0 and below 1")
     if size % 64 or size < 64:
         raise UserError(f"--size={size}: must be a positive multiple of 64")
+    if max_pixels < 1:
+        raise UserError(f"--max-pixels={max_pixels}: must be at least 1")
     if per_file < 1:
         raise UserError(f"--per-file={per_file}: must be at least 1")
     keys = photos.list_photos(photo_folder)
@@ -73,6 +77,8 @@ def write_mask_store(
         "min_area": min_area,
         "mask_size": size,
     }
+    if max_pixels != MAX_PIXELS:  # stores of before there was a limit stay good
+        options["max_pixels"] = max_pixels
     stores.reject_foreign_files(out, len(parts))
     names = [stores.file_name(number, len(parts)) for number in range(len(parts))][part.slice]
     listing = stores.digest(keys)
@@ -86,7 +92,11 @@ def write_mask_store(
     if part.count > 1 or not sizes:  # of a part too few to tell
         return report
     if not report.photos:
-        raise UserError(f"--photos={photo_folder}: none of its {len(report.left_out)} photos can be decoded")
+        first = report.left_out[0]
+        raise UserError(
+            f"--photos={photo_folder}: none of its {len(report.left_out)} photos can be used "
+            f"({first.photo}: {first.reason})"
+        )
     if report.counts["empty"] == report.photos:
         raise UserError(
             f"no mask has a foreground: a pixel of at least {threshold:.0%} saliency; imported masks are "
@@ -112,9 +122,8 @@ def _write_file(
     if stores.is_finished(path, source):
         return _done(path, stores.read_entries(path), kept=True)
     rows, left_out = [], []
-    for photo, saliency in _detect(
-        _built(detector, detector.weights_time()), _open(photo_folder, keys, left_out, problems), problems
-    ):
+    opened = _open(photo_folder, keys, options.get("max_pixels", MAX_PIXELS), left_out, problems)
+    for photo, saliency in _detect(_built(detector, detector.weights_time()), opened, problems):
         rows.append((photo.key, photo.bytes, *mask_row(saliency, options)))
     if problems:
         return Done(problems=problems)
@@ -182,14 +191,18 @@ def _built(detector: DetectorOptions, weights_time: int) -> Detector:
 
 
 def _open(
-    photo_folder: Path, keys: Sequence[str], left_out: list[tuple[str, str, str]], problems: list[str]
+    photo_folder: Path,
+    keys: Sequence[str],
+    max_pixels: int,
+    left_out: list[tuple[str, str, str]],
+    problems: list[str],
 ) -> Iterator[Photo]:
     """The photos that can be decoded; the others go to `left_out`, and to `problems` what cannot be read."""
     for key in keys:
         path = photo_folder / key
         try:
             data = photos.read_photo(path)
-            yield Photo(key, path, np.asarray(photos.decode_photo(data, path)), len(data))
+            yield Photo(key, path, np.asarray(photos.decode_photo(data, path, max_pixels)), len(data))
         except photos.BadPhoto as error:
             left_out.append((key, error.reason, error.detail))
         except UserError as error:
@@ -296,6 +309,12 @@ def main() -> None:
         help="a smaller share of the photo is no foreground (%(default)s)",
     )
     parser.add_argument("--size", type=int, default=256, help="side of the stored map (%(default)s)")
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=MAX_PIXELS,
+        help="larger photos are left out and listed, and refused by the loader (%(default)s)",
+    )
     parser.add_argument("--per-file", type=int, default=512, help="photos a file (%(default)s)")
     add_scale_arguments(parser)
     parser.add_argument("words", nargs="*", metavar="key=value", help="further options of the detector")
@@ -310,6 +329,7 @@ def main() -> None:
             threshold=args.threshold,
             min_area=args.min_area,
             size=args.size,
+            max_pixels=args.max_pixels,
             per_file=args.per_file,
             workers=args.workers or default_workers(detector.on_gpu),
             part=part,

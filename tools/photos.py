@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dali_bgaug.decoding import MAX_PIXELS, too_large
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import require_folder
 from dali_bgaug.shards import member_key
 
 SUFFIXES = (".jpg", ".jpeg")
 
+Image.MAX_IMAGE_PIXELS = None  # we have a limit of our own, `check_pixels`
 _ORIENTATION = 0x0112  # the EXIF tag
 _QUARTER_TURNS = {
     5: Image.Transpose.TRANSPOSE,
@@ -111,14 +113,15 @@ def read_photo(path: Path, expected: int | None = None) -> bytes:
     return data
 
 
-def decode_photo(data: bytes, path: Path) -> Image.Image:
+def decode_photo(data: bytes, path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode a picture to RGB, upright (EXIF orientation applied), whatever format it is in.
 
     Raises:
-        BadPhoto: truncated, damaged or not a picture.
+        BadPhoto: truncated, damaged, not a picture, or of more than `max_pixels`.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
+            check_pixels(path, image.size, max_pixels)
             image.load()
             turn = _TURNS.get(orientation(image))
             return (image if turn is None else image.transpose(turn)).convert("RGB")
@@ -126,8 +129,8 @@ def decode_photo(data: bytes, path: Path) -> Image.Image:
         raise  # of the machine, not of the photo
     except Image.UnidentifiedImageError:
         raise BadPhoto(path, "not a picture") from None
-    except Image.DecompressionBombError as error:
-        raise BadPhoto(path, "too large", str(error)) from None
+    except BadPhoto:
+        raise
     except Exception as error:  # PIL raises nearly anything on a damaged file
         raise BadPhoto(path, "truncated or damaged", str(error)) from error
 
@@ -135,6 +138,12 @@ def decode_photo(data: bytes, path: Path) -> Image.Image:
 def open_photo(path: Path) -> Image.Image:
     """Read and decode (see `read_photo` and `decode_photo`)."""
     return decode_photo(read_photo(path), path)
+
+
+def check_pixels(path: Path, size: tuple[int, int], max_pixels: int) -> None:
+    """A photo of more pixels is a BadPhoto. size: width, height."""
+    if problem := too_large(*size, max_pixels):
+        raise BadPhoto(path, "too large", f"it {problem}")
 
 
 def check_size(path: Path, found: tuple[int, int], expected: tuple[int, int]) -> None:
@@ -173,6 +182,7 @@ def read_grey(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
+            check_pixels(path, image.size, MAX_PIXELS)
             image.verify()
         with Image.open(path) as image:  # which `verify` has used up
             image.load()
@@ -188,5 +198,7 @@ def read_grey(path: Path) -> Image.Image:
             return image.convert("L")
     except MemoryError:
         raise
+    except BadPhoto as error:
+        raise UserError(str(error)) from None
     except Exception as error:  # PIL raises nearly anything on a damaged file
         raise UserError(f"{path}: not a readable mask image ({error}); write it again as PNG") from error

@@ -1,6 +1,7 @@
 """What becomes of a photo when it is packed: as it is, re-encoded, or left out."""
 
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -94,7 +95,7 @@ def _complaint(
 def _decode_again(path: Path, data: bytes, expected: tuple[int, int]) -> Image.Image:
     """Decode as the mask tool did; what it could decode then and cannot now has changed."""
     try:
-        picture = photos.decode_photo(data, path)
+        picture = photos.decode_photo(data, path, math.prod(expected))
     except BadPhoto as error:
         raise UserError(f"{error}; it was good when its mask was made: put that file back") from error
     check_size(path, picture.size, expected)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from dali_bgaug import shards, stores
-from dali_bgaug.decoding import Decoder
+from dali_bgaug.decoding import MAX_PIXELS, Decoder
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
 from dali_bgaug.hdf5 import MEND
@@ -44,6 +44,7 @@ class _Job:
     tile_files: tuple[Path, ...]
     level: int
     """Saliency from which on a pixel is foreground."""
+    max_pixels: int
     tiles: shards.TileKind
     out: Path
     source: str
@@ -114,6 +115,7 @@ def write_shards(
         mask_files=mask_files,
         tile_files=tile_files,
         level=stores.level(entries[0].options["threshold"]),
+        max_pixels=options.get("max_pixels", MAX_PIXELS),
         tiles=stores.tile_kind(tile_files[0]),
         out=out,
         source=source,
@@ -258,8 +260,10 @@ def _samples(
     """The samples of a shard; `record` counts them, and what must be mended goes to `problems`."""
     decoder, masks, tiles = _tools(job)
     for row in rows:
+        path = job.photos / row.key
         try:
-            packed = pack_photo(job.photos / row.key, row, decoder, job.options)
+            photos.check_pixels(path, (row.width, row.height), job.max_pixels)
+            packed = pack_photo(path, row, decoder, job.options)
             mask = masks.saliency(row.file, row.row) >= job.level
             tile = None if row.flags else _tile(job, row, packed, decoder, tiles)
         except photos.BadPhoto as error:
@@ -287,7 +291,7 @@ def _tile(
     """A photo's tile, looked at: training could not skip one that is damaged."""
     if job.tiles == "pixels":
         tile = tiles.tile(row.file, row.row)
-        if not tile or decoder.size(tile) is not None:
+        if not tile or not decoder.problem(tile, job.max_pixels):
             return tile or None
     else:
         geometry = tiles.geometry(row.file, row.row)

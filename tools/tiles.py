@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from dali_bgaug import stores
+from dali_bgaug.decoding import MAX_PIXELS
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import require_folder
 from dali_bgaug.tiles import DILATION, fill, tile_geometry
@@ -131,7 +132,8 @@ def _picture(entries: stores.Entries, row: int, pictures: _Pictures) -> bytes:
         return b""
     if pictures.photos:
         place = pictures.photos / key
-        photo = np.asarray(photos.decode_photo(photos.read_photo(place, int(entries.bytes[row])), place))
+        data = photos.read_photo(place, int(entries.bytes[row]))
+        photo = np.asarray(photos.decode_photo(data, place, entries.options.get("max_pixels", MAX_PIXELS)))
         check_size(place, photo.shape[1::-1], size)
         [geometry] = tile_geometry(entries.box[[row]], entries.size[[row]])
         return encode_tile(fill(photo, geometry), pictures.short_side, pictures.quality)

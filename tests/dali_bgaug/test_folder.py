@@ -107,7 +107,7 @@ def test_a_photo_that_vanished_or_is_damaged_is_named(photos: Path) -> None:
     (photos / "b" / "x.jpg").write_bytes(b"\xff\xd8 cut short")
     with (
         build_loader(config) as loader,
-        pytest.raises(UserError, match=r"(?s)decoded:\n  .*b/x.jpg\nreplace"),
+        pytest.raises(UserError, match=r"(?s)be used:\n  .*b/x.jpg cannot be decoded\nreplace"),
     ):
         list(loader)
     with pytest.raises(UserError, match=r"class folders have no masks to show"):

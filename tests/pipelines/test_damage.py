@@ -9,7 +9,7 @@ import pytest
 from dali_bgaug import batches
 from dali_bgaug.errors import UserError
 from dali_bgaug.shard_index import locate_samples
-from dali_bgaug.shards import open_shards
+from dali_bgaug.shards import open_shards, write_manifest
 from pipelines import LoaderConfig, build_loader
 
 
@@ -40,7 +40,7 @@ def test_a_damaged_photo_is_named(
         build_loader(_config(folder))
     config = _config(folder, verify=False, mmap=mmap, batch_size=batch, prefetch=prefetch, seed=1)
     with build_loader(config) as loader:
-        with pytest.raises(UserError, match=rf"{shard}: {key}: jpg is not a JPEG that can be decoded"):
+        with pytest.raises(UserError, match=rf"{shard}: {key}: jpg cannot be decoded"):
             for _ in loader:
                 pass
         with pytest.raises(RuntimeError, match="closed"):
@@ -90,4 +90,24 @@ def test_a_shard_lost_in_mid_run_is_named(textured: Path, tmp_path: Path) -> Non
             if number == 0:
                 for shard in folder.glob("*.tar"):
                     shard.unlink()
+        list(loader)
+
+
+def test_a_photo_that_claims_too_many_pixels_is_refused(textured: Path, tmp_path: Path) -> None:
+    """By the limit that its masks were made with; decoding it would take all memory."""
+    folder = shutil.copytree(textured, tmp_path / "shards")
+    manifest = open_shards(folder)
+    key, members = next(iter(locate_samples(folder / "shard-00000.idx")))
+    sof = (folder / "shard-00000.tar").read_bytes().index(b"\xff\xc0", members["jpg"][0])
+    with (folder / "shard-00000.tar").open("r+b") as file:
+        file.seek(sof + 5)
+        file.write((50_000).to_bytes(2, "big") * 2)
+    message = rf"{key}: jpg has 50000 x 50000 pixels, more than 100,000,000"
+    with build_loader(_config(folder, verify=False)) as loader, pytest.raises(UserError, match=message):
+        list(loader)
+    limited = manifest.model_copy(update={"options": manifest.options | {"max_pixels": 64 * 48 - 1}})
+    write_manifest(folder, limited)
+    assert open_shards(folder, verify=False).max_pixels == 64 * 48 - 1
+    message = r"jpg has \d+ x \d+ pixels, more than 3,071"
+    with build_loader(_config(folder, verify=False)) as loader, pytest.raises(UserError, match=message):
         list(loader)

@@ -14,6 +14,7 @@ from PIL import Image
 from dali_bgaug import shards
 from dali_bgaug.decoding import Decoder
 from dali_bgaug.errors import UserError
+from dali_bgaug.stores import StoreReader, read_entries, write_masks
 from tests.conftest import save
 from tools._cli import Part
 from tools.detectors.imported import ImportOptions
@@ -151,6 +152,28 @@ def test_a_photo_that_changed_or_cannot_be_read_stops_the_shard(folder: Path) ->
     with pytest.raises(UserError, match=r"good.jpg: no such photo"):
         pack(folder)
     assert not list((folder / "shards").glob("*.t*"))  # one shard: nothing, not half of it
+
+
+def test_too_many_pixels_are_left_out_and_listed(folder: Path) -> None:
+    """By the tool that makes masks, and by the packer where it did not."""
+    masks = ImportOptions(folder=folder / "masks")
+    photo, mask = scene()
+    save(folder, "a/small", photo[::2, ::2], mask[::2, ::2])
+    report = write_mask_store(folder / "photos", masks, folder / "few", max_pixels=96 * 64 - 1)
+    assert report.photos == 1
+    large = [item for item in report.left_out if item.reason == "too large"]
+    assert (len(large), large[0].photo) == (8, "a/good.jpg")
+    assert large[0].detail.startswith("it has 96 x 64 pixels, more than 6,143")
+    stores(folder)
+    path = folder / "ms" / "00000-of-00003.h5"
+    entries = read_entries(path)
+    entries.size[entries.keys.index("a/good.jpg")] = 20_000, 10_000
+    with StoreReader([path]) as reader:
+        saliency = np.array([reader.saliency(0, row) for row in range(len(entries.keys))])
+    write_masks(path, saliency, entries)
+    pack(folder)
+    left_out = shards.read_manifest(folder / "shards").left_out
+    assert left_out[0][:2] == ("a/good.jpg", "too large")
 
 
 def test_nothing_but_bad_photos_is_an_error(tmp_path: Path) -> None:

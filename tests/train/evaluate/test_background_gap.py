@@ -125,7 +125,9 @@ def test_empty_folders_are_refused(root: Path, tmp_path: Path) -> None:
 
 def test_a_damaged_picture_is_named(root: Path) -> None:
     (root / "mixed_rand" / "val" / "blue" / "1.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"cannot be decoded:\n  .*mixed_rand/val/blue/1.png\nreplace them"):
+    with pytest.raises(
+        UserError, match=r"cannot be used:\n  .*mixed_rand/val/blue/1.png cannot be decoded\nreplace them"
+    ):
         _gap(_by_colour, CLASSES, root)
 
 
