@@ -177,6 +177,38 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a result as JSON, atomically, with `digest`, a checksum of the rest."""
+    values = {key: value for key, value in values.items() if key != "digest"}
+    write_text(path, json.dumps(values | {"digest": _digest(values)}, indent=1) + "\n")
+
+
+def read_json(path: Path, mend: str) -> dict[str, Any]:
+    """Read what `write_json` wrote; files without a digest, of before there was one, are read as they are.
+
+    mend: what an error says is to be done.
+
+    Raises:
+        UserError: no such file, not JSON, or not as it was written.
+    """
+    try:
+        values = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {mend}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: damaged, or no JSON ({type(error).__name__}); {mend}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: holds a {type(values).__name__}, not an object; {mend}")
+    digest = values.pop("digest", None)
+    if digest is not None and digest != _digest(values):
+        raise UserError(f"{path}: damaged or edited, its digest is not that of its content; {mend}")
+    return values
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
 def read_log(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
     """The whole lines of a run's log.jsonl, and the numbers, from 1, of those that are damaged.
 

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from dali_bgaug.config import merge, read_yaml
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import write_text
+from dali_bgaug.files import read_json, write_json, write_text
 from tools._cli import default_workers, run
 from tools.background_challenge import make_challenge
 from tools.bench.machine import machine
@@ -171,7 +171,7 @@ def _run(condition: Condition, seed: int, shards: Path, challenge: Path, out: Pa
     ]
     if fresh:
         write_text(timing, json.dumps(round(time.perf_counter() - start)))
-    log = json.loads((folder / "backbone.json").read_text(encoding="utf-8"))
+    log = read_json(folder / "backbone.json", f"delete {folder} to train again")
     rows[0] |= {"steps": log["step"], "loss": round(log["metrics"]["loss"], 4)}
     if timing.exists():  # not of a run that was interrupted
         rows[0] |= {"seconds": json.loads(timing.read_text(encoding="utf-8"))}
@@ -188,7 +188,7 @@ def _probe(folder: Path, name: str, shards: Path, challenge: Path) -> dict[str, 
         words = [f"--checkpoint={folder}", f"--data={challenge}", f"--train={shards}", f"--json={path}"]
         words += ["--untrained"] if name == UNTRAINED else []
         program("train.evaluate", "background-gap", *words, "threads=1", threads=1)
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path, "delete it to evaluate again")
     splits = {split: values["accuracy"] for split, values in found["splits"].items()}
     return {"accuracy": splits["original"], "gap": found["bg_gap"], **splits}
 
@@ -245,7 +245,7 @@ def main() -> None:
     words = ["--scale", args.scale, "--seeds", str(args.seeds), "--json", str(path)]
     words += [] if args.out == parser.get_default("out") else ["--out", str(args.out)]
     result["command"] = f"python -m tools.experiment {shlex.join(words)}"
-    write_text(path, json.dumps(result, indent=1) + "\n")
+    write_json(path, result)
     draw(result, path.with_suffix(".png"))
     text = page(result, path.with_suffix(".png").name)
     write_text(path.with_suffix(".md"), text)

@@ -8,7 +8,6 @@ measured till then, and how each step ended.
 """
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -20,7 +19,7 @@ from typing import NamedTuple
 from nvidia.dali import backend
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import write_text
+from dali_bgaug.files import read_json, write_json
 from dali_bgaug.shards import read_manifest
 from tools._cli import run
 from tools.bench.measure import place
@@ -78,8 +77,7 @@ def check(shards: Path, result: Path, overrides: list[str], minutes: float) -> d
             status = _run(step.words, limit)
             how = {0: "passed", None: "stopped: no time"}
             ended[step.name] = how.get(status, f"failed: status {status}")
-        found = json.loads(result.read_text(encoding="utf-8"))
-        write_text(result, json.dumps(found | {"check": ended}, indent=1) + "\n")
+        write_json(result, read_json(result, "delete it and run again") | {"check": ended})
     return ended
 
 
@@ -108,7 +106,7 @@ def main() -> None:
     shards, path = args.shards.resolve(), args.json.resolve()
     read_manifest(shards)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(place({"shards": str(shards), "device": "gpu"})))  # the benchmark adds to it
+    write_json(path, place({"shards": str(shards), "device": "gpu"}))  # the benchmark adds to it
     ended = check(shards, path, args.overrides, args.minutes)
     print(*(f"{name}: {how}" for name, how in ended.items()), args.json, sep="\n")
     if bad := [name for name, how in ended.items() if how.startswith(("failed", "stopped"))]:

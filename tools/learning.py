@@ -9,7 +9,6 @@ same seed. What is finished is kept: a second run does the rest.
 """
 
 import argparse
-import json
 import textwrap
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import write_text
+from dali_bgaug.files import read_json, write_json, write_text
 from tools._cli import default_workers, run
 from tools.bench.machine import machine
 from tools.demo_data import DemoSettings, write_demo_set
@@ -42,8 +41,8 @@ def measure(methods: list[str], seeds: int, out: Path, workers: int) -> dict[str
     for method, seed in tqdm(jobs, desc="runs", unit="run", dynamic_ncols=True):
         path = out / f"{method}-{seed}" / "knn.json"
         if not path.exists():
-            write_text(path, json.dumps(_run(method, seed, path.parent, out)) + "\n")
-        rows.append({"method": method, "seed": seed, **json.loads(path.read_text())})
+            write_json(path, _run(method, seed, path.parent, out))
+        rows.append({"method": method, "seed": seed, **read_json(path, "delete it to train again")})
     return {
         "machine": machine(None),
         "words": [*WORDS, *MOCO_WORDS],
@@ -82,8 +81,8 @@ def _run(method: str, seed: int, folder: Path, out: Path) -> dict[str, Any]:
             f"--json={path}",
         ]
         program("train.evaluate", "knn", f"--checkpoint={folder}", *places, *flags)
-        accuracy[name] = json.loads(path.read_text())["top1"]
-    card = json.loads((folder / "backbone.json").read_text())
+        accuracy[name] = read_json(path, "run again")["top1"]
+    card = read_json(folder / "backbone.json", "run again")
     return {
         **accuracy,
         "seconds": round(seconds),
@@ -156,7 +155,7 @@ def main() -> None:
         raise UserError(f"--seeds={args.seeds}: give one at least")
     result = measure(methods, args.seeds, args.out, args.workers)
     path = args.json or args.out / "learning.json"
-    write_text(path, json.dumps(result, indent=1) + "\n")
+    write_json(path, result)
     text = page(
         result, f"python -m tools.learning --methods {args.methods} --seeds {args.seeds} --json {path}"
     )

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from dali_bgaug.errors import UserError, run_program
-from dali_bgaug.files import atomic, sha256, write_text
+from dali_bgaug.files import atomic, read_json, sha256, write_json
 from train import checkpoint, distributed
 from train.networks import FEATURES, build_backbone
 
@@ -102,11 +102,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _read_card(card: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(card.read_text(encoding="utf-8"))
-        values["config"]["backbone"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{card}: not the card of an exported backbone; export it again") from error
+    values = read_json(card, "export it again")
+    config = values.get("config")
+    if not isinstance(config, dict) or config.get("backbone") not in FEATURES:
+        raise UserError(f"{card}: not the card of an exported backbone; export it again")
     return values
 
 
@@ -170,7 +169,7 @@ def export_backbone(state: dict[str, Any], out: Path) -> Path:
         "config": config,
     }
     path = out.with_suffix(".json")
-    write_text(path, json.dumps(card, indent=1) + "\n")
+    write_json(path, card)
     return path
 
 

@@ -1,5 +1,6 @@
 """Files on file systems that offer less than a local disk does."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import DiskFull, atomic, follow, lock, write_pointer, write_text
+from dali_bgaug.files import DiskFull, atomic, follow, lock, read_json, write_json, write_pointer, write_text
 from tests.processes import holding
 
 NAMES = re.compile(r"step-\d+\.pt")
@@ -139,3 +140,26 @@ def test_without_locks_nobody_is_held_off(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setattr(fcntl, "lockf", _refuse(number))
         with lock(tmp_path / "lock"), lock(tmp_path / "lock"):
             assert (tmp_path / "lock").exists()
+
+
+def test_a_result_is_read_as_it_was_written_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    values = {"top1": 0.725, "classes": ["a", "é"], "splits": {"b": 1, "a": None}}
+    write_json(path, values)
+    assert read_json(path, "run again") == values
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with contextlib.suppress(UserError):
+            found = read_json(path, "run again")  # a blank between two words, or the digest's own name
+            assert {key: found[key] for key in values} == values
+        path.write_bytes(whole[:place])
+        with pytest.raises(UserError, match=r"result.json: .*run again"):
+            read_json(path, "run again")
+        if place == len(whole) - 2:
+            break
+    path.write_text('{"top1": 0.5}')
+    assert read_json(path, "run again") == {"top1": 0.5}
+    path.write_text("[1]")
+    with pytest.raises(UserError, match=r"result.json: holds a list, not an object; run again"):
+        read_json(path, "run again")

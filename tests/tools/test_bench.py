@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from dali_bgaug.errors import UserError
+from dali_bgaug.files import read_json
 from dali_bgaug.reading import Reader
 from dali_bgaug.shards import open_shards
 from pipelines import LoaderConfig
@@ -174,7 +175,7 @@ def test_nothing_is_measured_that_could_not_be_kept(
     path = tmp_path / "bench.json"
     words = [f"--shards={textured}", f"--json={path}", "--memory=20", "batch_size=8", "crop.size=32"]
     _run(monkeypatch, *words)
-    first = json.loads(path.read_text())
+    first = read_json(path, "")
     assert set(first) == {"machine", "data", "memory"}
     monkeypatch.setattr(bench, "_mode", lambda *_: pytest.fail("measured in vain"))
     for change, name in (

@@ -229,7 +229,7 @@ def test_ncut_refuses_what_is_no_backbone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a alexnet; ncut needs a ResNet"):
         options.build()
     weights.with_suffix(".json").unlink()
-    with pytest.raises(UserError, match=r"its card .*backbone.json cannot be read"):
+    with pytest.raises(UserError, match=r"its card .*backbone.json: cannot be read"):
         options.build()
     weights.with_suffix(".json").write_text(card)
     weights.write_bytes(weights.read_bytes()[:1000])

@@ -1,6 +1,5 @@
 """The check of a GPU's host: what it runs, in which order, within its time; here without a GPU."""
 
-import json
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from dali_bgaug.errors import UserError
+from dali_bgaug.files import read_json, write_json
 from tools import gpu_check
 
 
@@ -35,8 +35,8 @@ def _pretend(monkeypatch: pytest.MonkeyPatch, statuses: dict[str, int], seconds:
             return None
         path = next((Path(word[7:]) for word in words if word.startswith("--json=")), None)
         if path:  # as the benchmark: it adds to what is there
-            found = json.loads(path.read_text())
-            path.write_text(json.dumps(found | {"made": [*found.get("made", []), len(seen)]}))
+            found = read_json(path, "")
+            write_json(path, found | {"made": [*found.get("made", []), len(seen)]})
         return statuses.get(words[0], 0)
 
     monkeypatch.setattr(gpu_check.backend, "GetCUDADeviceCount", lambda: 1)
@@ -64,7 +64,7 @@ def test_all_steps_run_even_if_a_test_fails(
         f"tools.bench {common} --rounds=3 --batches=20",  # and --train=configs/…
         f"tools.bench {common} --sweep hw_decoder_load=0,.65,.9 prefetch=1,2 --rounds=3 --batches=4",
     ]
-    assert json.loads(path.read_text()) == {
+    assert read_json(path, "") == {
         "machine": {},
         "made": [3, 4, 5, 6],
         "check": {
@@ -90,7 +90,7 @@ def test_each_step_has_a_limit_and_what_does_not_fit_is_left_out(
         ends = dict.fromkeys(passed, "passed") | dict.fromkeys(stopped, "stopped")
         assert found == dict.fromkeys(found, "left out") | ends
         assert len(found) == 6
-        assert json.loads(path.read_text())["check"] == ended
+        assert read_json(path, "")["check"] == ended
 
 
 def test_a_step_that_is_stopped_leaves_what_earlier_ones_wrote(
@@ -100,7 +100,9 @@ def test_a_step_that_is_stopped_leaves_what_earlier_ones_wrote(
     path = tmp_path / "gpu.json"
     (tmp_path / "adds.py").write_text(
         "import json, sys, time\n"
-        "found = json.load(open('gpu.json')) | {sys.argv[1]: sorted(json.load(open('gpu.json'))['check'])}\n"
+        "found = json.load(open('gpu.json'))\n"
+        "found |= {sys.argv[1]: sorted(found['check'])}\n"
+        "found.pop('digest', None)\n"
         "json.dump(found, open('gpu.json', 'w')); time.sleep(60 * (sys.argv[1] == 'second'))\n"
     )
     path.write_text('{"machine": {}, "check": {}}')
@@ -110,7 +112,7 @@ def test_a_step_that_is_stopped_leaves_what_earlier_ones_wrote(
     monkeypatch.setattr(gpu_check, "steps", lambda *_: plan)
     ended = gpu_check.check(textured, path, [], minutes=0.1)
     assert ended == {"first": "passed", "second": "stopped: no time", "third": "passed"}
-    found = json.loads(path.read_text())
+    found = read_json(path, "")
     assert found == {
         "machine": {},
         "first": [],

@@ -12,7 +12,7 @@ import torchvision
 from torch import nn
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import sha256
+from dali_bgaug.files import read_json, sha256, write_json
 from dali_bgaug.shards import manifest_digest
 from tests.train.runs import METHODS, read_recipe, write_recipe
 from train import checkpoint
@@ -87,11 +87,11 @@ def test_alexnet_is_exported_too(textured: Path, tmp_path: Path) -> None:
 def test_weights_that_do_not_fit_are_listed(finished: Path, tmp_path: Path) -> None:
     weights = torch.load(finished / "backbone.pt")
     weights["layer9.weight"] = weights.pop("conv1.weight")
-    card = json.loads((finished / "backbone.json").read_text())
+    card = read_json(finished / "backbone.json", "")
     for name in ("backbone", "narrow"):
         torch.save(weights, tmp_path / f"{name}.pt")
         card["sha256"] = sha256(tmp_path / f"{name}.pt")
-        (tmp_path / f"{name}.json").write_text(json.dumps(card))
+        write_json(tmp_path / f"{name}.json", card)
         weights["conv1.weight"] = weights["layer9.weight"][:, :1]
     with pytest.raises(
         UserError, match=r"(?s)backbone.pt as a resnet18.*missing: conv1.weight.*: layer9.weight$"

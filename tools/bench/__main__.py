@@ -16,7 +16,6 @@ Beside the JSON file are a page (.md) and a picture (.png) of all that is in it.
 """
 
 import argparse
-import json
 import math
 import sys
 import time
@@ -25,7 +24,7 @@ from typing import Any
 
 from dali_bgaug.config import override
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import write_text
+from dali_bgaug.files import write_json
 from tools._cli import run
 from tools.bench import feeding, opponents, page, profile, startup, sweep
 from tools.bench.measure import PIPELINES, Options, measure, place
@@ -97,7 +96,7 @@ def main() -> None:
     name, found = _mode(args, values, pipelines, grid)
     found |= {"command": page.command_line(sys.argv[1:]), "date": time.strftime("%Y-%m-%d")}
     result = before | ({name: found} if name else found)
-    write_text(args.json, json.dumps(result, indent=1) + "\n")
+    write_json(args.json, result)
     print(page.table({name: found} if name else found))
     print("", args.json, *page.write_page(result, args.json), sep="\n")
 

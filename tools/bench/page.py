@@ -4,13 +4,12 @@ python -m tools.bench.page benchmarks/cpu2.json     # benchmarks/cpu2.md and .pn
 """
 
 import argparse
-import json
 import shlex
 from pathlib import Path
 from typing import Any
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import write_text
+from dali_bgaug.files import read_json, write_text
 from tools._cli import run
 
 _OURS, _OTHERS, _SHARED = "#2a6fbb", "#c8761a", "#8a8a8a"
@@ -30,13 +29,8 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is not there, or no result of the benchmark.
     """
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; `make bench` writes one") from None
-    except ValueError:
-        raise UserError(f"{path}: no JSON; `make bench` writes one") from None
-    if not isinstance(result, dict) or "machine" not in result:
+    result = read_json(path, "`make bench` writes one")
+    if "machine" not in result:
         raise UserError(f"{path}: no result of `tools.bench`")
     return result
 

@@ -7,7 +7,6 @@ cell, as in TokenCut (Y. Wang et al., 2022). That first guess gives a mean featu
 background; on a finer map each cell then joins the nearer one, a few times over.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -23,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import sha256
+from dali_bgaug.files import read_json, sha256
 from tools.detectors.base import Detector, DetectorOptions, Photo, to_saliency
 
 WEAK_TIE = 1e-5
@@ -147,14 +146,14 @@ def _load(weights: Path) -> tuple[nn.Module, dict[str, Any]]:
     card_path = weights.with_suffix(".json")
     if not weights.is_file():
         raise UserError(f"weights={weights}: no such file; give the backbone.pt of a finished run")
+    mend = "python -m train.export RUN writes both"
     try:
-        card = json.loads(card_path.read_text())
+        card = read_json(card_path, mend)
         architecture, normalise = card["architecture"], card["input"]["normalise"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"weights={weights}: its card {card_path} cannot be read ({error!r}); python -m train.export RUN "
-            "writes both"
-        ) from error
+    except UserError as error:
+        raise UserError(f"weights={weights}: its card {error}") from error
+    except (KeyError, TypeError) as error:
+        raise UserError(f"weights={weights}: {card_path} is not its card (no {error}); {mend}") from error
     if not architecture.startswith("resnet"):
         raise UserError(f"weights={weights}: a {architecture}; ncut needs a ResNet")
     network = getattr(torchvision.models, architecture)(weights=None)

@@ -10,7 +10,6 @@ folders of photos. The same command goes on with a linear probe or fine-tuning t
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 
 from dali_bgaug.config import override
 from dali_bgaug.errors import UserError, run_program
-from dali_bgaug.files import write_text
+from dali_bgaug.files import write_json
 from train import distributed
 from train.evaluate.backbone import load_backbone
 from train.evaluate.background_gap import background_gap, open_splits
@@ -276,7 +275,7 @@ def main() -> None:
         return  # a signal ended it; the run has said so
     result = {"protocol": _name(args), "checkpoint": str(args.checkpoint), "ranks": ranks, **found}
     path = _result_path(args)
-    write_text(path, json.dumps(result, indent=1) + "\n")
+    write_json(path, result)
     print(table(result))
     print(path)
 

@@ -120,7 +120,7 @@ def test_files_that_are_no_backbones_are_refused(job: ProbeJob, tmp_path: Path) 
         with pytest.raises(UserError, match=r"neither a checkpoint of a run .*their card, foreign.json"):
             load(foreign)
     foreign.with_suffix(".json").write_text("{")
-    with pytest.raises(UserError, match=r"foreign.json: not the card of an exported backbone"):
+    with pytest.raises(UserError, match=r"foreign.json: damaged, or no JSON"):
         load_backbone(foreign)
 
 
