@@ -18,7 +18,12 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic, follow, write_pointer
 
 VERSION = 2
-KEYS = {"step", "epochs", "identity", "config", "data", "metrics", "backbone", "method", "optimiser", "ranks"}
+FIELDS = {
+    **dict.fromkeys(("identity", "config", "backbone"), str),
+    **dict.fromkeys(("data", "metrics", "method", "optimiser"), dict),
+    **{"step": int, "epochs": (int, float), "ranks": list},
+}
+"""What a checkpoint holds beside its version."""
 LATEST = "latest.pt"
 _MEND = "delete it to resume from the one before, or start a new run with another --out"
 _NAME = re.compile(r"step-(\d{8})\.pt$")
@@ -137,7 +142,9 @@ def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
 
 def is_whole(state: dict[str, Any]) -> bool:
     """Whether a file held a checkpoint of this version."""
-    return state.get("version") == VERSION and set(state) >= KEYS
+    return state.get("version") == VERSION and all(
+        isinstance(state.get(name), kind) for name, kind in FIELDS.items()
+    )
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -43,8 +43,9 @@ class RunConfig(Options):
     keep_every_epochs: int = Field(default=0, ge=0)
     """and one after every so many epochs, for good (0: none)."""
     timeout_s: int = Field(default=50, ge=1)
-    """Seconds without an answer of another rank, once steps run, after which a rank gives up: a machine that
-    vanished must not hold the others. Raise it where writing a checkpoint takes longer."""
+    """Seconds without an answer of another rank, at the start and once steps run, after which a rank gives
+    up: a machine that vanished must not hold the others. Raise it where ranks start further apart, or where
+    writing a checkpoint takes longer."""
 
     @model_validator(mode="after")
     def _check(self) -> "RunConfig":

@@ -2,6 +2,8 @@
 
 import datetime
 import os
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,7 +16,8 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import lock
 
 START = datetime.timedelta(minutes=10)
-"""How long ranks wait for each other until the first step is done: shards are opened, networks compiled."""
+"""How long ranks that have met wait for each other until the first step is done: shards are opened, networks
+compiled. One that dies meanwhile closes its connections, which the others notice at once."""
 
 
 def rank() -> int:
@@ -28,14 +31,37 @@ def world_size() -> int:
 
 
 @contextmanager
-def process_group(device: torch.device) -> Iterator[None]:
-    """Join the group `torchrun` started, if it did: NCCL on GPUs, gloo on CPUs."""
+def process_group(device: torch.device, timeout_s: float = START.total_seconds()) -> Iterator[None]:
+    """Join the group `torchrun` started, if it did: NCCL on GPUs, gloo on CPUs.
+
+    timeout_s: how long the others may take to join.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=START)
+    timeout = datetime.timedelta(seconds=timeout_s)
+    with _ended_after(timeout_s, "the other ranks did not join (timeout_s); look at what they say"):
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+    limit_waiting(START.total_seconds())
     yield
     dist.destroy_process_group()  # not after an error: it would wait for ranks that wait for this one
+
+
+@contextmanager
+def _ended_after(seconds: float, why: str) -> Iterator[None]:
+    """End the process if the block takes longer: torch tries twice to reach rank 0, with a pause between."""
+
+    def end() -> None:
+        print(f"error: after {seconds:g} s {why}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 _groups: list[dist.ProcessGroup] = []

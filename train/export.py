@@ -98,13 +98,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path}: neither a checkpoint of a run (version {checkpoint.VERSION}) nor exported weights with "
             f"their card, {path.with_suffix('.json').name}, beside them"
         )
+    try:
+        known = json.loads(state["config"])["backbone"] in FEATURES
+    except (ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise UserError(f"{path}: its config names no backbone that there is; give another file")
     return state
 
 
 def _read_card(card: Path) -> dict[str, Any]:
     values = read_json(card, "export it again")
     config = values.get("config")
-    if not isinstance(config, dict) or config.get("backbone") not in FEATURES:
+    if not isinstance(config, dict) or str(config.get("backbone")) not in FEATURES:
         raise UserError(f"{card}: not the card of an exported backbone; export it again")
     return values
 
@@ -147,9 +153,8 @@ def export_backbone(state: dict[str, Any], out: Path) -> Path:
     """
     config = json.loads(state["config"])
     weights = backbone_weights(state)
-    build_backbone(config["backbone"]).load_state_dict(
-        weights
-    )  # complete, or an error here and not at its user's
+    # Complete, or an error here and not at its user's.
+    load_weights(build_backbone(config["backbone"]), weights, f"the checkpoint of step {state['step']}")
     buffer = io.BytesIO()
     torch.save(weights, buffer)
     with atomic(out) as temporary:

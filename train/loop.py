@@ -63,7 +63,7 @@ def train(config: RunConfig, out: Path, resume: bool | Literal["auto"] = False) 
     stop = StopRequest()
     with (
         stop.listening(),
-        distributed.process_group(device),
+        distributed.process_group(device, config.timeout_s),
         distributed.hold(out / "lock", f"--out={out}"),
         Run(config, out, resume, device, stop) as run,
     ):

@@ -17,7 +17,7 @@ from dali_bgaug.shards import manifest_digest
 from tests.train.runs import METHODS, read_recipe, write_recipe
 from train import checkpoint
 from train.evaluate.backbone import initial_backbone, load_backbone
-from train.export import backbone_weights
+from train.export import backbone_weights, export_backbone, read_checkpoint
 from train.export import main as export
 from train.loop import Run, train
 from train.networks import AlexNet
@@ -135,3 +135,41 @@ def test_untrained_is_what_the_run_started_from(method: str, textured: Path, tmp
     fresh = initial_backbone(config).state_dict()
     assert start.keys() == fresh.keys()
     assert all(torch.equal(value, fresh[name]) for name, value in start.items())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("config", "no json", "its config names no backbone that there is"),
+        ("config", '{"backbone": [1]}', "its config names no backbone that there is"),
+        ("metrics", None, "neither a checkpoint of a run"),
+        ("method", [1], "neither a checkpoint of a run"),
+        ("backbone", "nowhere", "the checkpoint of step 3: these weights are not the network's"),
+    ],
+)
+def test_odd_checkpoints_are_refused(
+    finished: Path, tmp_path: Path, field: str, value: object, message: str
+) -> None:
+    state = torch.load(finished / "checkpoints" / "latest.pt")
+    torch.save(state | {field: value}, tmp_path / "odd.pt")
+    with pytest.raises(UserError, match=message):
+        export_backbone(read_checkpoint(tmp_path / "odd.pt"), tmp_path / "backbone.pt")
+    assert not (tmp_path / "backbone.pt").exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"config": None}, {"config": {"backbone": [1]}}, {"config": {"backbone": "vgg"}}]
+)
+def test_an_odd_card_is_refused(finished: Path, tmp_path: Path, change: dict[str, object]) -> None:
+    shutil.copy(finished / "backbone.pt", tmp_path)
+    write_json(tmp_path / "backbone.json", read_json(finished / "backbone.json", "") | change)
+    with pytest.raises(UserError, match=r"backbone.json: not the card of an exported backbone"):
+        load_backbone(tmp_path / "backbone.pt")
+
+
+def test_a_damaged_card_is_refused(finished: Path, tmp_path: Path) -> None:
+    shutil.copy(finished / "backbone.pt", tmp_path)
+    text = (finished / "backbone.json").read_text()
+    (tmp_path / "backbone.json").write_text(text.replace('"step": 3', '"step": 5'))
+    with pytest.raises(UserError, match=r"backbone.json: damaged or edited, its digest"):
+        load_backbone(tmp_path / "backbone.pt")

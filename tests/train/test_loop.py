@@ -157,9 +157,13 @@ def test_what_is_no_checkpoint_is_said(tmp_path: Path, kind: str) -> None:
         checkpoint.read(path)
 
 
+def _state() -> dict[str, Any]:
+    empty: dict[type, Any] = {str: "", dict: {}, list: []}
+    return {name: empty.get(kind, 0) for name, kind in checkpoint.FIELDS.items() if name != "step"}
+
+
 def _checkpoints(folder: Path, steps: int) -> list[Path]:
-    state: dict[str, Any] = dict.fromkeys(checkpoint.KEYS - {"step"}, 0)
-    state["method"] = {"weight": torch.arange(4096.0)}
+    state = _state() | {"method": {"weight": torch.arange(4096.0)}}
     return [checkpoint.save(folder, step, state, keep=9) for step in range(1, steps + 1)]
 
 
@@ -278,7 +282,7 @@ def test_keys_have_other_company_than_queries(textured: Path, tmp_path: Path) ->
 def test_checkpoints_kept_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
     if not links:  # exFAT, say
         monkeypatch.setattr(os, "symlink", Mock(side_effect=PermissionError(errno.EPERM, "no links here")))
-    state = dict.fromkeys(checkpoint.KEYS - {"step"}, 0)
+    state = _state()
     for step in range(1, 8):
         checkpoint.save(tmp_path, step, state, keep=2, keep_multiples=3)
         assert (tmp_path / "latest.pt").is_symlink() == links

@@ -116,6 +116,17 @@ def test_a_rank_that_is_gone_brings_the_others_down(
     assert code not in (0, None)
 
 
+def test_a_rank_that_dies_before_it_joins_does_not_hold_the_others(textured: Path, tmp_path: Path) -> None:
+    """torch alone would try for up to three times `timeout_s`, then for ten minutes."""
+    recipe, errors = write_recipe(tmp_path, textured), tmp_path / "errors"
+    processes = launch(train_rank, recipe, tmp_path / "out", ("timeout_s=2",), ranks=2, errors=errors)
+    processes[0].kill()
+    start = time.monotonic()
+    [code] = finish(processes[1:], seconds=30)
+    assert (code, time.monotonic() - start < 10) == (1, True)  # what it takes to import and start included
+    assert "error: after 2 s the other ranks did not join" in errors.read_text()
+
+
 def test_torchrun_ends_when_a_rank_dies(textured: Path, tmp_path: Path) -> None:
     recipe, out = write_recipe(tmp_path, textured), tmp_path / "out"
     command = [
