@@ -101,11 +101,25 @@ def test_rotnets_row(background: str) -> None:
 
 
 @pytest.mark.parametrize("setting", ["medium", "full"])
-@pytest.mark.parametrize(("background", "p_pos", "s"), [("rm", 0.25, 0.26), ("random", 0.2, 0.2)])
-def test_swavs_wide_variants(setting: str, background: str, p_pos: float, s: float) -> None:
+@pytest.mark.parametrize("background", ["none", "rm", "random"])
+def test_swavs_with_a_wide_head(setting: str, background: str) -> None:
+    """The rows of Figure 4."""
     config = read_recipe(CONFIGS / f"swav_{setting}_{background}_wide.yaml")
     assert (config.method.hidden, config.method.dim) == (4096, 256)
     assert config.epochs == {"medium": 100, "full": 800}[setting]
+    views = config.data.views
+    assert (views["global"].crop.scale, views["local"].crop.scale) == ((0.14, 1), (0.05, 0.14))
+    assert views["global"].crop.fg_min == (0 if background == "none" else 0.15)
+    assert (config.data.background.kind, config.data.background.warmup_epochs) == (background, 0)
+    if background != "none":
+        assert config.data.background.p_pos == 0.25
+
+
+@pytest.mark.parametrize(("background", "p_pos", "s"), [("rm", 0.25, 0.26), ("random", 0.2, 0.2)])
+def test_swavs_with_larger_local_crops(background: str, p_pos: float, s: float) -> None:
+    """Appendix C.7, 100 epochs only."""
+    config = read_recipe(CONFIGS / f"swav_medium_{background}_wide_larger_local.yaml")
+    assert (config.method.hidden, config.method.dim, config.epochs) == (4096, 256, 100)
     assert config.data.views["global"].crop.scale == (s, 1)
     assert config.data.views["local"].crop.scale == (0.05, s)
     assert config.data.background.p_pos == p_pos
