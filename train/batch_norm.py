@@ -111,8 +111,10 @@ class GroupedBatchNorm(_BatchNorm):
             count = x.numel() // x.shape[1] * ranks
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
-        scale = torch.rsqrt(var + self.eps) * self.weight
-        return (centred * scale.view(shape) + self.bias.view(shape)).to(dtype)
+        normalised = centred * torch.rsqrt(var + self.eps).view(shape)
+        if self.affine:
+            normalised = normalised * self.weight.view(shape) + self.bias.view(shape)
+        return normalised.to(dtype)
 
 
 class _SumOverRanks(torch.autograd.Function):

@@ -40,6 +40,27 @@ def read_features(backbone: nn.Module, x: torch.Tensor, layer: str = "last") -> 
     return backbone.convolutions(x) if layer == "conv5" else backbone(x)
 
 
+def build_classifier(backbone: str, layer: str, classes: int, normalised: bool = False) -> nn.Linear:
+    """A linear classifier of `read_features`; normalised: a NormalisedLinear, by the features' channels."""
+    features = feature_length(backbone, layer)
+    if normalised:
+        return NormalisedLinear(features, classes, channels=256 if layer == "conv5" else features)
+    return nn.Linear(features, classes)
+
+
+class NormalisedLinear(nn.Linear):
+    """Batch norm without weights of its own, then a linear layer: [N, features] -> [N, outputs]."""
+
+    def __init__(self, features: int, outputs: int, channels: int) -> None:
+        """channels: of the features, which are channels x cells, cells last; each has its statistics."""
+        super().__init__(features, outputs)
+        self.norm = nn.BatchNorm1d(channels, affine=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, features] -> [N, outputs]."""
+        return super().forward(self.norm(x.unflatten(1, (self.norm.num_features, -1))).flatten(1))
+
+
 class NarrowResNet(nn.Module):
     """A ResNet for views of 32 pixels on a CPU: one block a stage, 16 to 128 channels, no stride at first.
 

@@ -216,6 +216,8 @@ def _normalise(folder: Path) -> None:
         mine = x.chunk(2)[rank() % 2].clone().requires_grad_()
         network = group_batch_norm(nn.Sequential(nn.BatchNorm2d(5)), plan_groups(8, 4, True), "cpu")
         found = network(mine)
+        weightless = nn.Sequential(nn.BatchNorm2d(5, affine=False))
+        assert torch.equal(group_batch_norm(weightless, plan_groups(8, 4, True), "cpu")(mine), found)
         found.square().cumsum(0).sum().backward()
         torch.save((found.detach(), mine.grad, network[0].running_var), folder / f"{rank()}.pt")
 

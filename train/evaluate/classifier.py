@@ -13,7 +13,7 @@ from pipelines import LoaderConfig
 from train import distributed
 from train.evaluate.features import batches
 from train.export import Backbone, backbone_weights, find_checkpoint, load_weights, read_checkpoint
-from train.networks import build_backbone, feature_length, read_features
+from train.networks import build_backbone, build_classifier, read_features
 
 TOP = (1, 5)
 
@@ -67,7 +67,8 @@ def load_classifier(path: Path) -> Trained:
     backbone = build_backbone(config["backbone"])
     stored = Backbone(backbone_weights(state), config)
     load_weights(backbone, stored.weights, f"{path} as a {config['backbone']}")
-    linear = nn.Linear(feature_length(config["backbone"], layer), state["data"]["classes"])
+    normalised = method.get("classifier") == "normalised"
+    linear = build_classifier(config["backbone"], layer, state["data"]["classes"], normalised)
     weights = {k.removeprefix(prefix): v for k, v in state["method"].items() if k.startswith(prefix)}
     load_weights(linear, weights, f"{path}: classifier of {state['data']['classes']} classes")
     numbers = [str(label) for label in range(linear.out_features)]  # of runs made before names were kept

@@ -13,7 +13,7 @@ from dali_bgaug.errors import UserError
 from train.batch_norm import group_batch_norm
 from train.export import load_weights, read_backbone
 from train.method import Batch, Method, MethodOptions, Metrics, Setting, accuracy, feature_std
-from train.networks import build_backbone, feature_length, precise, read_features
+from train.networks import build_backbone, build_classifier, precise, read_features
 
 
 class ProbeOptions(MethodOptions):
@@ -31,9 +31,12 @@ class ProbeOptions(MethodOptions):
     backbone_bn: Literal["train", "eval"] = "train"
     """train: batch norm uses the batch's statistics, and its running statistics adapt to these photos; eval:
     the running statistics of pre-training, unchanged. The paper's Table 2 has `train` for MoCo-v2 and BYOL,
-    `eval` for SwAV."""
+    `eval` for SwAV; RotNet's own probes have `eval`."""
     layer: Literal["last", "conv5"] = "last"
     """conv5: of AlexNet, what its fifth convolution makes."""
+    classifier: Literal["linear", "normalised"] = "linear"
+    """linear: weights start as N(0, .01). normalised, RotNet's: batch norm without weights of its own comes
+    first, and the weights start as N(0, sqrt(2 / classes)), the second number a standard deviation."""
 
     def build(self, setting: Setting) -> "Probe":
         """The backbone with its weights, and a new classifier of the data set's classes.
@@ -45,7 +48,7 @@ class ProbeOptions(MethodOptions):
 
 
 class Probe(Method):
-    """A backbone and a linear classifier whose weights start as N(0, .01)."""
+    """A pre-trained backbone and a new linear classifier."""
 
     def __init__(self, options: ProbeOptions, setting: Setting) -> None:
         super().__init__()
@@ -64,9 +67,12 @@ class Probe(Method):
         if self.backbone_bn == "train":
             group_batch_norm(self.network, options.grouping(setting), setting.device)
         self.network.requires_grad_(not self.freeze)
-        self.classifier = nn.Linear(feature_length(setting.backbone, self.layer), setting.classes)
-        nn.init.normal_(self.classifier.weight, std=0.01)
+        normalised = options.classifier == "normalised"
+        self.classifier = build_classifier(setting.backbone, self.layer, setting.classes, normalised)
+        nn.init.normal_(self.classifier.weight, std=math.sqrt(2 / setting.classes) if normalised else 0.01)
         nn.init.zeros_(self.classifier.bias)
+        if normalised:
+            group_batch_norm(self.classifier, options.grouping(setting), setting.device)
         self.chance_loss = math.log(setting.classes)
 
     @property

@@ -169,20 +169,20 @@ def test_an_exported_backbone_is_probed_too(job: ProbeJob, tmp_path: Path) -> No
 # ---------------------------------------------------------------- recipes
 
 LINEARS = {
-    # epochs, batch, rate at that batch, milestones, factor, warm-up, decay, Nesterov, batch norm, layer
-    "moco_v2": (120, 2048, 240.0, (60, 80, 100), 0.1, 10, 0, False, "train", "last"),
-    "byol": (140, 1024, 0.8, (80, 100, 120), 0.1, 0, 0, True, "train", "last"),
-    "swav": (100, 2048, 2.4, (), 0.1, 5, 1e-6, False, "eval", "last"),
-    "rotnet": (35, 256, 0.1, (5, 15, 25), 0.2, 0, 5e-4, True, "train", "conv5"),
+    # epochs, batch, rate at that batch, milestones, factor, warm-up, decay, Nesterov, batch norm, its photos
+    "moco_v2": (120, 2048, 240.0, (60, 80, 100), 0.1, 10, 0, False, "train", 64),
+    "byol": (140, 1024, 0.8, (80, 100, 120), 0.1, 0, 0, True, "train", 64),
+    "swav": (100, 2048, 2.4, (), 0.1, 5, 1e-6, False, "eval", None),
+    "rotnet": (35, 256, 0.1, (5, 15, 25), 0.2, 0, 5e-4, True, "eval", 256),
 }
 FINETUNES = {
-    # epochs, milestones, factor, head, trunk
-    ("moco_v2", 1): (50, (30, 40), 0.1, 1.0, 1e-4),
-    ("moco_v2", 10): (50, (30, 40), 0.1, 0.3, 1e-4),
-    ("byol", 1): (50, (30, 40), 0.1, 1.0, 1e-3),
-    ("byol", 10): (50, (30, 40), 0.1, 0.1, 1e-3),
-    ("swav", 1): (20, (12, 16), 0.2, 5.0, 0.02),
-    ("swav", 10): (20, (12, 16), 0.2, 0.2, 0.01),
+    # epochs, milestones, factor, head, trunk, photos of a batch norm
+    ("moco_v2", 1): (50, (30, 40), 0.1, 1.0, 1e-4, None),
+    ("moco_v2", 10): (50, (30, 40), 0.1, 0.3, 1e-4, None),
+    ("byol", 1): (50, (30, 40), 0.1, 1.0, 1e-3, None),
+    ("byol", 10): (50, (30, 40), 0.1, 0.1, 1e-3, None),
+    ("swav", 1): (20, (12, 16), 0.2, 5.0, 0.02, 256),
+    ("swav", 10): (20, (12, 16), 0.2, 0.2, 0.01, 256),
 }
 
 
@@ -191,13 +191,15 @@ def test_linear_recipes(job: ProbeJob, method: str) -> None:
     config = probe_config(
         job._replace(recipe=recipe_of("linear", method), words=()), load_backbone(job.checkpoint)
     )
-    epochs, batch, rate, milestones, factor, warmup, decay, nesterov, mode, layer = LINEARS[method]
+    epochs, batch, rate, milestones, factor, warmup, decay, nesterov, mode, group = LINEARS[method]
     optim, options = config.optim, config.method
     assert (config.epochs, config.data.batch_size) == (epochs, batch)
     assert optim.lr_at(warmup * 10, epochs * 10, 10, batch) == pytest.approx(rate)
     assert (optim.milestones, optim.factor, optim.warmup_epochs) == (milestones, factor, warmup)
     assert (optim.weight_decay, optim.nesterov, optim.momentum) == (decay, nesterov, 0.9)
-    assert (options.backbone_bn, options.layer, options.freeze) == (mode, layer, True)
+    assert (options.backbone_bn, options.bn_group, options.freeze) == (mode, group, True)
+    kind = ("conv5", "normalised") if method == "rotnet" else ("last", "linear")
+    assert (options.layer, options.classifier) == kind
     view = config.data.views["image"]
     assert (view.crop.scale, view.crop.flip_p, view.crop.size) == ((0.08, 1.0), 0.5, 32)
     assert (view.photometric.jitter_p, view.photometric.blur_p) == (0, 0)
@@ -207,7 +209,7 @@ def test_linear_recipes(job: ProbeJob, method: str) -> None:
 def test_fine_tuning_recipes(job: ProbeJob, method: str, percent: int) -> None:
     recipe = recipe_of("finetune", method, percent)
     config = probe_config(job._replace(recipe=recipe, words=()), load_backbone(job.checkpoint))
-    epochs, milestones, factor, head, trunk = FINETUNES[method, percent]
+    epochs, milestones, factor, head, trunk, group = FINETUNES[method, percent]
     optim = config.optim
     assert (config.epochs, config.data.batch_size, optim.milestones, optim.factor) == (
         epochs,
@@ -216,7 +218,7 @@ def test_fine_tuning_recipes(job: ProbeJob, method: str, percent: int) -> None:
         factor,
     )
     assert (optim.lr, optim.backbone_lr, optim.weight_decay) == (head, trunk, 0)
-    assert not config.method.freeze
+    assert (config.method.freeze, config.method.bn_group) == (False, group)
 
 
 def test_all_recipes_are_tested() -> None:
@@ -239,6 +241,35 @@ def test_conv5_of_alexnet(monkeypatch: pytest.MonkeyPatch) -> None:
         expected = probe.classifier(probe.network.pool(probe.network.features(x)).flatten(1))
         loss, _ = probe({"image": x, "label": label})
     assert loss == pytest.approx(torch.nn.functional.cross_entropy(expected, label).item())
+
+
+def test_rotnets_classifier_normalises_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of 256 channels over the batch and its 36 cells, by what it is while training, by what it was
+    afterwards; nothing else is learned than the linear layer, whose weights start as wide as RotNet's."""
+    stored = Backbone(AlexNet().state_dict(), {})
+    monkeypatch.setattr("train.methods.probe.read_backbone", lambda path: stored)
+    options = {"checkpoint": Path("alexnet"), "layer": "conv5", "classifier": "normalised"}
+    probe = ProbeOptions(**options, backbone_bn="eval").build(Setting("alexnet", photos=2, classes=8)).train()
+    linear = probe.classifier
+    assert [name for name, p in probe.named_parameters() if p.requires_grad] == [
+        "classifier.weight",
+        "classifier.bias",
+    ]
+    assert linear.weight.std().item() == pytest.approx(0.5, rel=0.02)  # sqrt(2 / 8)
+    assert not linear.bias.any()
+    x = 3 + 2 * torch.randn(8, 256, 36)
+    normal = (x - x.mean((0, 2), keepdim=True)) / x.std((0, 2), correction=0, keepdim=True)
+    expected = normal.flatten(1) @ linear.weight.T
+    assert torch.allclose(linear(x.flatten(1)), expected, rtol=1e-3, atol=1e-3)
+    assert linear.norm.running_mean.mean().item() == pytest.approx(0.3, abs=0.02)  # a tenth of the way to 3
+    assert not probe.network.training
+
+
+def test_a_normalised_classifier_is_tested_with_its_statistics(job: ProbeJob) -> None:
+    words = [*LINEAR, "method.classifier=normalised", "method.backbone_bn=eval", "method.bn_group=12"]
+    assert run_probe(job._replace(words=words), CPU, StopRequest())["top1"] == 1.0
+    linear = load_classifier(job.out).network.linear
+    assert linear.norm.num_batches_tracked == 60
 
 
 # ---------------------------------------------------------------- the command line
