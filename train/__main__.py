@@ -18,6 +18,11 @@ def main() -> None:
         "--config", type=Path, required=True, help="a recipe, e.g. configs/moco_v2_medium_swaps.yaml"
     )
     parser.add_argument("--out", type=Path, help="folder of the run (default out/NAME-OF-THE-RECIPE)")
+    parser.add_argument(
+        "--init",
+        type=Path,
+        help="weights to start from: a run or checkpoint of the same method, or an exported backbone",
+    )
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     again.add_argument(
@@ -30,7 +35,10 @@ def main() -> None:
         "overrides", nargs="*", metavar="key=value", help="e.g. data.batch_size=256 optim.lr=0.06"
     )
     args = parser.parse_intermixed_args()
-    config = validate(RunConfig, override(read_yaml(args.config), args.overrides), str(args.config))
+    values = override(read_yaml(args.config), args.overrides)
+    if args.init is not None:
+        values["init"] = str(args.init)
+    config = validate(RunConfig, values, str(args.config))
     if args.print:
         print(config.model_dump_json(indent=1))
     else:

@@ -1,5 +1,6 @@
 """What a training run is. Recipes in `configs/` are values of RunConfig; unknown keys are errors."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -21,6 +22,9 @@ class RunConfig(Options):
     data: LoaderConfig
     optim: OptimOptions
     epochs: int = Field(ge=1, le=10**6)
+    init: Path | None = Field(default=None, strict=False)
+    """Weights to start from in place of random ones (`train.initial`); a resumed run goes on from its
+    checkpoint."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Of the weights and of shuffling between ranks; the data has its own (`data.seed`)."""
 
@@ -89,8 +93,10 @@ class RunConfig(Options):
             "timeout_s",
             "compile",
             "knn",
+            "init",
         }
-        # A probe's backbone may have moved: the hash of its weights says whether it is the same.
+        # A probe's backbone may have moved: the hash of its weights says whether it is the same. Weights to
+        # start from are not read again.
         return self.model_dump_json(
             exclude={"data": FREE, "method": {"checkpoint"}, **dict.fromkeys(free, True)}
         )

@@ -22,6 +22,7 @@ from train.config import RunConfig
 from train.evaluate.features import same_classes, same_reading
 from train.evaluate.neighbours import first_ranks_copy, knn
 from train.export import export_backbone
+from train.initial import load_initial
 from train.method import Batch, Method, Metrics, Progress, Setting
 from train.monitor import Clock, Monitor
 from train.optim import build_optimiser
@@ -57,7 +58,8 @@ def train(config: RunConfig, out: Path, resume: bool | Literal["auto"] = False) 
 
     Raises:
         UserError: another process trains in `out`; it holds a run and `resume` is false, or it holds none and
-            `resume` is true, or the run there was made with another config; the loss is no longer a number.
+            `resume` is true, or the run there was made with another config; the weights of `config.init` do
+            not fit; the loss is no longer a number.
     """
     device = choose_torch_device(config.data.device)
     stop = StopRequest()
@@ -113,6 +115,8 @@ class Run:
         self.finite = torch.ones((), dtype=torch.bool, device=device)
         if state is not None:
             self._restore(state)
+        elif config.init is not None:
+            load_initial(self.method, config, self.data["class_names"])
         places = distributed.gather_objects((self.step, config.identity()))
         if len(set(places)) > 1:
             raise UserError(

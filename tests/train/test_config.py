@@ -126,6 +126,16 @@ def test_swavs_with_larger_local_crops(background: str, p_pos: float, s: float) 
     assert config.data.background.warmup_epochs == 5
 
 
+def test_a_supervised_network_is_fine_tuned() -> None:
+    """Appendix A.4.2: .0005 per 256 photos, a cosine from the start, the rest as in training."""
+    config = read_recipe(CONFIGS / "supervised_finetune_none.yaml")
+    assert (config.method.name, config.epochs, config.data.batch_size) == ("supervised", 20, 4096)
+    rates = [config.optim.lr_at(step, 2000, 100, 4096) for step in (0, 1000, 2000)]
+    assert rates == pytest.approx([0.008, 0.004, 0])
+    assert (config.optim.weight_decay, config.optim.momentum) == (1e-4, 0.9)
+    assert config.data.background.kind == "none"
+
+
 def test_small_swav_is_the_originals_for_small_batches() -> None:
     config = read_recipe(CONFIGS / "swav_small.yaml")
     options = config.method
@@ -190,6 +200,7 @@ def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (["backbone=alexnet"], "data.views.query.crop.size=32: backbone=alexnet needs 63 pixels"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: no such config file"),
         (["--resume"], "has no checkpoint"),
+        (["--init", "nowhere.pt"], "nowhere.pt: no such checkpoint"),
         (["--resume", "--auto-resume"], "not allowed with"),
     ],
 )
@@ -206,7 +217,8 @@ def test_bad_options_are_one_message(
 def test_print_shows_the_resolved_config(textured: Path, tmp_path: Path, program: Program) -> None:
     recipe = write_recipe(tmp_path, textured)
     words = ["--config", str(recipe), "--out", str(tmp_path / "out"), "--print", "optim.lr=5e-1"]
-    shown = json.loads(program(*words)[1])
+    shown = json.loads(program(*words, "--init", "a/run")[1])
+    assert shown["init"] == "a/run"
     assert shown["optim"]["lr"] == 0.5
     assert shown["method"]["queue"] == 32
     assert shown["data"]["background"]["kind"] == "swaps"

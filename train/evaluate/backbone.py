@@ -46,7 +46,11 @@ def load_backbone(path: Path, untrained: bool = False) -> Loaded:
 
 
 def initial_backbone(config: RunConfig) -> nn.Module:
-    """The backbone a run of this config starts with (weights are drawn from its seed)."""
+    """The backbone a run of this config starts with: that of `init`, or drawn from its seed."""
+    if config.init is not None:
+        network = build_backbone(config.backbone)
+        load_weights(network, read_backbone(config.init).weights, f"init={config.init}")
+        return network
     torch.manual_seed(config.seed)
     views = tuple(expand(config.data.views))
     # Neither batch-norm groups nor the classifier, which comes after it, change what is drawn for the

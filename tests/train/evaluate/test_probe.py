@@ -174,6 +174,7 @@ LINEARS = {
     "byol": (140, 1024, 0.8, (80, 100, 120), 0.1, 0, 0, True, "train", 64),
     "swav": (100, 2048, 2.4, (), 0.1, 5, 1e-6, False, "eval", None),
     "rotnet": (35, 256, 0.1, (5, 15, 25), 0.2, 0, 5e-4, True, "eval", 256),
+    "supervised": (40, 4096, 0.16, (), 0.1, 0, 1e-4, False, "eval", None),
 }
 FINETUNES = {
     # epochs, milestones, factor, head, trunk, photos of a batch norm
@@ -225,8 +226,8 @@ def test_all_recipes_are_tested() -> None:
     names = {f"linear_{name}" for name in LINEARS} | {f"finetune_{m}_{p}percent" for m, p in FINETUNES}
     assert {path.stem for path in RECIPES.glob("*.yaml")} == names
     assert all("extends" not in read_yaml(path) for path in RECIPES.glob("*.yaml"))
-    with pytest.raises(UserError, match=r"no recipe linear_supervised .*; choose one with --recipe"):
-        recipe_of("linear", "supervised")
+    with pytest.raises(UserError, match=r"no recipe finetune_rotnet_1percent .*; choose one with --recipe"):
+        recipe_of("finetune", "rotnet", 1)
 
 
 def test_conv5_of_alexnet(monkeypatch: pytest.MonkeyPatch) -> None:
