@@ -22,7 +22,7 @@ import numpy as np
 from dali_bgaug import shards, stores
 from dali_bgaug.decoding import MAX_PIXELS, Decoder
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import write_text
+from dali_bgaug.files import sha256, write_text
 from dali_bgaug.hdf5 import MEND
 from dali_bgaug.tiles import fits, rescale
 from tools import photos
@@ -99,6 +99,9 @@ def write_shards(
     }
     packed = [hashlib.sha256(part.tobytes()).hexdigest() for part in (plan.order, plan.label, plan.ends)]
     source = stores.digest([each.source for each in made], options, plan.classes, packed)  # masks' too
+    if subset is not None:  # to be read in the manifest; `source` knows the photos themselves
+        counts = {"photos": len(plan.order), "of": len(plan.keys)}
+        options["subset"] = {"list": subset.name, "sha256": sha256(subset), **counts}
     report = Report(tool="shards", out=out, part=part, workers=workers, options=options)
     if (finished := _finished(out, source)) is not None:
         shutil.rmtree(out / PROGRESS, ignore_errors=True)  # a kill may have come just before

@@ -70,6 +70,14 @@ def test_subsets_are_balanced_nested_and_can_be_packed(tmp_path: Path) -> None:
         read_subset(path, keys)
 
 
+def test_simclrs_lists_are_subsets(tmp_path: Path) -> None:
+    """A line is a file's name, without its class folder."""
+    keys = ["n01440764/n01440764_10026.JPEG", "n01440764/n01440764_10043.JPEG", "n15075141/n15075141_9.JPEG"]
+    path = tmp_path / "1percent.txt"
+    path.write_text("n15075141_9.JPEG\nn01440764_10043.JPEG\n")
+    assert read_subset(path, keys).tolist() == [1, 2]
+
+
 def test_one_name_of_two_photos_has_no_class(tmp_path: Path) -> None:
     keys = ["cat/1.jpg", "dog/1.jpg"]
     path = tmp_path / "classes.txt"

@@ -247,6 +247,11 @@ def test_only_the_subset_is_packed(folder: Path) -> None:
     samples = read_samples(folder)
     assert sorted(samples) == ["a/good", "b/grey"]
     assert [samples[key].label for key in ("a/good", "b/grey")] == [0, 1]
+    assert shards.read_manifest(folder / "shards").options["subset"] == {
+        **{"list": "list.txt", "photos": 2, "of": 7},
+        "sha256": "5cca63156d3369b1a0986e02c49149c6540968314cb86007cb0ad782544b80d3",
+    }
+    pack(folder, subset=folder / "list.txt")
 
 
 def test_another_subset_of_the_same_classes_is_another_data_set(folder: Path) -> None:
