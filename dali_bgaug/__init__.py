@@ -10,7 +10,6 @@
     reading.py   DALI: shards or folders -> decoded batches
     views/       options, table of render jobs, plan, and the renderers of CPU and GPU
     batches.py   reader + plan + renderer -> batches, ahead of who takes them
-    malloc.py    memory that stays flat
     loader.py    epochs, ranks, exact resume
 
 What does not belong here: which views a method needs (`pipelines/`), training (`train/`), anything that is

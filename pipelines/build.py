@@ -16,7 +16,6 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.folder import FolderJournal, PhotoFolder, open_folder, read_folder
 from dali_bgaug.journal import Journal
 from dali_bgaug.loader import Loader, Share
-from dali_bgaug.malloc import keep_flat
 from dali_bgaug.reading import (
     Reader,
     Seeds,
@@ -24,6 +23,7 @@ from dali_bgaug.reading import (
     choose_tiles,
     count_iterations,
     decode,
+    pool_photos,
     read_shards,
     with_header,
 )
@@ -68,7 +68,7 @@ def build_loader(
     check_share(config, manifest, share)
     device_id = choose_device(config.device, device_id)
     if device_id is None:
-        keep_flat()
+        pool_photos()
     journal = (FolderJournal if isinstance(manifest, PhotoFolder) else Journal)(
         config.shards, len(manifest.classes), config.prefetch, manifest.max_pixels
     )
