@@ -12,6 +12,7 @@
     checkpoint.py   atomic checkpoints
     monitor.py      log, progress bar, TensorBoard, warnings
     loop.py         epochs, steps, resume
+    initial.py      given weights that a run starts from
     export.py       `python -m train.export`: the backbone alone, with a card
     evaluate/       `python -m train.evaluate`: linear probes, fine-tuning, k-NN, the background gap
 

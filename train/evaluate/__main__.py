@@ -27,6 +27,7 @@ from train.evaluate.classifier import load_classifier
 from train.evaluate.fast import fit_fast, linear_fast
 from train.evaluate.features import ready, same_classes
 from train.evaluate.heads import RATES
+from train.evaluate.labels import labels_of
 from train.evaluate.neighbours import TEMPERATURE, K, knn
 from train.evaluate.probe import ProbeJob, recipe_of, run_probe
 from train.export import read_backbone
@@ -54,7 +55,9 @@ def _linear(args: argparse.Namespace, device: torch.device) -> Result:
 
 
 def _finetune(args: argparse.Namespace, device: torch.device) -> Result:
-    return _probe(args, device, args.percent, [])
+    labels = labels_of(args.data, args.percent, args.any_subset)
+    found = _probe(args, device, args.percent, [])
+    return found and {**found, "labels": labels}
 
 
 def _probe(args: argparse.Namespace, device: torch.device, percent: int | None, words: list[str]) -> Result:
@@ -137,6 +140,7 @@ def _name(args: argparse.Namespace) -> str:
     words = [args.protocol]
     words += ["fast"] if getattr(args, "fast", False) else []
     words += [f"{args.percent}percent"] if getattr(args, "percent", None) else []
+    words += ["any-subset"] if getattr(args, "any_subset", False) else []
     words += ["untrained"] if getattr(args, "untrained", False) else []
     return "-".join(words)
 
@@ -155,6 +159,9 @@ def table(result: dict[str, Any]) -> str:
     else:
         rows += [(name, f"{result[name]:8.2%}") for name in ("top1", "top5") if name in result]
         rows += [("photos", f"{result['test']['photos']:>8}")]
+    if labels := result.get("labels"):
+        whole = f"of {labels['of']}, {labels['list']}" if "of" in labels else "all of the shards"
+        rows.append(("labels", f"{labels['photos']:>8}  {whole}"))
     for rate, held_out, top1 in zip(
         result.get("rates", ()), result.get("held_out", ()), result.get("top1_by_rate", ()), strict=False
     ):
@@ -212,6 +219,11 @@ def _finetune_parser() -> argparse.ArgumentParser:
     _sets(parser, "shards of the labelled photos (tools.subsets chooses, tools.shards --subset packs them)")
     parser.add_argument(
         "--percent", type=int, choices=[1, 10], required=True, help="of the labels: the recipe"
+    )
+    parser.add_argument(
+        "--any-subset",
+        action="store_true",
+        help="also on shards whose manifest does not say that they are these percent",
     )
     parser.add_argument("--recipe", type=Path, help="(configs/evaluate/finetune_METHOD_Npercent.yaml)")
     parser.add_argument(

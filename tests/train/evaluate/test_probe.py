@@ -293,9 +293,14 @@ def test_from_the_command_line(
     assert "top1         100.00%" in shown
     assert "batch norm       eval" in shown
     short = (*LINEAR, "epochs=2", "optim.milestones=[1]")
-    _main(monkeypatch, "finetune", *places, "--percent", 10, *short, "--out", job.out / "ft")
+    finetune = ["finetune", *places, "--percent", 10, *short, "data.batch_size=8", "--out", job.out / "ft"]
+    with pytest.raises(UserError, match=r"nothing of a subset \(36 photos"):
+        _main(monkeypatch, *finetune)
+    _main(monkeypatch, *finetune, "--any-subset")
     result = json.loads((job.out / "ft.json").read_text())
-    assert (result["protocol"], result["recipe"]) == ("finetune-10percent", "finetune_moco_v2_10percent")
-    assert result["backbone_lr"] == 1e-4
+    assert result["protocol"] == "finetune-10percent-any-subset"
+    assert (result["recipe"], result["backbone_lr"]) == ("finetune_moco_v2_10percent", 1e-4)
+    assert result["labels"] == {"photos": 36}
+    assert "labels            36  all of the shards" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"--untrained=True: a probe by a recipe"):
         _main(monkeypatch, "linear", *places, "--untrained")
