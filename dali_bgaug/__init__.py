@@ -10,6 +10,7 @@
     reading.py   DALI: shards or folders -> decoded batches
     views/       options, table of render jobs, plan, and the renderers of CPU and GPU
     batches.py   reader + plan + renderer -> batches, ahead of who takes them
+    workers.py   threads that outlive the main one
     loader.py    epochs, ranks, exact resume
 
 What does not belong here: which views a method needs (`pipelines/`), training (`train/`), anything that is

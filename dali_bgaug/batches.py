@@ -1,8 +1,9 @@
 """Batches: what the reader decoded, planned and rendered, some ahead of who takes them."""
 
+import atexit
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,9 @@ from dali_bgaug.reading import Batch, Reader, Seeds
 from dali_bgaug.views.plan import THUMBNAIL, Recipe, plan
 from dali_bgaug.views.render import Rendered, Renderer
 from dali_bgaug.views.table import Table
+from dali_bgaug.workers import Workers, close_all
+
+atexit.register(close_all)  # later than DALI registered the end of its pipelines, so before it
 
 
 class Made(NamedTuple):
@@ -118,27 +122,31 @@ def _mask_thumbnails(packed: np.ndarray) -> torch.Tensor:
 
 
 class Producer:
-    """A thread that has some batches ready before they are asked for.
-
-    An executor's: it is joined when the interpreter ends, also if nobody closed it.
-    """
+    """A thread that has some batches ready before they are asked for."""
 
     def __init__(self, maker: BatchMaker, ahead: int) -> None:
         """ahead: batches."""
         self._maker, self._ahead = maker, ahead
-        self._thread = ThreadPoolExecutor(1, "batches")
+        self._thread = Workers(1, "batches")
         self._coming: deque[Future[Made]] = deque()
 
-    def take(self) -> Made:
-        """The next batch. What went wrong in making it is raised here."""
+    def request(self) -> None:
+        """Have as many batches made as are to be ready."""
         if not self._coming:
             self._maker.reader.schedule()
         while len(self._coming) <= self._ahead:
             self._coming.append(self._thread.submit(self._maker.make))
+
+    def wait(self) -> None:
+        """Wait until the next batch is there. What went wrong in making it is raised here."""
+        self._coming[0].result()
+
+    def take(self) -> Made:
+        """The next batch, which is there."""
         return self._coming.popleft().result()
 
     def close(self) -> None:
         """End the thread and the maker's."""
-        self._thread.shutdown(cancel_futures=True)
+        self._thread.close()
         self._coming.clear()
         self._maker.close()

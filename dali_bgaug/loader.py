@@ -1,7 +1,10 @@
 """The loader: batches as an iterator of torch tensors, with epochs, exact resume, clean shutdown."""
 
 import json
+import os
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +93,8 @@ class Loader:
         self._journal, self._ahead = journal, ahead
         self.epoch, self.batch = 0, 0
         self._producer: Producer | None = None
+        self._process = os.getpid()
+        _warn_of_fork()
         self._start(0, None)
 
     def _start(self, origin: int, checkpoint: bytes | None) -> None:
@@ -116,26 +121,31 @@ class Loader:
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         """The batches of the current epoch not given yet; after its last one, those of the next."""
-        if self.batch == len(self):
+        if self.batch >= len(self):
             self._end_epoch()
         while self.batch < len(self):
+            number = self.batch
             batch = self._next()
             if self._share.complete:
-                batch["valid"] = self._share.valid(self.batch)
-            self.batch += 1
+                batch["valid"] = self._share.valid(number)
             yield batch
         self._end_epoch()
 
     def _end_epoch(self) -> None:
-        for _ in range(self._share.padded_batches - len(self)):  # partly padding, on some rank
+        while self.batch < self._share.padded_batches:  # partly padding, on some rank
             self._next()
-        self.epoch, self.batch = self.epoch + 1, 0
+        with self._all_or_closed():
+            self.epoch, self.batch = self.epoch + 1, 0
 
     def _next(self) -> dict[str, torch.Tensor]:
+        """The next batch, which counts as given. An interrupt while it is awaited changes nothing."""
         producer = self._open_producer()
+        with self._all_or_closed():
+            producer.request()
         try:
-            made = producer.take()
+            producer.wait()
         except Exception as error:  # whatever it is, the pipeline is lost
+            self._open_producer()  # or another thread has closed the loader
             self.close()
             place = f"the loader failed in epoch {self.epoch}, batch {self.batch}, rank {self._share.rank}"
             if damaged := self._journal.damaged():
@@ -144,10 +154,28 @@ class Loader:
                     f"{place}; {self._journal.damage}:\n  {lines}\n{self._journal.mend}"
                 ) from error
             raise RuntimeError(f"{place}; what it was reading is good") from error
-        self._checkpoint = made.checkpoint
+        with self._all_or_closed():
+            made = producer.take()
+            self._checkpoint = made.checkpoint
+            self.batch += 1
         return made.take()
 
+    @contextmanager
+    def _all_or_closed(self) -> Iterator[None]:
+        """Close the loader if the block is interrupted (Ctrl-C, a handler of a signal): half of it done, it
+        would give other batches than it counts."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
     def _open_producer(self) -> Producer:
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                "this loader was made in another process, and its threads did not survive the fork; make it "
+                "in the process that uses it, and start processes by multiprocessing.get_context('spawn')"
+            )
         if self._producer is None:
             raise RuntimeError("this loader is closed")
         return self._producer
@@ -197,9 +225,9 @@ class Loader:
                 )
             self._start(state["origin"], state["pipeline"].cpu().numpy().tobytes())
             self.epoch, self.batch = state["epoch"], state["batch"]
-            if self.batch == len(self):  # taken right after an epoch's last batch
+            if self.batch >= len(self):  # taken right after an epoch's last batch
                 self._end_epoch()
-        elif state["batch"] in (0, state["batches"]):
+        elif state["batch"] == 0 or state["batch"] >= state["batches"]:
             epoch = state["epoch"] + (state["batch"] > 0)
             self._start(epoch, None)
             self.epoch, self.batch = epoch, 0
@@ -212,6 +240,8 @@ class Loader:
 
     def close(self) -> None:
         """End all threads and free their memory."""
+        if os.getpid() != self._process:
+            return  # they are the parent's
         if self._producer:
             self._producer.close()
         self._producer = None
@@ -221,6 +251,22 @@ class Loader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _warn_of_fork() -> None:
+    """Say so if a parent process of this one had a loader."""
+    _makers.add(os.getpid())
+    if len(_makers) > 1:
+        warnings.warn(
+            "a loader is made in a process forked from one that had a loader: DALI may hang for ever; start "
+            "processes by multiprocessing.get_context('spawn')",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+_makers: set[int] = set()
+"""Processes that made loaders: this one, and those it was forked from."""
 
 
 def _difference(key: str, before: str, now: str) -> str:

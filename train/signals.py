@@ -1,6 +1,7 @@
 """Stopping on request: SIGTERM and SIGUSR1, as clusters send them before they take a machine away."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -32,7 +33,11 @@ class StopRequest:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Take the signals. Once one came, further ones are ignored until the process ends: launcher and
-        scheduler often both send one."""
+        scheduler often both send one. Python has signals taken by the main thread alone: in another one
+        nothing is."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def note(number: int, _: FrameType | None) -> None:
             self.name = self.name or signal.Signals(number).name

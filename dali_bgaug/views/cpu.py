@@ -9,7 +9,6 @@ import hashlib
 import math
 import weakref
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from dali_bgaug.views import table as contract
 from dali_bgaug.views.render import Images, Rendered, Tiles, find_places, scratch_places
 from dali_bgaug.views.table import CHOSEN, JOB, PLACE, Table
 from dali_bgaug.views.windows import choose
+from dali_bgaug.workers import Workers
 
 
 class CpuRenderer:
@@ -39,7 +39,7 @@ class CpuRenderer:
         """
         self._kernel = _kernel()
         self._threads, self._half = threads, half
-        self._pool = ThreadPoolExecutor(threads, "views")
+        self._pool = Workers(threads, "views")
         self._buffers = Buffers()
         self._scratch = torch.empty(0)
 
@@ -77,7 +77,7 @@ class CpuRenderer:
 
     def close(self) -> None:
         """End the threads."""
-        self._pool.shutdown()
+        self._pool.close()
 
 
 class Buffers:

@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import threading
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
@@ -288,3 +289,12 @@ def test_checkpoints_kept_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert (tmp_path / "latest.pt").is_symlink() == links
         assert checkpoint.load(tmp_path / "latest.pt")["step"] == step
     assert [checkpoint.step_of(path) for path in checkpoint.list_checkpoints(tmp_path)] == [3, 6, 7]
+
+
+def test_a_run_in_another_thread(textured: Path, tmp_path: Path) -> None:
+    """Where Python takes no signals."""
+    recipe = read_recipe(write_recipe(tmp_path, textured), "epochs=1")
+    thread = threading.Thread(target=train, args=(recipe, tmp_path / "out"))
+    thread.start()
+    thread.join(60)
+    assert (tmp_path / "out" / "backbone.pt").is_file()

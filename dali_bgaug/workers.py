@@ -1,0 +1,77 @@
+"""Threads that work in the background, until they are closed or the process ends.
+
+`concurrent.futures` has no use for these: its threads take no more jobs once the main thread has ended, while
+other threads, one that trains, say, go on.
+"""
+
+import itertools
+import queue
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+
+class Workers:
+    """Threads that take jobs in the order of their submission."""
+
+    def __init__(self, count: int, name: str) -> None:
+        """Start so many; name: of the threads."""
+        self._jobs: queue.SimpleQueue[tuple[Future, Callable[..., Any], tuple] | None] = queue.SimpleQueue()
+        self._lock, self._closed = threading.Lock(), False
+        self._threads = [
+            threading.Thread(target=_work, args=(self._jobs,), name=f"{name}_{number}", daemon=True)
+            for number in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+        _open[next(_numbers)] = self
+
+    def submit(self, job: Callable[..., Any], *args: Any) -> Future:
+        """Have `job(*args)` done; the future gets what it returns or raises."""
+        future: Future = Future()
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("these threads have ended")
+            self._jobs.put((future, job, args))
+        return future
+
+    def close(self) -> None:
+        """Cancel what has not begun, and wait for what has."""
+        with self._lock:
+            self._closed = True
+            try:
+                while item := self._jobs.get_nowait():
+                    item[0].cancel()
+            except queue.Empty:
+                pass
+            for _ in self._threads:
+                self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+
+
+_numbers = itertools.count()
+_open: weakref.WeakValueDictionary[int, Workers] = weakref.WeakValueDictionary()
+
+
+def close_all() -> None:
+    """End all threads, the newest first: they may wait for older ones."""
+    for _, workers in sorted(_open.items(), reverse=True):
+        workers.close()
+
+
+def _work(jobs: queue.SimpleQueue) -> None:
+    while item := jobs.get():
+        future, job, args = item
+        if not future.set_running_or_notify_cancel():
+            continue
+        try:
+            result = job(*args)
+        except BaseException as error:  # is raised where the result is asked for
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+        del item, future, job, args  # what they hold must not live until the next job comes
+        result = None

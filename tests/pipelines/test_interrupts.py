@@ -1,0 +1,170 @@
+"""A loader and what happens to its process: interrupts, forks, threads, the end."""
+
+import _thread
+import hashlib
+import itertools
+import os
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from dali_bgaug.batches import BatchMaker, Producer
+from dali_bgaug.loader import Loader
+from pipelines import LoaderConfig, build_loader
+
+ROOT = Path(__file__).parents[2]
+
+
+def _build(shards: Path, pipeline: str = "moco_v2") -> Loader:
+    values = {} if pipeline == "evaluation" else {"background": {"kind": "swaps"}}
+    return build_loader(
+        LoaderConfig(
+            shards=shards,
+            pipeline=pipeline,
+            batch_size=16,
+            device="cpu",
+            threads=1,
+            crop={"size": 32},
+            **values,
+        )
+    )
+
+
+def _content(batch: dict[str, torch.Tensor]) -> str:
+    view = "image" if "image" in batch else "query"
+    rows = batch[view][batch["valid"]] if "valid" in batch else batch[view]
+    return hashlib.sha256(rows.contiguous().numpy().tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize("pipeline", ["moco_v2", "evaluation"])
+@pytest.mark.parametrize("at", [0, 2, 3])
+def test_an_interrupt_while_a_batch_is_awaited_changes_nothing(
+    pipeline: str, at: int, textured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in a notebook, say; in mid-epoch, and where evaluation's last batch is partly padding."""
+    with _build(textured, pipeline) as loader:
+        expected = [_content(batch) for _ in range(3) for batch in loader]
+    make = BatchMaker.make
+    slow = threading.Event()
+
+    def wait_and_make(self: BatchMaker, schedule: bool = True) -> object:
+        if slow.is_set():
+            time.sleep(0.3)
+        return make(self, schedule)
+
+    with _build(textured, pipeline) as loader:
+        monkeypatch.setattr(BatchMaker, "make", wait_and_make)
+        batches = itertools.chain.from_iterable(itertools.repeat(loader))
+        seen = [_content(next(batches)) for _ in range(at)]
+        slow.set()
+        timer = threading.Timer(0.05, _thread.interrupt_main)
+        with pytest.raises(KeyboardInterrupt):
+            timer.start()
+            while True:  # those that are ready come at once
+                seen.append(_content(next(batches)))
+        slow.clear()
+        while loader.epoch < 3:
+            seen += [_content(batch) for batch in loader]
+    assert seen == expected
+
+
+@pytest.mark.parametrize("step", ["request", "take"])
+def test_an_interrupt_at_any_other_time_closes_the_loader(
+    step: str, textured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between DALI's giving a batch and counting it, say: never a batch out of step."""
+    done: Callable[[Producer], object] = getattr(Producer, step)
+
+    def interrupted(self: Producer) -> None:
+        done(self)
+        raise KeyboardInterrupt
+
+    with _build(textured) as loader:
+        next(iter(loader))
+        monkeypatch.setattr(Producer, step, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            next(iter(loader))
+        with pytest.raises(RuntimeError, match="this loader is closed"):
+            next(iter(loader))
+
+
+def _in_a_fork(job: Callable[[], None]) -> str:
+    """What the job raised or warned of in a forked child."""
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                job()
+        except BaseException:
+            os.write(write, traceback.format_exc().encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    return said
+
+
+def test_a_forked_child_says_that_loaders_do_not_survive(textured: Path) -> None:
+    with _build(textured) as loader:
+        next(iter(loader))
+        said = _in_a_fork(lambda: next(iter(loader)))
+        assert "RuntimeError: this loader was made in another process" in said
+        assert "get_context('spawn')" in said
+        assert _in_a_fork(loader.close) == ""
+        said = _in_a_fork(lambda: _build(textured))
+        assert "RuntimeWarning: a loader is made in a process forked from one that had a loader" in said
+        assert len(list(loader)) == len(loader) - 1  # and the parent goes on
+
+
+_HOLDS = """
+import sys, threading, time
+from pathlib import Path
+from pipelines import LoaderConfig, build_loader
+
+def work():
+    loader = build_loader(LoaderConfig(
+        shards=Path(sys.argv[1]), batch_size=8, device="cpu", threads=1, crop={"size": 32}
+    ))
+    held.append(loader)
+    for number in range(2):
+        for batch in loader:
+            begun.set()
+            time.sleep(0.02)
+    print("done", loader.epoch, flush=True)
+    while "daemon" in sys.argv[2]:
+        for batch in loader:
+            pass
+
+held, begun = [], threading.Event()
+threading.Thread(target=work, daemon=sys.argv[2] == "daemon").start()
+begun.wait(60)
+sys.exit(3)
+"""
+
+
+def test_a_process_ends_with_its_own_status(textured: Path) -> None:
+    """Whatever thread holds a loader; one that is no daemon goes on to its end."""
+    processes = {
+        kind: subprocess.Popen(
+            [sys.executable, "-c", _HOLDS, str(textured), kind],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for kind in ("daemon", "thread")
+    }
+    said = {kind: process.communicate(timeout=60) for kind, process in processes.items()}
+    assert [process.returncode for process in processes.values()] == [3, 3], said
+    assert said["thread"][0] == "done 2\n"
