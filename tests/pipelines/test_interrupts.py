@@ -52,25 +52,32 @@ def test_an_interrupt_while_a_batch_is_awaited_changes_nothing(
     """Ctrl-C in a notebook, say; in mid-epoch, and where evaluation's last batch is partly padding."""
     with _build(textured, pipeline) as loader:
         expected = [_content(batch) for _ in range(3) for batch in loader]
-    make = BatchMaker.make
-    slow = threading.Event()
+    make, wait = BatchMaker.make, Producer.wait
+    slow, waiting = threading.Event(), threading.Event()
 
-    def wait_and_make(self: BatchMaker, schedule: bool = True) -> object:
-        if slow.is_set():
+    def make_slowly(self: BatchMaker, schedule: bool = True) -> object:
+        if slow.is_set() and waiting.wait(30):
+            slow.clear()
             time.sleep(0.3)
+            _thread.interrupt_main()
+            time.sleep(0.1)
         return make(self, schedule)
 
+    def wait_and_say(self: Producer) -> None:
+        if not self._coming[0].done():
+            waiting.set()
+        wait(self)
+
     with _build(textured, pipeline) as loader:
-        monkeypatch.setattr(BatchMaker, "make", wait_and_make)
         batches = itertools.chain.from_iterable(itertools.repeat(loader))
         seen = [_content(next(batches)) for _ in range(at)]
+        monkeypatch.setattr(BatchMaker, "make", make_slowly)
+        monkeypatch.setattr(Producer, "wait", wait_and_say)
         slow.set()
-        timer = threading.Timer(0.05, _thread.interrupt_main)
         with pytest.raises(KeyboardInterrupt):
-            timer.start()
             while True:  # those that are ready come at once
+                waiting.clear()
                 seen.append(_content(next(batches)))
-        slow.clear()
         while loader.epoch < 3:
             seen += [_content(batch) for batch in loader]
     assert seen == expected
