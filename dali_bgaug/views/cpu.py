@@ -6,9 +6,11 @@ threads do between any two operators, and views are written where the batch keep
 """
 
 import hashlib
+import logging
 import math
 import weakref
 from collections import defaultdict
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from dali_bgaug.views.render import Images, Rendered, Tiles, find_places, scratc
 from dali_bgaug.views.table import CHOSEN, JOB, PLACE, Table
 from dali_bgaug.views.windows import choose
 from dali_bgaug.workers import Workers
+
+log = logging.getLogger("dali_bgaug")
 
 
 class CpuRenderer:
@@ -116,7 +120,7 @@ def _kernel() -> Any:
     in several. So the name says of which content it is.
     """
     try:
-        from numba import from_dtype, njit, types
+        from numba import from_dtype, types
 
         from dali_bgaug.views import kernels, kernels_base, kernels_look, kernels_resample
     except ImportError as error:
@@ -130,7 +134,39 @@ def _kernel() -> Any:
     function.__qualname__ = f"render_jobs-{hashlib.sha256(sources).hexdigest()[:12]}"
     records = [types.Array(from_dtype(dtype), 1, "C") for dtype in (JOB, CHOSEN, PLACE)]
     signature = types.void(*records, types.boolean[::1], *[types.int64] * 4)
+    return compile_kept(function, signature)
+
+
+def compile_kept(function: Callable, signature: Any) -> Any:
+    """A function as machine code, which Numba keeps; where it cannot, one warning says so."""
+    from numba import njit
+
+    options = {"nogil": True, "fastmath": True}
     try:
-        return njit(signature, nogil=True, fastmath=True, cache=True)(function)
-    except RuntimeError:  # nowhere to keep it: a read-only installation, no home
-        return njit(signature, nogil=True, fastmath=True)(function)
+        return njit(signature, cache=True, **options)(function)
+    except Exception as damaged:  # empty, cut short, nowhere to keep it, no space: all are possible
+        folder = _forget(function)
+        try:
+            if folder is None:
+                raise
+            return njit(signature, cache=True, **options)(function)
+        except Exception:
+            log.warning(
+                f"{folder or 'nowhere'}: compiled kernels cannot be kept here ({type(damaged).__name__}: "
+                f"{damaged}); every start compiles them, some ten seconds; NUMBA_CACHE_DIR names a folder "
+                "for them"
+            )
+            return njit(signature, **options)(function)
+
+
+def _forget(function: Any) -> Path | None:
+    """Delete what Numba has kept of a function; where that was, if it can keep any."""
+    from numba.core.caching import FunctionCache
+
+    try:
+        folder = Path(FunctionCache(function).cache_path)
+        for path in folder.glob(f"*{function.__qualname__}*"):
+            path.unlink(missing_ok=True)
+    except (RuntimeError, OSError):
+        return None
+    return folder
