@@ -4,10 +4,10 @@ A config is a tree of `Options` models, each defined beside the code it configur
 types are errors that name the file, the key and the value.
 """
 
-import contextlib
 import json
+import re
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -75,7 +75,12 @@ def _collect(path: Path, layers: dict[Path, dict[str, Any]], above: tuple[Path, 
 
 class _Loader(yaml.SafeLoader):
     """YAML without what takes a program's time or stack: aliases, which can stand for billions of values or
-    for themselves, and nesting that no config has."""
+    for themselves, and nesting that no config has.
+
+    Plain words are read as in YAML 1.2: 1e-3 is a number, and 1:30, no, 2024_01 and 2024-01-01 are text.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict] = {}
 
     depth = 0
 
@@ -92,6 +97,15 @@ class _Loader(yaml.SafeLoader):
 
 
 _DEEPEST = 20
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(~|null|Null|NULL|)$"), [*"~nN", ""])
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"(true|True|TRUE|false|False|FALSE)$"), [*"tTfF"]
+)
+_FIRST = list("-+.0123456789")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9]\d*)$"), _FIRST)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?$"), _FIRST
+)
 
 
 def load_yaml(text: str, source: str) -> Any:
@@ -114,19 +128,37 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
-    """Apply `a.b=value` words of a command line; values are read as YAML (`1e-3`, `true`, `[1, 2]`)."""
+    """Apply `a.b=value` words of a command line: numbers (`1e-3`), `true`, `false`, `null`, YAML in brackets,
+    braces or quotes (`[1, 2]`), and else text as it is (`/data/run #3`)."""
     for word in assignments:
         key, equals, text = word.partition("=")
         if not equals or not key:
             raise UserError(f"'{word}' is not of the form key=value, e.g. data.batch_size=256")
-        value = load_yaml(text, word)
-        if isinstance(value, str) and value == text:  # YAML 1.1 reads an unquoted 1e-3 as text
-            with contextlib.suppress(ValueError):
-                value = float(value)
+        value = _read_word(text, word)
         for name in reversed(key.split(".")):
             value = {name: value}
         values = merge(values, value)
     return values
+
+
+class _Float(float):
+    """A number that knows how it was written: where a path is wanted, `1e5` is a folder's name."""
+
+    text: str
+
+
+def _read_word(text: str, word: str) -> Any:
+    """The value of `key=text`."""
+    if text[:1] in ("[", "{", '"', "'"):
+        if " #" in text and text[-1] not in "]}\"'":
+            raise UserError(f"'{word}': ends in a comment; leave it out, or put all of it in quotes")
+        return load_yaml(text, word)
+    kind = _Loader("").resolve(yaml.ScalarNode, text, (True, False))
+    if kind == "tag:yaml.org,2002:float":
+        value = _Float(text)
+        value.text = text
+        return value
+    return text if kind == "tag:yaml.org,2002:str" else load_yaml(text, word)
 
 
 def validate(model: type[Model], values: dict[str, Any], source: str) -> Model:
@@ -135,7 +167,23 @@ def validate(model: type[Model], values: dict[str, Any], source: str) -> Model:
         # As JSON, where a list is a tuple and a text a path, and everything else stays strict.
         return model.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
+        if (named := _with_paths(values, error)) != values:
+            return validate(model, named, source)
         raise UserError("\n  ".join([f"{source}:", *map(_explain, error.errors())])) from error
+
+
+def _with_paths(values: dict[str, Any], error: ValidationError) -> dict[str, Any]:
+    """The values with text for numbers where paths are wanted: folders called 2024, or 1e5."""
+    for problem in error.errors():
+        loc, value = problem["loc"], values
+        for key in loc:
+            value = value.get(key) if isinstance(value, dict) else None
+        if problem["type"] == "path_type" and type(value) in (int, _Float):
+            change: Any = getattr(value, "text", str(value))
+            for key in reversed(loc):
+                change = {key: change}
+            values = merge(values, change)
+    return values
 
 
 def _explain(problem: Any) -> str:

@@ -3,8 +3,9 @@ import time
 from pathlib import Path
 
 import pytest
+from pydantic import Field
 
-from dali_bgaug.config import override, read_yaml, validate
+from dali_bgaug.config import Options, load_yaml, override, read_yaml, validate
 from dali_bgaug.errors import UserError
 from pipelines import LoaderConfig
 
@@ -59,7 +60,6 @@ LAUGHS = "a: &a [x]\n" + "".join(
         (b"a: " + b"[" * 1000 + b"]" * 1000, "line 1: nested more than 20 deep"),
         (b"a: 1\nb: " + b"{c: " * 30 + b"1" + b"}" * 30, "line 2: nested more than 20 deep"),
         ("a: 1\nname: Müller\n".encode("latin-1"), "byte 0xfc in line 2 is not UTF-8"),
-        (b"day: 2026-13-45\n", "not valid YAML"),
         (b"a: [1, 2\n", "not valid YAML"),
         (b"\0", "not valid YAML"),
         (b"!!python/object/apply:os.system ['true']", "not valid YAML"),
@@ -132,3 +132,40 @@ def test_bad_files(tmp_path: Path, text: str, word: str) -> None:
 def test_a_word_without_equals_is_an_error() -> None:
     with pytest.raises(UserError, match="key=value"):
         override({}, ["batch_size"])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(("1e-3", 0.001), ("1E5", 1e5), (".5", 0.5), ("-3", -3), ("+4", 4), ("0.1", 0.1), ("0", 0)),
+        *(("true", True), ("False", False), ("null", None), ("~", None), ("", None)),
+        *((word, word) for word in ("no", "on", "1:30", "007", "0x10", "1_000", "2024-01-01", "inf", "a-b")),
+        *(("[1, 2e1]", [1, 20.0]), ("'1'", "1"), ('"/x #3"', "/x #3")),
+    ],
+)
+def test_plain_words_mean_the_same_in_files_and_on_command_lines(text: str, value: object) -> None:
+    [there], here = load_yaml(f"a: {text}\n", "file").values(), override({}, [f"a={text}"])["a"]
+    assert (there, here) == (value, value)
+    assert isinstance(here, type(value))
+
+
+@pytest.mark.parametrize("text", ["/x/run #3", "a: b", "*x", "!t", "&a", "- 1", "x, y", "%x", "@x", "`x`"])
+def test_a_word_is_no_document(text: str) -> None:
+    assert override({}, [f"a.b={text}"]) == {"a": {"b": text}}
+
+
+def test_a_comment_in_a_word_is_an_error() -> None:
+    with pytest.raises(UserError, match=r"'a=\[1\] #2': ends in a comment"):
+        override({}, ["a=[1] #2"])
+
+
+class _Places(Options):
+    place: Path = Field(strict=False)
+    number: float = 0.0
+
+
+@pytest.mark.parametrize("name", ["2024", "1e5", "no", "2024_01", "1.50", "007", "run #3"])
+def test_folders_may_be_called_like_numbers(name: str) -> None:
+    assert validate(_Places, override({}, [f"place={name}", "number=1e5"]), "x") == _Places(
+        place=Path(name), number=1e5
+    )
