@@ -1,14 +1,17 @@
 """Watching a run: log.jsonl, TensorBoard where it is installed, the progress bar, and what is worth a
 warning."""
 
+import contextlib
+import errno
 import json
+import os
 import shutil
 import sys
 import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from tqdm import tqdm
@@ -28,7 +31,10 @@ class Monitor:
         dropped)."""
         self._log = JsonLog(out / "log.jsonl", step)
         self._board = _tensorboard(out / "tensorboard", step)
-        self._bar = tqdm(total=steps, initial=step, desc="train", unit="step", dynamic_ncols=True)
+        screen = _Screen(sys.stderr)
+        self._bar = tqdm(
+            total=steps, initial=step, desc="train", unit="step", dynamic_ncols=True, file=screen
+        )
         self._chance, self._losses, self._warned = chance_loss, deque(maxlen=PATIENCE), False
 
     def advance(self) -> None:
@@ -38,7 +44,7 @@ class Monitor:
     def report(self, values: dict[str, Any]) -> None:
         """Log a step: `step`, `loss`, `images_per_s`, `data_wait` and whatever else there is to say."""
         warning = self._warning(values["loss"])
-        self._log.write({**values, "warning": warning} if warning else values)
+        self._write({**values, "warning": warning} if warning else values)
         self._show(values)
         self._bar.set_postfix_str(
             f"loss {values['loss']:.3f}, {values['images_per_s']:.0f} images/s, "
@@ -50,12 +56,16 @@ class Monitor:
 
     def note(self, values: dict[str, Any]) -> None:
         """Log what is measured apart from steps: `step` and what was found after it."""
-        self._log.write(values)
+        self._write(values)
         self._show(values)
 
     def say(self, text: str) -> None:
         """A line above the progress bar."""
-        self._bar.write(text)
+        self._bar.write(text, file=_Screen(sys.stdout))
+
+    def _write(self, values: dict[str, Any]) -> None:
+        if problem := self._log.write(values):
+            self.say(f"warning: {problem}")
 
     def _show(self, values: dict[str, Any]) -> None:
         if self._board:
@@ -77,11 +87,30 @@ class Monitor:
         )
 
     def close(self) -> None:
-        """Close files and bar."""
+        """Close the bar and TensorBoard's file."""
         self._bar.close()
-        self._log.close()
         if self._board:
             self._board.close()
+
+
+class _Screen:
+    """A stream to a terminal that may be gone: what it does not take is lost, not the run."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write, if somebody reads it."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # full, closed, or never there
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush, likewise."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _tensorboard(folder: Path, step: int) -> Any:
@@ -94,7 +123,8 @@ def _tensorboard(folder: Path, step: int) -> Any:
 
 
 class JsonLog:
-    """Appends lines to a file; a resumed run first drops what came after its checkpoint."""
+    """Appends lines to a file, which a full disk delays; a resumed run first drops what came after its
+    checkpoint."""
 
     def __init__(self, path: Path, step: int) -> None:
         """path: the file; step: how many steps the run has done (lines of later ones are dropped)."""
@@ -107,16 +137,25 @@ class JsonLog:
                 file=sys.stderr,
             )
         write_text(path, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
-        self._file = path.open("a", encoding="utf-8")
+        self._path, self._unwritten = path, ""
 
-    def write(self, values: dict[str, Any]) -> None:
-        """Add a line."""
-        self._file.write(json.dumps(values) + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+    def write(self, values: dict[str, Any]) -> str | None:
+        """Add a line. What cannot be written (a full disk) is kept for the next time; says so once."""
+        known = bool(self._unwritten)
+        self._unwritten += json.dumps(values) + "\n"
+        data = self._unwritten.encode()
+        try:
+            with self._path.open("ab", buffering=0) as file:
+                end = file.seek(0, os.SEEK_END)
+                if file.write(data) < len(data):  # half a line
+                    file.truncate(end)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            if known:
+                return None
+            return f"{self._path}: cannot be written ({error.strerror}); training goes on, and tries again"
+        self._unwritten = ""
+        return None
 
 
 class Clock:

@@ -1,5 +1,7 @@
 """What a run tells: its log, its warning, TensorBoard."""
 
+import contextlib
+import resource
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,9 +48,8 @@ def test_a_resumed_log_drops_what_comes_again(tmp_path: Path) -> None:
     log = JsonLog(path, 0)
     for step in (1, 2, 3):
         log.write({"step": step, "loss": 1.0})
-    log.close()
     path.write_text(path.read_text() + '{"step": 4, "lo')
-    JsonLog(path, 2).close()
+    JsonLog(path, 2)
     assert [line["step"] for line in read_log(path)[0]] == [1, 2]
 
 
@@ -60,10 +61,50 @@ def test_a_damaged_line_costs_itself(tmp_path: Path, capsys: pytest.CaptureFixtu
     path.write_text("\n".join(lines), encoding="latin-1")
     before = path.read_bytes()
     assert read_log(path) == ([{"step": 1, "loss": 1.0}, {"step": 3, "loss": 1.0}], [2])
-    JsonLog(path, 3).close()
+    JsonLog(path, 3)
     assert read_log(path) == ([{"step": 1, "loss": 1.0}, {"step": 3, "loss": 1.0}], [])
     assert (tmp_path / "log.jsonl.damaged-3").read_bytes() == before
     assert f"{path}: left out lines [2]" in capsys.readouterr().err
+
+
+def test_a_full_disk_delays_the_log(tmp_path: Path) -> None:
+    """Half a line may fit: it is taken back, and all comes with the next line that fits."""
+    path = tmp_path / "log.jsonl"
+    log = JsonLog(path, 0)
+    assert log.write({"step": 1, "loss": 1.0}) is None
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 9, hard))
+    try:
+        said = [log.write({"step": step, "loss": 1.0}) for step in (2, 3)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    problem = "cannot be written (No space left on device); training goes on, and tries again"
+    assert said == [f"{path}: {problem}", None]
+    assert path.read_bytes() == before
+    assert log.write({"step": 4, "loss": 1.0}) is None
+    assert [line["step"] for line in read_log(path)[0]] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("kind", ["full", "closed", "none"])
+def test_a_terminal_that_is_gone_does_not_stop_a_run(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Path("/dev/full").open("w") as screen:
+        if kind == "closed":
+            screen.close()
+        for name in ("stdout", "stderr"):
+            monkeypatch.setattr(sys, name, None if kind == "none" else screen)
+        watch = Monitor(tmp_path, 0, 4, chance_loss=None)
+        for step in range(1, 4):
+            _report(watch, step, 1.0)
+        watch.say("something")
+        watch.close()
+        monkeypatch.undo()
+        assert [line["step"] for line in read_log(tmp_path / "log.jsonl")[0]] == [1, 2, 3]
+        if kind == "full":
+            with contextlib.suppress(OSError):
+                screen.close()
 
 
 def test_tensorboard_gets_every_number_where_it_is_installed(
