@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -69,6 +70,8 @@ def build_loader(
     device_id = choose_device(config.device, device_id)
     if device_id is None:
         pool_photos()
+    if not config.mmap and isinstance(manifest, Manifest):
+        allow_open_files(len(manifest.shards), config.shards)
     journal = (FolderJournal if isinstance(manifest, PhotoFolder) else Journal)(
         config.shards, len(manifest.classes), config.prefetch, manifest.max_pixels
     )
@@ -82,6 +85,28 @@ def build_loader(
         "device": "cpu" if device_id is None else "gpu",
     }
     return Loader(build, share, identity, journal, config.prefetch)
+
+
+def allow_open_files(shards: int, folder: Path) -> None:
+    """Raise this process's limit of open files, if need be: without `mmap` DALI holds every shard open.
+
+    Raises:
+        UserError: the system does not allow so many.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = len(os.listdir("/proc/self/fd")) + shards + SPARE_FILES
+    if soft != resource.RLIM_INFINITY and wanted > soft:
+        if hard != resource.RLIM_INFINITY and wanted > hard:
+            raise UserError(
+                f"data.mmap=false: the {shards} shards of {folder} are held open, with what else is open "
+                f"{wanted} files, and this process may open {hard}: raise that (ulimit -Hn), take "
+                "data.mmap=true, or pack larger shards (--shard-mb, --per-shard)"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+SPARE_FILES = 100
+"""For whatever else opens some: checkpoints, other loaders' threads, sockets."""
 
 
 def loader_recipe(config: LoaderConfig, with_sources: bool = False) -> Recipe:
@@ -132,6 +157,8 @@ def choose_device(device: str, device_id: int | None) -> int | None:
             raise UserError("data.device=gpu: no GPU found; use data.device=cpu, or auto")
         return None
     number = int(os.environ.get("LOCAL_RANK", "0")) if device_id is None else device_id
+    if device_id is None and count == 1:  # a scheduler that shows each task its own (--gpus-per-task=1)
+        number = 0
     if number >= count:
         raise UserError(f"this process wants GPU {number}, there are {count}; start one process a GPU")
     return number

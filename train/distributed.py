@@ -37,6 +37,7 @@ def process_group(device: torch.device, timeout_s: float = START.total_seconds()
     timeout_s: how long the others may take to join.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        _refuse_copies()
         yield
         return
     timeout = datetime.timedelta(seconds=timeout_s)
@@ -45,6 +46,16 @@ def process_group(device: torch.device, timeout_s: float = START.total_seconds()
     limit_waiting(START.total_seconds())
     yield
     dist.destroy_process_group()  # not after an error: it would wait for ranks that wait for this one
+
+
+def _refuse_copies() -> None:
+    """A UserError where Slurm has started several of this program that know nothing of each other."""
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if "WORLD_SIZE" not in os.environ and tasks.isdecimal() and int(tasks) > 1:
+        raise UserError(
+            f"srun has started {tasks} of these (SLURM_STEP_NUM_TASKS), each alone, without WORLD_SIZE: "
+            "start one task a node, and torchrun in it (README), or one task in all (srun --ntasks=1)"
+        )
 
 
 @contextmanager

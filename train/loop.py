@@ -190,6 +190,7 @@ class Run:
         if resume is True and not found:
             raise UserError(f"--resume: {self.folder} has no checkpoint; start the run without --resume")
         if not found:
+            self._refuse_finished()
             return None
         state, newest, problems = None, found[0], []
         if resume == "auto":  # nobody is there to delete a damaged one
@@ -208,6 +209,23 @@ class Run:
                 f"the same (it is in {self.out / 'config.json'}), or choose another --out"
             )
         return state
+
+    def _refuse_finished(self) -> None:
+        """Without checkpoints a run begins; not in the folder of another one, or of one that has ended."""
+        before, weights = self.out / "config.json", self.out / "backbone.pt"
+        problem = ""
+        if self.main and weights.exists():
+            problem = f"{weights}: a run has ended here, and its checkpoints are gone"
+        elif self.main and before.exists():
+            try:
+                old = RunConfig.model_validate_json(before.read_bytes())
+                changed = checkpoint.difference(old.identity(), self.config.identity())
+            except ValueError:
+                changed = "it cannot be read"
+            if changed:
+                problem = f"{before}: a run with another config began here: {changed}"
+        if problem := distributed.from_first_rank(problem):
+            raise UserError(f"{problem}; choose another --out, or delete that folder")
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.method.load_state_dict(state["method"])

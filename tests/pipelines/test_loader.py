@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import multiprocessing
+import resource
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import torch
 from dali_bgaug.errors import UserError
 from dali_bgaug.loader import Share
 from dali_bgaug.views import cpu
-from pipelines import LoaderConfig, build_loader
+from pipelines import LoaderConfig, build, build_loader
 
 ROOT = Path(__file__).parents[2]
 
@@ -348,6 +349,42 @@ def no_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delattr("dali_bgaug.views.kernels", raising=False)
     yield
     cpu._kernel.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("visible", "local_rank", "chosen"), [(1, "0", 0), (1, "3", 0), (4, "3", 3), (0, "2", None)]
+)
+def test_a_task_that_sees_one_gpu_takes_it(
+    visible: int, local_rank: str, chosen: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its rank on the machine is: a scheduler may show every task its own."""
+    monkeypatch.setattr(build.backend, "GetCUDADeviceCount", lambda: visible)
+    monkeypatch.setenv("LOCAL_RANK", local_rank)
+    assert build.choose_device("auto", None) == chosen
+    if visible == 4:
+        monkeypatch.setenv("LOCAL_RANK", "4")
+        with pytest.raises(UserError, match="wants GPU 4, there are 4"):
+            build.choose_device("gpu", None)
+
+
+def test_as_many_files_are_allowed_as_shards_are_held_open(
+    textured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (150, hard))
+        build.allow_open_files(10, textured)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 150
+        with build_loader(_config(textured, mmap=False)) as loader:
+            next(iter(loader))
+        build.allow_open_files(400, textured)
+        assert 500 < resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 600
+        monkeypatch.setattr(build.resource, "getrlimit", lambda _: (150, 300))
+        with pytest.raises(UserError, match=r"data.mmap=false: the 400 shards of .* may open 300: .*ulimit"):
+            build.allow_open_files(400, textured)
+    finally:
+        monkeypatch.undo()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_views_on_the_cpu_without_numba_are_an_error_that_says_what_to_do(

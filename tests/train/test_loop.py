@@ -272,7 +272,7 @@ def test_keys_have_other_company_than_queries(textured: Path, tmp_path: Path) ->
     with pytest.warns(UserWarning, match="method.bn_group=8: keys cannot be shuffled among the 8 photos"):
         Run(read_recipe(recipe, "method.bn_group=8"), tmp_path / "out", False, CPU)
     config = read_recipe(recipe, "accumulate=2", "method.bn_group=2")
-    with Run(config, tmp_path / "out", False, CPU) as run:
+    with Run(config, tmp_path / "other", False, CPU) as run:
         batches = iter(run.loader)
         run.train_step(batches)
         assert run.method.queue_ptr.item() == 8
@@ -298,3 +298,38 @@ def test_a_run_in_another_thread(textured: Path, tmp_path: Path) -> None:
     thread.start()
     thread.join(60)
     assert (tmp_path / "out" / "backbone.pt").is_file()
+
+
+def test_a_run_does_not_begin_in_anothers_folder(textured: Path, tmp_path: Path) -> None:
+    """Also where that has no checkpoint yet, or none any more; the same run may."""
+    recipe = write_recipe(tmp_path, textured)
+    out = tmp_path / "out"
+    with Run(read_recipe(recipe, "seed=1"), out, "auto", CPU):
+        pass
+    for resume in (False, "auto"):
+        with pytest.raises(UserError, match=r"config.json: a run with another config began here: seed was 1"):
+            Run(read_recipe(recipe, "seed=2"), out, resume, CPU)
+    with Run(read_recipe(recipe, "seed=1", "log_every=3"), out, "auto", CPU):
+        pass
+    (out / "backbone.pt").touch()
+    for resume in (False, "auto"):
+        with pytest.raises(
+            UserError, match=r"backbone.pt: a run has ended here, and its checkpoints are gone"
+        ):
+            Run(read_recipe(recipe, "seed=1"), out, resume, CPU)
+    (out / "config.json").write_text("{}")
+    (out / "backbone.pt").unlink()
+    with pytest.raises(
+        UserError, match=r"another config began here: it cannot be read; choose another --out"
+    ):
+        Run(read_recipe(recipe, "seed=1"), out, False, CPU)
+
+
+def test_copies_that_srun_started_are_refused(
+    textured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(UserError, match=r"srun has started 4 of these .*torchrun"):
+        train(read_recipe(write_recipe(tmp_path, textured)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
