@@ -24,7 +24,7 @@ class RunConfig(Options):
     epochs: int = Field(ge=1, le=10**6)
     init: Path | None = Field(default=None, strict=False)
     """Weights to start from in place of random ones (`train.initial`); a resumed run goes on from its
-    checkpoint."""
+    checkpoint, and keeps what it started from on record."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Of the weights and of shuffling between ranks; the data has its own (`data.seed`)."""
 

@@ -1,5 +1,6 @@
 """The training loop: epochs, steps, checkpoints. Knows nothing of what a method does inside."""
 
+import json
 import sys
 import warnings
 from collections.abc import Iterator
@@ -90,6 +91,9 @@ class Run:
         self.folder = out / "checkpoints"
         self.resumes = resume == "auto"
         state = self._load(resume)
+        if state is not None:  # what it started from stays on record, whatever is given now
+            init = json.loads(state["config"]).get("init")
+            self.config = config = config.model_copy(update={"init": init and Path(init)})
         self.half = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
         self._check()
         self.loader = build_loader(config.pass_data, distributed.rank(), distributed.world_size())

@@ -1,5 +1,6 @@
 """Runs that start from given weights: what is loaded, what is new, what is refused."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,14 @@ def test_a_resumed_run_goes_on_from_its_checkpoint(textured: Path, tmp_path: Pat
         run.save()
         weight = run.method.classifier.weight.clone()
     (tmp_path / "backbone.pt").unlink()
-    for again in (config, read_recipe(recipe)):
+    for again in (config, read_recipe(recipe), read_recipe(recipe, "init=elsewhere.pt")):
         with Run(again, out, True, CPU) as run:
             assert run.step == 1
             assert torch.equal(run.method.classifier.weight, weight)
+            run.save()
+        state = checkpoint.load(out / "checkpoints" / "latest.pt")
+        for found in (read_json(out / "config.json", ""), json.loads(state["config"])):
+            assert found["init"] == str(tmp_path / "backbone.pt")  # what it did start from
 
 
 @pytest.mark.parametrize(
