@@ -12,7 +12,7 @@ from dali_bgaug.config import read_yaml
 from dali_bgaug.errors import UserError
 from tests.processes import run
 from tests.train.runs import use_tiny_net
-from train import checkpoint
+from train import batch_norm, checkpoint
 from train.distributed import process_group, rank
 from train.evaluate.__main__ import main
 from train.evaluate.backbone import load_backbone
@@ -220,6 +220,42 @@ def test_fine_tuning_recipes(job: ProbeJob, method: str, percent: int) -> None:
     )
     assert (optim.lr, optim.backbone_lr, optim.weight_decay) == (head, trunk, 0)
     assert (config.method.freeze, config.method.bn_group) == (False, group)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "plans"),
+    [
+        # ranks -> groups of a rank, or ranks that share one
+        ("linear_moco_v2", {1: (32, 1), 8: (4, 1), 32: (1, 1), 64: (1, 2)}),  # 64 of 2048 photos
+        ("linear_byol", {1: (16, 1), 8: (2, 1), 16: (1, 1), 32: (1, 2)}),  # 64 of 1024
+        ("finetune_swav_1percent", {1: (1, 1), 2: (1, 2), 8: (1, 8)}),  # all 256
+        ("finetune_swav_10percent", {1: (1, 1), 2: (1, 2), 8: (1, 8)}),
+    ],
+)
+def test_batch_norm_of_a_recipe_does_not_depend_on_the_ranks(
+    recipe: str, plans: dict[int, tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = read_yaml(RECIPES / f"{recipe}.yaml")
+    options = ProbeOptions(checkpoint=Path("unread"), **values["method"])
+    found = {}
+    for ranks in plans:
+        monkeypatch.setattr(batch_norm, "world_size", lambda ranks=ranks: ranks)
+        found[ranks] = options.grouping(Setting("resnet50", photos=values["data"]["batch_size"] // ranks))
+    assert found == plans
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_a_backbone_in_train_mode_is_normalised_by_groups(job: ProbeJob, freeze: bool) -> None:
+    """Twelve photos in groups of four give the features of three batches of four."""
+    options = {"checkpoint": job.checkpoint, "freeze": freeze, "backbone_bn": "train"}
+    setting = Setting("resnet18", photos=12, classes=3)
+    grouped, plain = (
+        ProbeOptions(**options, bn_group=size).build(setting).train().network for size in (4, None)
+    )
+    x = torch.randn(12, 3, 32, 32) * torch.arange(1, 13).view(-1, 1, 1, 1)
+    found = grouped(x)
+    torch.testing.assert_close(found, torch.cat([plain(part) for part in x.split(4)]))
+    assert (found - plain(x)).abs().max() > 0.01
 
 
 def test_all_recipes_are_tested() -> None:
