@@ -22,7 +22,7 @@ from torch import nn
 
 from dali_bgaug.errors import UserError, run_program
 from dali_bgaug.files import atomic, read_json, sha256, write_json
-from train import checkpoint, distributed
+from train import checkpoint, distributed, foreign
 from train.networks import FEATURES, build_backbone
 
 CARD_VERSION = 1
@@ -96,7 +96,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not checkpoint.is_whole(state):
         raise UserError(
             f"{path}: neither a checkpoint of a run (version {checkpoint.VERSION}) nor exported weights with "
-            f"their card, {path.with_suffix('.json').name}, beside them"
+            f"their card, {path.with_suffix('.json').name}, beside them: {foreign.describe(state)}"
         )
     try:
         known = json.loads(state["config"])["backbone"] in FEATURES
