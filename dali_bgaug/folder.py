@@ -1,12 +1,12 @@
 """Photos in class folders, as they were downloaded: what evaluation reads where nothing was packed.
 
-FOLDER/CLASS/….jpg    .jpg, .jpeg or .png; classes are numbered by name, photos come in order of their paths
+FOLDER/CLASS/….jpg    or .png, …; classes are numbered by name, photos come in order of class and path
 
-A class folder may be a link; links to folders inside of one are not followed.
+What is listed is the tools' rule (`photo_tree.py`), with more endings: nothing is packed, so whatever the
+decoder knows is read as it is.
 """
 
 import hashlib
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,9 +17,19 @@ from dali_bgaug.decoding import MAX_PIXELS, Decoder
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import require_folder
 from dali_bgaug.journal import Journal
+from dali_bgaug.photo_tree import (
+    JPEG_ENDINGS,
+    Oddity,
+    class_of,
+    describe,
+    find_files,
+    reject_parts,
+    told,
+    without_photos,
+)
 from dali_bgaug.reading import READER, Seeds
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
+ENDINGS = (*JPEG_ENDINGS, ".png", ".webp", ".bmp", ".tif", ".tiff")
 MIXED = ("mixed_same", "mixed_rand", "mixed_next")
 CHALLENGE = ("original", *MIXED, "only_fg", "only_bg_b", "only_bg_t", "no_fg")
 """The folders of the backgrounds challenge (ImageNet-9; Xiao et al. 2020, Table 1)."""
@@ -35,6 +45,8 @@ class PhotoFolder(NamedTuple):
     """Paths below the folder."""
     labels: list[int]
     """Of the files: indices into `classes`."""
+    oddities: dict[str, Oddity]
+    """What else was met (`photo_tree.py`)."""
 
     mask_size, donors, max_pixels = 0, 0, MAX_PIXELS  # what shards have besides
 
@@ -42,6 +54,10 @@ class PhotoFolder(NamedTuple):
     def samples(self) -> int:
         """How many photos there are."""
         return len(self.files)
+
+    def describe(self) -> str:
+        """What was found, for people."""
+        return describe(self.folder, self.samples, self.classes, self.oddities)
 
     @property
     def digest(self) -> str:
@@ -53,40 +69,31 @@ class PhotoFolder(NamedTuple):
 
 
 def open_folder(folder: Path, option: str = "data.shards") -> PhotoFolder:
-    """List a folder of class folders.
+    """List a folder of class folders; photos beside these have no class and are not taken.
 
     Raises:
-        UserError: no such folder, no class folders in it, or class folders without photos.
+        UserError: no such folder, no class folders in it, class folders without photos, parts of a set in
+            place of classes, or what cannot be read (`find_files`).
     """
-    require_folder(folder, option)
-    places = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not places:
+    tree = find_files(folder, option, ENDINGS)
+    if not tree.folders:
         raise UserError(
             f"{option}={folder}: neither packed shards (no manifest.json) nor a folder of class folders"
         )
-    files: list[str] = []
-    labels: list[int] = []
-    empty = []
-    for label, place in enumerate(places):
-        found = sorted(
-            path.relative_to(folder).as_posix()
-            for path in place.rglob("*")
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-        )
-        for name in found:
-            if name != name.encode("utf-8", "replace").decode():
-                raise UserError(f"{option}={folder}: {os.fsencode(name)!r} is not a name in UTF-8; rename it")
-        if not found:
-            empty.append(place.name)
-        files += found
-        labels += [label] * len(found)
-    if empty:
+    if empty := without_photos(tree):
         more = f" and {len(empty) - _SHOWN} more" if len(empty) > _SHOWN else ""
+        has = "".join(f"\n  {line}" for line in told(tree.oddities))
         raise UserError(
-            f"{option}={folder}: no photos ({', '.join(SUFFIXES)}) in {', '.join(empty[:_SHOWN])}{more}; "
-            "every folder in it is a class: fill these or take them away"
+            f"{option}={folder}: no photos ({', '.join(ENDINGS)}) in {', '.join(empty[:_SHOWN])}{more}; "
+            f"every folder in it is a class: fill these or take them away{has}"
         )
-    return PhotoFolder(folder, [place.name for place in places], files, labels)
+    if beside := [key for key in tree.keys if "/" not in key]:
+        tree.keys = [key for key in tree.keys if "/" in key]
+        tree.note("photos beside the class folders, not taken", beside[0], len(beside))
+    reject_parts(tree, option)
+    numbers = {name: number for number, name in enumerate(tree.classes)}
+    files = sorted(tree.keys, key=lambda key: (class_of(key), key))
+    return PhotoFolder(folder, tree.classes, files, [numbers[class_of(key)] for key in files], tree.oddities)
 
 
 def read_folder(

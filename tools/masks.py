@@ -21,6 +21,7 @@ import numpy as np
 from dali_bgaug import stores
 from dali_bgaug.decoding import MAX_PIXELS
 from dali_bgaug.errors import UserError
+from dali_bgaug.photo_tree import list_photos
 from dali_bgaug.tiles import tile_geometry
 from tools import photos
 from tools._cli import ALL, Part, add_scale_arguments, default_workers, hold, parse_part, run
@@ -65,7 +66,8 @@ def write_mask_store(
         raise UserError(f"--max-pixels={max_pixels}: must be at least 1")
     if per_file < 1:
         raise UserError(f"--per-file={per_file}: must be at least 1")
-    keys = photos.list_photos(photo_folder)
+    tree = list_photos(photo_folder)
+    keys = tree.keys
     photos.reject_equal_names(keys)
     parts = [keys[i : i + per_file] for i in range(0, len(keys), per_file)]
     mine = parts[part.slice]
@@ -86,7 +88,10 @@ def write_mask_store(
         (photo_folder, detector, out / name, keys, options, listing)
         for name, keys in zip(names, mine, strict=True)
     )
-    report = Report(tool="masks", out=out, part=part, workers=workers, options=options)
+    print(tree.describe())
+    report = Report(
+        tool="masks", out=out, part=part, workers=workers, options=options, oddities=tree.oddities
+    )
     sizes = [len(keys) for keys in mine]
     report.run(_write_file, jobs, sizes, [count * size * size for count in sizes])
     if part.count > 1 or not sizes:  # of a part too few to tell

@@ -30,6 +30,7 @@ from dali_bgaug import stores
 from dali_bgaug.decoding import Decoder
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
+from dali_bgaug.photo_tree import list_photos
 from tools import photos
 from tools._cli import run
 from tools.bench.machine import machine
@@ -49,14 +50,14 @@ class Bench:
     def __init__(self, folder: Path, masks: Path, work: Path) -> None:
         self.work, self.folder, self.masks = work, work / "photos", work / "masks"
         originals = read_options("import", {"folder": str(masks)}, [])
-        for key in photos.list_photos(folder):
+        for key in list_photos(folder).keys:
             for copy in range(COPIES):
                 _link(folder / key, self.folder / f"{copy}" / key)
                 _link(
                     originals.find(key),
                     (self.masks / f"{copy}" / key).with_suffix(originals.find(key).suffix),
                 )
-        self.keys = photos.list_photos(self.folder)
+        self.keys = list_photos(self.folder).keys
         self.import_ = read_options("import", {"folder": str(self.masks)}, [])
         self._count = 0
         write_mask_store(self.folder, self.import_, work / "ms")
@@ -161,7 +162,7 @@ def measure(folder: Path, masks: Path, weights: Path | None, rounds: int) -> lis
 
 def _network_alone(detector: U2Net, folder: Path) -> Callable[[], None]:
     """ONNX Runtime on inputs that are ready, with the detector's own settings."""
-    images = [np.asarray(photos.open_photo(folder / key)) for key in photos.list_photos(folder)]
+    images = [np.asarray(photos.open_photo(folder / key)) for key in list_photos(folder).keys]
     inputs = [prepare(image)[None] for image in images]
 
     def alone() -> None:

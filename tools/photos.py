@@ -1,7 +1,6 @@
-"""Photos in a folder tree: listing, opening, checking. Used by every offline tool."""
+"""Photos as the offline tools open and check them; `dali_bgaug/photo_tree.py` lists them."""
 
 import io
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +8,7 @@ from PIL import Image
 
 from dali_bgaug.decoding import MAX_PIXELS, too_large
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import require_folder
 from dali_bgaug.shards import member_key
-
-SUFFIXES = (".jpg", ".jpeg")
 
 Image.MAX_IMAGE_PIXELS = None  # we have a limit of our own, `check_pixels`
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -42,39 +38,6 @@ class BadPhoto(UserError):
 
     def __reduce__(self) -> tuple:
         return type(self), (self.path, self.reason, self.detail)
-
-
-def list_photos(folder: Path, option: str = "--photos") -> list[str]:
-    """Relative paths of all JPEGs below `folder`, sorted, `/` between folders."""
-    require_folder(folder, option)
-    found: list[str] = []
-    seen: set[tuple[int, int]] = set()
-    start = len(os.path.join(folder, ""))
-
-    def refuse(error: OSError) -> None:  # a class that is not listed would be lost silently
-        raise UserError(
-            f"{option}: {error.filename} cannot be listed ({error.strerror}); mend that and run again"
-        )
-
-    for parent, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        place = os.stat(parent)
-        if (place.st_dev, place.st_ino) in seen:  # a link that leads back
-            folders.clear()
-            continue
-        seen.add((place.st_dev, place.st_ino))
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = f"{parent[start:]}/" if len(parent) > start else ""
-        found += [
-            below + name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-        ]
-    for key in found:
-        if not key.isprintable() and key != key.encode("utf-8", "replace").decode():
-            raise UserError(f"{option}: {os.fsencode(key)!r} is not a name in UTF-8; rename it")
-    if not found:
-        raise UserError(
-            f"{option}={folder}: no photos (*.jpg, *.jpeg) in it or below it; give a folder of JPEGs"
-        )
-    return sorted(found)
 
 
 def reject_equal_names(keys: list[str]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from dali_bgaug.errors import UserError, shown
 from dali_bgaug.files import DiskFull, write_text
+from dali_bgaug.photo_tree import Oddity, recorded
 from tools._cli import Part, process
 
 SHOWN = 20  # photos named on the screen; the JSON names all
@@ -60,6 +61,8 @@ class Report:
     workers: int
     options: dict[str, Any]
     """How the files were made."""
+    oddities: dict[str, Oddity] = field(default_factory=dict)
+    """Of the input: what was not taken, and what may not be meant (docs/data.md)."""
     photos: int = 0
     files: int = 0
     kept: int = 0
@@ -167,6 +170,7 @@ class Report:
             "left_out": len(self.left_out),
             "left_out_by_reason": dict(Counter(item.reason for item in self.left_out)),
             "left_out_photos": [item._asdict() for item in self.left_out],
+            "oddities": recorded(self.oddities),
             "files": self.files,
             "files_kept_from_before": self.kept,
             "bytes_written": self.written,

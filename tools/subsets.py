@@ -14,7 +14,7 @@ import numpy as np
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
-from tools import photos
+from dali_bgaug.photo_tree import list_photos
 from tools._cli import run
 from tools.shard_plan import read_classes
 
@@ -39,7 +39,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("out/subsets"), help="(%(default)s)")
     args = parser.parse_args()
-    keys = photos.list_photos(args.photos)
+    tree = list_photos(args.photos)
+    keys = tree.keys
+    print(tree.describe())
     label, classes = read_classes(args.classes, keys)
     for percent in args.percent:
         chosen = choose(keys, label, percent, args.seed)

@@ -1,6 +1,5 @@
 """Masks, tiles and shards: what they make, how they resume, what they refuse."""
 
-import os
 import shutil
 import signal
 import subprocess
@@ -18,7 +17,6 @@ from tests.conftest import save
 from tools.detectors.imported import ImportOptions
 from tools.detectors.rbd import RBDOptions
 from tools.masks import write_mask_store
-from tools.photos import list_photos
 from tools.report import Report
 from tools.shards import write_shards
 from tools.tiles import write_tile_store
@@ -286,38 +284,6 @@ def test_masks_that_are_all_empty_are_an_error(folder: Path) -> None:
 
 
 # --- what masks and tiles are
-
-
-def test_photos_are_listed_sorted_with_subfolders(tmp_path: Path) -> None:
-    for name in ("b/2.JPEG", "a/c/1.jpg", "x.jpeg", "a/note.txt", ".hidden/3.jpg"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    assert list_photos(tmp_path) == ["a/c/1.jpg", "b/2.JPEG", "x.jpeg"]
-
-
-def test_listing_stops_where_it_cannot_see_and_where_it_has_been(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "1.jpg").touch()
-    (tmp_path / "a" / "back").symlink_to(tmp_path)
-    assert list_photos(tmp_path) == ["a/1.jpg"]
-    scandir = os.scandir
-
-    def broken(path: object) -> object:
-        if str(path).endswith("/a"):
-            raise OSError(5, "Input/output error", str(path))
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", broken)
-    with pytest.raises(UserError, match=r"--photos: .*/a cannot be listed \(Input/output error\)"):
-        list_photos(tmp_path)
-
-
-def test_names_that_are_not_text_are_refused(tmp_path: Path) -> None:
-    (tmp_path / os.fsdecode(b"caf\xe9.jpg")).touch()
-    with pytest.raises(UserError, match=r"b'caf\\xe9.jpg' is not a name in UTF-8; rename it"):
-        list_photos(tmp_path)
 
 
 def test_rotated_photos_turn_masks_that_ignored_it(tmp_path: Path) -> None:

@@ -10,7 +10,14 @@ from torch import nn
 from train import distributed
 from train.evaluate.backbone import Loaded, load_backbone
 from train.evaluate.classifier import TOP, right_in_top, shares
-from train.evaluate.features import count_photos, evaluation_data, extract_features, ready, same_classes
+from train.evaluate.features import (
+    count_photos,
+    evaluation_data,
+    extract_features,
+    ready,
+    same_classes,
+    set_record,
+)
 from train.evaluate.heads import RATES, Fitted, fit_and_choose
 
 
@@ -50,7 +57,7 @@ def fit_fast(
         "rates": list(fitted.rates),
         "held_out": [round(value, 4) for value in fitted.held_out],
         "rate": fitted.rates[fitted.best],
-        "data": {"shards": str(data), "photos": count_photos(features)},
+        "data": set_record(data, count_photos(features)),
     }
     return FastClassifier(network, fitted, classes, result)
 
@@ -84,5 +91,5 @@ def linear_fast(
         **{"backbone": backbone.config["backbone"], "weights": backbone.sha256, "untrained": untrained},
         **found.result,
         "top1_by_rate": [shares(counts, photos)[f"top{TOP[0]}"] for counts in right],
-        "test": {"shards": str(test), "photos": photos},
+        "test": set_record(test, photos),
     }

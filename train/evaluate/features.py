@@ -11,6 +11,9 @@ from tqdm import tqdm
 
 from dali_bgaug.config import override, validate
 from dali_bgaug.errors import UserError
+from dali_bgaug.folder import PhotoFolder
+from dali_bgaug.photo_tree import Oddity, recorded
+from dali_bgaug.shards import Manifest
 from pipelines import LoaderConfig, build_loader, open_data
 from pipelines.config import FREE
 from train import distributed
@@ -53,15 +56,33 @@ def same_reading(data: LoaderConfig) -> list[str]:
     return [f"{name}={json.dumps(value)}" for name, value in values.items()]
 
 
+def open_set(path: Path, option: str) -> Manifest | PhotoFolder:
+    """Open a set to be evaluated on; of a folder of photos say, once, what was found in it."""
+    data = open_data(path, False, option)
+    if isinstance(data, PhotoFolder) and _folders.get(path) != data.oddities:
+        _folders[path] = data.oddities
+        if distributed.rank() == 0:
+            print(data.describe())
+    return data
+
+
+_folders: dict[Path, dict[str, Oddity]] = {}
+"""Those that were opened, and what was odd."""
+
+
+def set_record(path: Path, photos: int) -> dict[str, Any]:
+    """What a result says of a set that `open_set` opened."""
+    oddities = _folders.get(path)
+    return {"shards": str(path), "photos": photos, **({"oddities": recorded(oddities)} if oddities else {})}
+
+
 def same_classes(sets: dict[str, Path]) -> list[str]:
     """The classes of sets by their options, which must be the same.
 
     Raises:
         UserError: a set has others, or is none.
     """
-    (first, *others) = [
-        (option, path, open_data(path, False, option).classes) for option, path in sets.items()
-    ]
+    (first, *others) = [(option, path, open_set(path, option).classes) for option, path in sets.items()]
     for option, path, classes in others:
         if classes != first[2]:
             different = sorted(set(classes) ^ set(first[2]))

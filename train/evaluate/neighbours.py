@@ -18,6 +18,7 @@ from train.evaluate.features import (
     extract_features,
     ready,
     same_classes,
+    set_record,
 )
 from train.networks import build_backbone
 
@@ -138,8 +139,8 @@ def knn(
     return {
         "top1": round(knn_accuracy(*sets, neighbours, temperature), 4),
         **{"k": neighbours, "temperature": temperature, "bn": "eval"},
-        "data": {"shards": str(bank), "photos": photos[0]},
-        "test": {"shards": str(test), "photos": photos[1]},
+        "data": set_record(bank, photos[0]),
+        "test": set_record(test, photos[1]),
     }
 
 

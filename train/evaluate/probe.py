@@ -12,7 +12,7 @@ from train import distributed
 from train.config import RunConfig
 from train.evaluate.backbone import Loaded, load_backbone
 from train.evaluate.classifier import count_right, load_classifier, shares
-from train.evaluate.features import evaluation_data, ready, same_classes, same_reading
+from train.evaluate.features import evaluation_data, ready, same_classes, same_reading, set_record
 from train.loop import Run
 from train.signals import StopRequest
 
@@ -98,5 +98,5 @@ def run_probe(job: ProbeJob, device: torch.device, stop: StopRequest) -> dict[st
         **{"recipe": job.recipe.stem, "epochs": config.epochs, "batch_size": config.data.batch_size},
         **{"lr": config.optim.lr, "backbone_lr": trunk},
         "data": {"shards": str(job.data), "photos": photos},
-        "test": {"shards": str(job.test), "photos": tested},
+        "test": set_record(job.test, tested),
     }
