@@ -1,5 +1,6 @@
 """The Makefile takes any path as it is, and `make clean` deletes only what the project made."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,7 +15,10 @@ ODD = 'it\'s $HOME $(x) "q" #3 * ; a&b'
 
 def _make(*words: str) -> str:
     command = ["make", "--no-print-directory", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True).stdout
+    environment = {"PATH": os.environ["PATH"]}  # without what `make test` itself exports
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=True
+    ).stdout
 
 
 @pytest.fixture
