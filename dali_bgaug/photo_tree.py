@@ -7,6 +7,7 @@ be looked at is an error.
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,17 +74,17 @@ def describe_classes(photos: int, classes: list[str]) -> str:
     return f"{photos} photos of {len(classes)} {'class' if len(classes) == 1 else 'classes'}, {names}"
 
 
-def describe(found: Path, photos: int, classes: list[str], oddities: dict[str, Oddity]) -> str:
+def describe(found: Path, photos: int, classes: list[str], oddities: Mapping[str, Oddity]) -> str:
     """A line of photos and classes, and one for every kind of oddity."""
     return "\n  ".join([f"{found}: {describe_classes(photos, classes)}", *told(oddities)])
 
 
-def told(oddities: dict[str, Oddity]) -> list[str]:
+def told(oddities: Mapping[str, Oddity]) -> list[str]:
     """A line for every kind."""
     return [f"{odd.count} {kind}, e.g. {shown(odd.example)}" for kind, odd in sorted(oddities.items())]
 
 
-def recorded(oddities: dict[str, Oddity]) -> dict[str, dict[str, Any]]:
+def recorded(oddities: Mapping[str, Oddity]) -> dict[str, dict[str, Any]]:
     """The same for a report."""
     return {kind: odd._asdict() for kind, odd in sorted(oddities.items())}
 

@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,7 +61,7 @@ class Report:
     workers: int
     options: dict[str, Any]
     """How the files were made."""
-    oddities: dict[str, Oddity] = field(default_factory=dict)
+    oddities: Mapping[str, Oddity] = field(default_factory=dict)
     """Of the input: what was not taken, and what may not be meant (docs/data.md)."""
     photos: int = 0
     files: int = 0

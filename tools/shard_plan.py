@@ -3,8 +3,7 @@
 A plan is a few arrays and the photos' paths: 1.28 million photos take seconds and some hundred megabytes.
 """
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +12,12 @@ import numpy as np
 
 from dali_bgaug import shards, stores
 from dali_bgaug.errors import UserError
+from dali_bgaug.photo_tree import Oddity
+from tools.classes import read_classes
+from tools.lists import read_subset
 
 BLOCK = 512  # of a tar
 MEMBERS = len(shards.extensions("geometry"))
-SHOWN = 5  # names in an error
 
 
 class Row(NamedTuple):
@@ -49,6 +50,8 @@ class Plan:
     bytes: np.ndarray
     """Of the whole sample in its tar, about, int64 [N]."""
     classes: list[str]
+    oddities: Mapping[str, Oddity]
+    """Of the list of classes."""
     order: np.ndarray
     """int64 [M]: the shuffled photos."""
     ends: np.ndarray
@@ -105,7 +108,7 @@ def make_plan(
     parts = (photo_bytes, np.full(len(keys), mask), tiles)
     padded = [(part + BLOCK - 1) // BLOCK * BLOCK for part in parts]
     sample_bytes = np.sum(padded, axis=0) + BLOCK * (MEMBERS + 1)
-    label, names = read_classes(classes, keys)
+    labels = read_classes(classes, keys)
     left_out = {key for part in entries for key, *_ in part.left_out}
     chosen = np.arange(len(keys)) if subset is None else read_subset(subset, keys, left_out)
     order = np.random.default_rng(seed).permutation(chosen)
@@ -113,12 +116,13 @@ def make_plan(
         keys=keys,
         file=np.repeat(np.arange(len(counts)), counts),
         row=np.concatenate([np.arange(count) for count in counts]),
-        label=label,
+        label=labels.label,
         flags=flags,
         size=np.concatenate([part.size for part in entries]),
         photo_bytes=photo_bytes,
         bytes=sample_bytes,
-        classes=names,
+        classes=labels.classes,
+        oddities=labels.oddities,
         order=order,
         ends=cut(sample_bytes[order], target_bytes, per_shard),
     )
@@ -134,103 +138,6 @@ def cut(sizes: np.ndarray, target_bytes: int, per_shard: int) -> np.ndarray:
         ends.append(end)
         start, used = end, int(total[end - 1])
     return np.array(ends, np.int64)
-
-
-def read_classes(path: Path | None, keys: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """The label of every photo, int64 [N], and the names of the classes in the order of labels.
-
-    Without a file a photo's class is the first folder of its path, and names are sorted. Lines of one word
-    are the names of the folders in the order of labels (for a set that lacks some classes, or has an order
-    of its own). Lines of two are a photo (its path, or its file's name) and its class; if all classes are
-    numbers, these are the labels.
-    """
-    if path is None:
-        return _number([key.split("/", 1)[0] if "/" in key else "" for key in keys])
-    lines = [line.rsplit(maxsplit=1) for line in _lines(path, "--classes")]
-    if all(len(line) == 1 for line in lines):
-        names = [line[0] for line in lines]
-        return _number([key.split("/", 1)[0] if "/" in key else "" for key in keys], names, path)
-    if not all(len(line) == 2 for line in lines):
-        raise UserError(
-            f"--classes={path}: some lines have one word and some two; give either 'CLASS' or 'PHOTO CLASS' "
-            "lines"
-        )
-    of_photo: dict[str, str] = {}
-    for name, class_ in lines:
-        if of_photo.setdefault(name, class_) != class_:
-            raise UserError(
-                f"--classes={path}: {name} is {of_photo[name]} and {class_}; give paths, each once"
-            )
-    by_name = Counter(key.rsplit("/", 1)[-1] for key in keys if key not in of_photo)
-    found = []
-    for key in keys:
-        name = key.rsplit("/", 1)[-1]
-        if key not in of_photo and name in of_photo and by_name[name] > 1:
-            raise UserError(
-                f"--classes={path}: {name} is the name of {by_name[name]} photos; give their paths"
-            )
-        found.append(of_photo.get(key) or of_photo.get(name))
-    if missing := [key for key, name in zip(keys, found, strict=True) if name is None]:
-        raise UserError(f"--classes={path}: says nothing of {_some(missing)}; add a line for every photo")
-    if all(name.isdecimal() and int(name) < 10**shards.LABEL_DIGITS for name in of_photo.values()):
-        count = max(map(int, of_photo.values())) + 1
-        return _number([str(int(name)) for name in found], [str(number) for number in range(count)], path)
-    return _number(found, sorted(set(of_photo.values())), path)
-
-
-def _number(
-    found: list[str], names: list[str] | None = None, path: Path | None = None
-) -> tuple[np.ndarray, list[str]]:
-    names = sorted(set(found)) if names is None else names
-    if len(names) > 10**shards.LABEL_DIGITS:
-        raise UserError(f"{len(names)} classes; a label has room for {shards.LABEL_DIGITS} digits")
-    number = {name: label for label, name in enumerate(names)}
-    if len(number) < len(names):
-        raise UserError(f"--classes={path}: a class comes twice; name each once")
-    if unknown := sorted(set(found) - set(number)):
-        raise UserError(f"--classes={path}: has no class {_some(unknown)}, which photos have; add it")
-    return np.fromiter((number[name] for name in found), np.int64, len(found)), names
-
-
-def read_subset(path: Path, keys: Sequence[str], left_out: Collection[str] = ()) -> np.ndarray:
-    """The photos a list names (paths, or names of files; one a line), as sorted indices, int64 [M].
-
-    left_out: photos that were found to be bad; a list of others may name them.
-    """
-    wanted = set(_lines(path, "--subset"))
-    chosen = [i for i, key in enumerate(keys) if key in wanted or key.rsplit("/", 1)[-1] in wanted]
-    named: dict[str, str] = {}
-    for key in (keys[i] for i in chosen):
-        name = key.rsplit("/", 1)[-1]
-        if name in wanted:
-            if key not in wanted and name in named:
-                raise UserError(
-                    f"--subset={path}: {name} may be {named[name]} or {key}; give paths in place of names"
-                )
-            named[name] = key
-        named[key] = key
-    known_bad = {name for key in left_out for name in (key, key.rsplit("/", 1)[-1])}
-    if missing := wanted - set(named) - known_bad:
-        raise UserError(
-            f"--subset={path}: {len(missing)} of its {len(wanted)} photos are not in the stores: "
-            f"{_some(sorted(missing))}; take them off the list, or make masks and tiles of them"
-        )
-    return np.array(chosen, np.int64)
-
-
-def _lines(path: Path, option: str) -> list[str]:
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{option}={path}: cannot be read ({error}); give a text file") from error
-    lines = [line for line in lines if line]
-    if not lines:
-        raise UserError(f"{option}={path}: is empty; give one line a class or photo")
-    return lines
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def match_stores(mask_store: Path, tile_store: Path) -> Iterator[tuple[Path, Path]]:

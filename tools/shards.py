@@ -24,6 +24,7 @@ from dali_bgaug.decoding import MAX_PIXELS, Decoder
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import sha256, write_text
 from dali_bgaug.hdf5 import MEND
+from dali_bgaug.photo_tree import describe
 from dali_bgaug.tiles import fits, rescale
 from tools import photos
 from tools._cli import ALL, Part, add_scale_arguments, default_workers, hold, parse_part, run
@@ -102,7 +103,10 @@ def write_shards(
     if subset is not None:  # to be read in the manifest; `source` knows the photos themselves
         counts = {"photos": len(plan.order), "of": len(plan.keys)}
         options["subset"] = {"list": subset.name, "sha256": sha256(subset), **counts}
-    report = Report(tool="shards", out=out, part=part, workers=workers, options=options)
+    print(describe(out, len(plan.order), plan.classes, plan.oddities))
+    report = Report(
+        tool="shards", out=out, part=part, workers=workers, options=options, oddities=plan.oddities
+    )
     if (finished := _finished(out, source)) is not None:
         shutil.rmtree(out / PROGRESS, ignore_errors=True)  # a kill may have come just before
         for shard in finished.shards[part.slice]:

@@ -14,9 +14,9 @@ import numpy as np
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
-from dali_bgaug.photo_tree import list_photos
+from dali_bgaug.photo_tree import list_photos, told
 from tools._cli import run
-from tools.shard_plan import read_classes
+from tools.classes import read_classes
 
 
 def choose(keys: list[str], label: np.ndarray, percent: float, seed: int) -> list[str]:
@@ -42,12 +42,15 @@ def main() -> None:
     tree = list_photos(args.photos)
     keys = tree.keys
     print(tree.describe())
-    label, classes = read_classes(args.classes, keys)
+    if broken := [key for key in keys if "\n" in key or "\r" in key]:
+        raise UserError(f"--photos: {broken[0]!r} has a line break in it, and a list is by lines; rename it")
+    labels = read_classes(args.classes, keys)
+    print("\n".join(told(labels.oddities)), end="\n" if labels.oddities else "")
     for percent in args.percent:
-        chosen = choose(keys, label, percent, args.seed)
+        chosen = choose(keys, labels.label, percent, args.seed)
         path = args.out / f"{percent:g}percent.txt"
         write_text(path, "\n".join(chosen) + "\n")
-        print(f"{path}: {len(chosen)} of {len(keys)} photos, {len(classes)} classes")
+        print(f"{path}: {len(chosen)} of {len(keys)} photos, {len(labels.classes)} classes")
 
 
 if __name__ == "__main__":
