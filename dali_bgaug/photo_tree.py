@@ -7,6 +7,7 @@ be looked at is an error.
 
 import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +64,11 @@ class PhotoTree:
 def class_of(key: str) -> str:
     """A photo's class: the first folder of its path, without one ''."""
     return key.split("/", 1)[0] if "/" in key else ""
+
+
+def normal(name: str) -> str:
+    """A name in Unicode's normal form C: file systems and editors differ in theirs."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def describe_classes(photos: int, classes: list[str]) -> str:

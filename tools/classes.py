@@ -13,8 +13,8 @@ import numpy as np
 
 from dali_bgaug import shards
 from dali_bgaug.errors import UserError
-from dali_bgaug.photo_tree import Oddity, class_of
-from tools.lists import Line, Names, Photos, file_of, normal, read_lines, some, unmatched
+from dali_bgaug.photo_tree import Oddity, class_of, normal
+from tools.lists import Line, Names, Photos, file_of, read_lines, some, unmatched
 
 _HEADERS = frozenset(
     ["class", "classes", "folder", "id", "label", "labels", "name", "names", "synset", "synsets", "wnid"]

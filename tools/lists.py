@@ -4,7 +4,6 @@ Read strictly: a line that is not understood is an error that shows it. Names ar
 form C, since file systems differ in theirs.
 """
 
-import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dali_bgaug.errors import UserError
+from dali_bgaug.photo_tree import normal
 
 SHOWN = 5  # names or lines in an error
 LONGEST = 80  # characters of a line in an error
@@ -105,10 +105,6 @@ def unmatched(lines: list[Line], what: str) -> str:
     if not lines:
         return ""
     return f" ({len(lines)} of its lines name no {what}: {some(list(map(str, lines)))})"
-
-
-def normal(text: str) -> str:
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def file_of(key: str) -> str:

@@ -9,6 +9,7 @@ BG-Gap is the accuracy on mixed_same minus that on mixed_rand; lower is better.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +19,9 @@ import torch
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import require_folder
 from dali_bgaug.folder import CHALLENGE
-from pipelines import open_data
+from dali_bgaug.photo_tree import normal
 from train import distributed
-from train.evaluate.features import batches, evaluation_data
+from train.evaluate.features import batches, evaluation_data, open_set, set_record
 
 NONE = -1
 """In a class map: a class that is none of the folders'."""
@@ -50,14 +51,14 @@ def read_class_map(path: Path | None, classes: list[str], folders: list[str]) ->
     """Which folder a classifier's class belongs to: int64 [len(classes)], NONE for those that belong to none.
 
     Args:
-        path: JSON, {class: folder}; a class is its name or its number, a folder its name, its number or -1.
-            ImageNet-9's `in_to_in9.json` is one. None: the classes are the folders, by name.
+        path: JSON, {class: folder}; a class is its name, or else its number, a folder its name, its number or
+            -1. ImageNet-9's `in_to_in9.json` is one. None: the classes are the folders, by name.
         classes: the classifier's, in order of its outputs.
         folders: the class folders, sorted.
 
     Raises:
-        UserError: classes without an entry, folders that do not exist, or, without a map, other classes than
-            folders.
+        UserError: classes without an entry, entries that are no class, folders that do not exist, or,
+            without a map, other classes than folders.
     """
     if path is None:
         if classes != folders:
@@ -68,23 +69,32 @@ def read_class_map(path: Path | None, classes: list[str], folders: list[str]) ->
                 "--class-map=FILE, which says what belongs to what"
             )
         return torch.arange(len(classes))
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"--class-map={path}: cannot be read as JSON ({error})") from error
-    if not isinstance(entries, dict):
-        raise UserError(f"--class-map={path}: expected {{class: folder}}, found a {type(entries).__name__}")
-    missing = [
-        name for number, name in enumerate(classes) if name not in entries and str(number) not in entries
-    ]
-    if missing:
+    entries = _read_entries(path)
+    known = {normal(name): number for number, name in enumerate(classes)}
+    numbers = {str(number): number for number in range(len(classes))}
+    of_class: dict[int, Any] = {}
+    foreign = []
+    for key, folder in entries.items():
+        number = known.get(normal(key), numbers.get(key))
+        if number is None:
+            foreign.append(key)
+        elif of_class.setdefault(number, folder) != folder:
+            raise UserError(
+                f"--class-map={path}: {classes[number]}, class {number} of the classifier, has two folders, "
+                f"{of_class[number]!r} and {folder!r}; give it by name or by number, once"
+            )
+    missing = [name for number, name in enumerate(classes) if number not in of_class]
+    if foreign or missing:
+        faults = [f"{len(foreign)} are none of these: {_few(foreign)}"] if foreign else []
+        faults += [f"none for {_few(missing)}"] if missing else []
         raise UserError(
-            f"--class-map={path}: has {len(entries)} entries, the classifier {len(classes)} classes; "
-            f"none for {_few(missing)}"
+            f"--class-map={path}: has {len(entries)} entries, the classifier {len(classes)} classes "
+            f"({_few(classes)}); {'; '.join(faults)}: give a map of the classifier's own classes, by name "
+            "where numbers are another classifier's"
         )
-    chosen = [entries.get(name, entries.get(str(number))) for number, name in enumerate(classes)]
-    places = {name: number for number, name in enumerate(folders)}
-    values = [places.get(value, value) if isinstance(value, str) else value for value in chosen]
+    chosen = [of_class[number] for number in range(len(classes))]
+    places = {normal(name): number for number, name in enumerate(folders)}
+    values = [places.get(normal(value), value) if isinstance(value, str) else value for value in chosen]
     wrong = [
         v for v in values if isinstance(v, bool) or not isinstance(v, int) or not NONE <= v < len(folders)
     ]
@@ -94,6 +104,23 @@ def read_class_map(path: Path | None, classes: list[str], folders: list[str]) ->
             f"{NONE} means none"
         )
     return torch.tensor(values)
+
+
+def _read_entries(path: Path) -> dict[str, Any]:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if twice := [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]:
+            raise UserError(f"--class-map={path}: {twice[0]!r} comes twice; give each class once")
+        return dict(pairs)
+
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=once)
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UserError(f"--class-map={path}: cannot be read as JSON ({error})") from error
+    if not isinstance(entries, dict):
+        raise UserError(f"--class-map={path}: expected {{class: folder}}, found a {type(entries).__name__}")
+    return entries
 
 
 def _few(names: list[str], shown: int = 8) -> str:
@@ -115,7 +142,7 @@ def open_splits(root: Path, classes: list[str], class_map: Path | None = None) -
         UserError: see `find_splits`, `read_class_map`; empty folders.
     """
     places = find_splits(root)
-    folders = {split: open_data(place, False, f"--data: {split}").classes for split, place in places.items()}
+    folders = {split: open_set(place, f"--data: {split}").classes for split, place in places.items()}
     return {
         split: Split(place, read_class_map(class_map, classes, folders[split]))
         for split, place in places.items()
@@ -153,7 +180,8 @@ def background_gap(
             right = to_folder[classifier(images).argmax(dim=1)] == labels
             counts += torch.stack([right.sum(), torch.full_like(right.sum(), len(labels))])
         right, photos = map(int, distributed.sum_over_ranks(counts).tolist())
-        found[name] = {"accuracy": round(right / photos, 4), "photos": photos}
+        record = {key: value for key, value in set_record(split.place, photos).items() if key != "shards"}
+        found[name] = {"accuracy": round(right / photos, 4), **record}
     gap = None
     if {"mixed_same", "mixed_rand"} <= set(found):
         gap = round(found["mixed_same"]["accuracy"] - found["mixed_rand"]["accuracy"], 4)

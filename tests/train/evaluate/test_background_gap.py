@@ -77,7 +77,22 @@ def test_a_class_map_counts_what_the_likeliest_class_belongs_to(root: Path, tmp_
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"0": 0, "1": 1}, r"has 2 entries, the classifier 3 classes; none for red"),
+        ({"0": 0, "1": 1}, r"has 2 entries, the classifier 3 classes \(blue, .*\); none for red"),
+        (
+            {str(number): number % 3 for number in range(1000)},
+            r"1000 entries, .* 3 classes \(blue, green, red\); 997 are none of these: 3, 4, .* and 989 more",
+        ),
+        ({"0": 0, "1": 1, "2": 2, "3": -1}, r"1 are none of these: 3: give a map of the classifier's own"),
+        ({"cat": 0, "dog": 1, "cow": 2}, r"3 are none of these: cat, dog, cow; none for blue, green, red"),
+        ({"blue": 0, "green": 1, "red": 2, "n01": -1}, r"1 are none of these: n01"),
+        (
+            {"00": 0, "1.0": 1, "-1": 2, "2": 0},
+            r"3 are none of these: 00, 1.0, -1; none for blue, green: give",
+        ),
+        (
+            {"blue": 0, "green": 1, "red": 2, "0": 1},
+            r"blue, class 0 .*, has two folders, 0 and 1; give it by",
+        ),
         ({"0": 0, "1": 1, "2": 3}, r"3 is no folder; there are 3: blue, green, red; -1 means none"),
         ({"0": 0, "1": 1, "2": "grey"}, r"'grey' is no folder"),
         ({"0": 0, "1": 1, "2": True}, r"True is no folder"),
@@ -91,7 +106,18 @@ def test_bad_class_maps(entries: object, message: str, tmp_path: Path) -> None:
         read_class_map(path, CLASSES, CLASSES)
 
 
+def test_class_maps_are_spelled_in_many_ways(tmp_path: Path) -> None:
+    path = tmp_path / "map.json"
+    path.write_text('{"caf\u00e9": "the\u0301", "1": -1}', encoding="utf-8-sig")
+    assert read_class_map(path, ["cafe\u0301", "tea"], ["a", "th\u00e9"]).tolist() == [1, -1]
+    path.write_text('{"1": 0, "10": 1, "2": -1}')  # names go before numbers
+    assert read_class_map(path, ["1", "10", "2"], ["a", "b"]).tolist() == [0, 1, -1]
+
+
 def test_class_maps_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "map.json").write_text('{"blue": 0, "blue": 1, "green": 1, "red": 2}')
+    with pytest.raises(UserError, match=r"--class-map=.*map.json: 'blue' comes twice"):
+        read_class_map(tmp_path / "map.json", CLASSES, CLASSES)
     with pytest.raises(UserError, match=r"--class-map=.*nowhere.json: cannot be read"):
         read_class_map(tmp_path / "nowhere.json", CLASSES, CLASSES)
     with pytest.raises(UserError, match=r"has 3 classes, the folders are 2 \(only in one of them: red\)"):
