@@ -9,6 +9,7 @@ for each.
 
 import argparse
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from PIL import Image
 from dali_bgaug import stores
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic, require_folder, write_text
+from dali_bgaug.photo_tree import find_files, told
 from tools._cli import default_workers, process, run
 from tools.detectors.imported import SUFFIXES
 from tools.photos import read_grey
@@ -157,15 +159,18 @@ def _map_files(folder: Path) -> list[tuple[str, Path]]:
 
 def _find_images(folder: Path, option: str) -> dict[str, Path]:
     """Relative path without suffix -> image."""
-    found = {
-        path.relative_to(folder).with_suffix("").as_posix(): path
-        for path in folder.rglob("*")
-        if path.suffix in SUFFIXES
-    }
+    tree = find_files(folder, option, tuple({suffix.lower() for suffix in SUFFIXES}))
+    found: dict[str, Path] = {}
+    for key in tree.keys:
+        path = folder / key
+        if (other := found.setdefault(os.path.splitext(key)[0], path)) != path:
+            raise UserError(f"{option}={folder}: {other} and {path} are of one photo; leave the mask alone")
     if not found:
         raise UserError(
             f"{option}={folder}: no mask images in it; give a folder tree of PNGs, or a mask store"
         )
+    if tree.oddities:
+        print("\n  ".join([f"{folder}: {len(found)} images", *told(tree.oddities)]))
     return found
 
 

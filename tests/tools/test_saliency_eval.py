@@ -102,3 +102,24 @@ def test_what_cannot_be_compared_is_named(tmp_path: Path) -> None:
     (tmp_path / "truth" / "c" / "p1.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"p1.png: not a readable mask image"):
         evaluate("x", tmp_path / "masks", tmp_path / "truth")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("c/0.jpg", r"--truth=.*: .*c/0.PNG and .*c/0.jpg are of one photo; leave the mask alone"),
+        (
+            "d/link.png",
+            r"--truth=.*: 1 of what may be photos cannot be read.*\n  .*link.png is a link to /not/",
+        ),
+    ],
+)
+def test_trees_of_maps_are_looked_at(name: str, message: str, tmp_path: Path) -> None:
+    for place in ("maps/c/0.png", "truth/c/0.PNG"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        Image.fromarray(np.full((8, 8), 255, np.uint8)).save(tmp_path / place)
+    assert evaluate("x", tmp_path / "maps", tmp_path / "truth")[0]["photos"] == 1
+    (tmp_path / "truth" / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "truth" / name).symlink_to("/not/mounted.png" if "link" in name else "0.PNG")
+    with pytest.raises(UserError, match=message):
+        evaluate("x", tmp_path / "maps", tmp_path / "truth")
