@@ -193,11 +193,13 @@ def _number(found: Sequence[str], names: list[str]) -> Labels:
 
 
 def _split(text: str, photos: Photos) -> tuple[str, str]:
-    """A photo and its class, '' if there is none; of several ways the one whose photo there is."""
-    ends = [match.span() for match in re.finditer(r"\t+", text.rstrip()) or ()]
-    ends = ends or [match.span() for match in re.finditer(r"\s+", text.rstrip()) if match.start()]
-    ways = [(text[:start], normal(text[end:].strip())) for start, end in reversed(ends)]
-    return next((way for way in ways if photos.find(way[0])), ways[0] if ways else (text, ""))
+    """A photo and its class, '' if there is none; of several ways the last whose photo there is."""
+    text = text.rstrip()
+    ends = [match.span() for match in re.finditer(r"\s+", text) if match.start()][::-1]
+    for start, end in ends:
+        if photos.find(text[:start]):
+            return text[:start], normal(text[end:])
+    return (text[: ends[0][0]], normal(text[ends[0][1] :])) if ends else (text, "")
 
 
 def _nothing(option: str, lines: list[Line], folders: list[str], keys: Sequence[str]) -> UserError:

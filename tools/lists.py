@@ -38,6 +38,8 @@ class Names:
 
     def find(self, text: str) -> str | None:
         """The name that is meant."""
+        if (found := self._spelled.get(text)) is not None:
+            return found
         for tried in (text, text.strip(), text.strip().removeprefix("./")):
             if (found := self._spelled.get(tried, self._spelled.get(normal(tried)))) is not None:
                 return found
@@ -53,7 +55,7 @@ class Photos:
 
     def find(self, text: str) -> str | None:
         """The path, or else the name, of a photo."""
-        return self._paths.find(text) or self._files.find(text)
+        return (self._paths if "/" in text else self._files).find(text)
 
 
 def read_lines(path: Path, option: str) -> list[Line]:
