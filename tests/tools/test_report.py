@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dali_bgaug.errors import UserError
+from dali_bgaug.photo_tree import Oddity
 from tests.conftest import save
 from tests.processes import holding
 from tools import masks
@@ -25,6 +26,7 @@ def _report(out: Path, part: Part = ALL) -> Report:
 
 def test_a_report_adds_up(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     report = _report(tmp_path / "store")
+    report.oddities = {".png files, not taken": Oddity(2, "a/1.png")}
     report.add(Done(photos=30, read=3_000_000, written=500, cpu_seconds=2.5, counts={"empty": 2}))
     report.add(Done(photos=10, read=9_000_000, written=100, kept=True, cpu_seconds=1.0, counts={"empty": 1}))
     report.add(Done(photos=5, read=1_000_000, written=100, left_out=[LeftOut("a.jpg", "empty file")]))
@@ -40,6 +42,7 @@ def test_a_report_adds_up(tmp_path: Path, capsys: pytest.CaptureFixture) -> None
         "left_out": 1,
         "left_out_by_reason": {"empty file": 1},
         "left_out_photos": [{"photo": "a.jpg", "reason": "empty file", "detail": ""}],
+        "oddities": {".png files, not taken": {"count": 2, "example": "a/1.png"}},
         "files": 3,
         "files_kept_from_before": 1,
         "bytes_written": 700,
