@@ -11,6 +11,7 @@ from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import Pipeline
 
 from dali_bgaug.errors import UserError
+from dali_bgaug.orientation import is_contradictory
 
 MAX_PIXELS = 100_000_000
 """Of a photo, unless its masks were made with another limit: a file of 2 kB may claim 65 535 x 65 535."""
@@ -21,6 +22,9 @@ _GOOD = base64.b64decode(
     "AAD/2gAIAQEAAD8AP//Z"
 )
 """A grey picture of 8 x 8 pixels that every JPEG decoder knows."""
+
+_DAMAGE = ("Corrupt JPEG data", "Premature end", "Inconsistent progression", "Invalid SOS")
+"""How libjpeg's warnings of a damaged picture begin; there are others, of odd headers."""
 
 
 class Decoder:
@@ -41,6 +45,8 @@ class Decoder:
         self._device_id = device_id
         self._pipeline: Pipeline | None = None
         self._header: Pipeline | None = None
+        self.warning = ""
+        """Of damage that the last `decode` forgave, in libjpeg's words; on the CPU only."""
 
     def problem(self, image: bytes, max_pixels: int) -> str | None:
         """Why training could not use an image, or None; one that is too large is not decoded."""
@@ -69,6 +75,9 @@ class Decoder:
         Raises:
             UserError: the decoder cannot decode anything, so it is not the image's fault.
         """
+        self.warning = ""
+        if is_contradictory(image):  # which can end the process
+            return None
         try:
             return self._run(image)
         except RuntimeError as error:
@@ -91,9 +100,11 @@ class Decoder:
             self._pipeline = _define(
                 batch_size=1, num_threads=1, device_id=self._device_id, prefetch_queue_depth=1
             )
-        with _quiet():
+        with _quiet() as said:
             self._pipeline.feed_input("encoded", [np.frombuffer(image, np.uint8)])
-            return np.asarray(self._pipeline.run()[0].as_cpu()[0])
+            pixels = np.asarray(self._pipeline.run()[0].as_cpu()[0])
+        self.warning = next((line for line in said if line.startswith(_DAMAGE)), "")
+        return pixels
 
 
 def too_large(width: int, height: int, max_pixels: int) -> str | None:
@@ -116,18 +127,23 @@ def _define() -> DataNode:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """The codecs' C code writes to stderr what it dislikes, without saying of which file; we say it."""
+def _quiet() -> Iterator[list[str]]:
+    """The codecs' C code writes to stderr what it dislikes, without saying of which file; we say it.
+
+    The lines are in the list once the context is left.
+    """
+    lines: list[str] = []
     try:
         saved = os.dup(2)
     except OSError:  # closed
-        yield
+        yield lines
         return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
+    with os.fdopen(os.memfd_create("stderr"), "w+b", buffering=0) as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            file.seek(0)
+            lines += file.read().decode(errors="replace").splitlines()
