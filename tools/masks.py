@@ -21,6 +21,7 @@ import numpy as np
 from dali_bgaug import stores
 from dali_bgaug.decoding import MAX_PIXELS
 from dali_bgaug.errors import UserError
+from dali_bgaug.orientation import read_orientation
 from dali_bgaug.photo_tree import list_photos
 from dali_bgaug.tiles import tile_geometry
 from tools import photos
@@ -105,8 +106,8 @@ def write_mask_store(
     if report.counts["empty"] == report.photos:
         raise UserError(
             f"no mask has a foreground: a pixel of at least {threshold:.0%} saliency; imported masks are "
-            "black and "
-            "white (0 and 255), or take a lower --threshold and another --out"
+            "black and white (0 and 255; of 0 and 1 give scale=1, of 16 bits that end at 255 scale=255), or "
+            "take a lower --threshold; and another --out"
         )
     return report
 
@@ -207,7 +208,8 @@ def _open(
         path = photo_folder / key
         try:
             data = photos.read_photo(path)
-            yield Photo(key, path, np.asarray(photos.decode_photo(data, path, max_pixels)), len(data))
+            image = np.asarray(photos.decode_photo(data, path, max_pixels))
+            yield Photo(key, path, image, len(data), read_orientation(data))
         except photos.BadPhoto as error:
             left_out.append((key, error.reason, error.detail))
         except UserError as error:

@@ -8,21 +8,10 @@ from PIL import Image
 
 from dali_bgaug.decoding import MAX_PIXELS, too_large
 from dali_bgaug.errors import UserError
+from dali_bgaug.orientation import read_orientation, upright
 from dali_bgaug.shards import member_key
 
 Image.MAX_IMAGE_PIXELS = None  # we have a limit of our own, `check_pixels`
-_ORIENTATION = 0x0112  # the EXIF tag
-_QUARTER_TURNS = {
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_TURNS = _QUARTER_TURNS | {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-}
 
 
 class BadPhoto(UserError):
@@ -86,8 +75,7 @@ def decode_photo(data: bytes, path: Path, max_pixels: int = MAX_PIXELS) -> Image
         with Image.open(io.BytesIO(data)) as image:
             check_pixels(path, image.size, max_pixels)
             image.load()
-            turn = _TURNS.get(orientation(image))
-            return (image if turn is None else image.transpose(turn)).convert("RGB")
+            return _to_rgb(upright(image, read_orientation(data)))
     except MemoryError:
         raise  # of the machine, not of the photo
     except Image.UnidentifiedImageError:
@@ -96,6 +84,20 @@ def decode_photo(data: bytes, path: Path, max_pixels: int = MAX_PIXELS) -> Image
         raise
     except Exception as error:  # PIL raises nearly anything on a damaged file
         raise BadPhoto(path, "truncated or damaged", str(error)) from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """8 bits a channel; wide greys, which PIL would clip, by what white is in them."""
+    if (white := white_level(image)) in (None, 255):
+        return image.convert("RGB")
+    return Image.fromarray((np.asarray(image) * (255 / white)).round().astype(np.uint8)).convert("RGB")
+
+
+def white_level(image: Image.Image) -> int | None:
+    """What white is in a picture, by its kind alone; None of floats and 32-bit numbers, which do not say."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        return 65535
+    return None if image.mode in ("I", "F") else 255
 
 
 def open_photo(path: Path) -> Image.Image:
@@ -116,52 +118,3 @@ def check_size(path: Path, found: tuple[int, int], expected: tuple[int, int]) ->
             f"{path}: {found[0]}x{found[1]} pixels, but its mask was made for {expected[0]}x{expected[1]}; "
             "the photo changed since: make the masks anew (make masks)"
         )
-
-
-def quarter_turn(path: Path) -> Image.Transpose | None:
-    """The turn that swaps a photo's sides to make it upright, by its EXIF orientation, or None."""
-    with Image.open(path) as image:
-        return _QUARTER_TURNS.get(orientation(image))
-
-
-def orientation(image: Image.Image) -> int | None:
-    """The EXIF orientation, 1 to 8; None without one.
-
-    Of the EXIF block alone: PIL would also follow XMP, which the training decoder does not know.
-    """
-    exif = Image.Exif()
-    try:
-        exif.load(image.info.get("exif", b""))
-        return exif.get(_ORIENTATION)
-    except Exception:  # a broken block, of which there are all kinds
-        return None
-
-
-def read_grey(path: Path) -> Image.Image:
-    """A mask image as grey, mode L; 16-bit ones lose their lower half, floats are in 0..1 or 0..255.
-
-    Raises:
-        UserError: not a readable image, or a PNG with a wrong checksum, which loading does not look at.
-    """
-    try:
-        with Image.open(path) as image:
-            check_pixels(path, image.size, MAX_PIXELS)
-            image.verify()
-        with Image.open(path) as image:  # which `verify` has used up
-            image.load()
-            if image.mode.startswith("I"):
-                values = np.asarray(image)
-                return Image.fromarray(
-                    (values >> 8 if values.max() > 255 else values).clip(0, 255).astype(np.uint8)
-                )
-            if image.mode == "F":
-                values = np.asarray(image)
-                scale = 255 if values.max() <= 1 else 1
-                return Image.fromarray((values * scale).round().clip(0, 255).astype(np.uint8))
-            return image.convert("L")
-    except MemoryError:
-        raise
-    except BadPhoto as error:
-        raise UserError(str(error)) from None
-    except Exception as error:  # PIL raises nearly anything on a damaged file
-        raise UserError(f"{path}: not a readable mask image ({error}); write it again as PNG") from error

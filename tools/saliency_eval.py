@@ -24,7 +24,7 @@ from dali_bgaug.files import atomic, require_folder, write_text
 from dali_bgaug.photo_tree import find_files, told
 from tools._cli import default_workers, process, run
 from tools.detectors.imported import SUFFIXES
-from tools.photos import read_grey
+from tools.mask_images import read_grey
 
 BETA2 = 0.3
 THRESHOLDS = 256

@@ -11,13 +11,18 @@ from PIL import Image
 
 from dali_bgaug.decoding import Decoder
 from dali_bgaug.errors import UserError
+from dali_bgaug.orientation import exif_blocks, is_contradictory
 from tools import photos
 from tools.photos import BadPhoto, check_size
 from tools.shard_plan import Row
 
 QUALITY = 95  # of photos that are encoded anew
-METADATA = 1 << 17  # bytes within which a JPEG says how it is to be turned
-SAME = 10  # levels by which two decoders may differ on average
+STEP = 4  # every so many pixels are compared
+_KEEP_SIZE = (
+    Image.Transpose.FLIP_LEFT_RIGHT,
+    Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.ROTATE_180,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,20 +81,30 @@ def _complaint(
     if not data.startswith(b"\xff\xd8"):
         kind = _format(data)
         return BadPhoto(path, "not a JPEG", f"it is a {kind}" if kind else "")
+    odd = BadPhoto(path, "turned differently by the training decoder", "its EXIF orientation is odd")
+    if is_contradictory(data):
+        return odd
     if pixels is None:
         _decode_again(path, data, expected)
         return BadPhoto(path, "refused by the training decoder")
-    turned = BadPhoto(path, "turned differently by the training decoder", "its EXIF orientation is odd")
     if pixels.shape[1::-1] != expected:
         # The mask was made by another decoder. Unless the photo changed, they disagree how it is to be
         # turned.
         _decode_again(path, data, expected)
-        return turned
-    if b"Exif" in data[:METADATA]:  # half turns and mirrors do not show in the size
-        other = np.asarray(_decode_again(path, data, expected))[::8, ::8].astype(int)
-        if np.abs(other - pixels[::8, ::8]).mean() > SAME:
-            return turned
+        return odd
+    if any(exif_blocks(data)) and not _stand_alike(pixels, _decode_again(path, data, expected)):
+        return odd
     return None
+
+
+def _stand_alike(pixels: np.ndarray, picture: Image.Image) -> bool:
+    """Whether a photo by two decoders, of one size, is the same way up: half turns and mirrors do not show in
+    the size. No other turn of it is more like the first."""
+    square = picture.width == picture.height
+    others = [picture.transpose(turn) for turn in (Image.Transpose if square else _KEEP_SIZE)]
+    seen = pixels[::STEP, ::STEP].astype(int)
+    away = [np.abs(np.asarray(each)[::STEP, ::STEP] - seen).mean() for each in (picture, *others)]
+    return away[0] == min(away)
 
 
 def _decode_again(path: Path, data: bytes, expected: tuple[int, int]) -> Image.Image:

@@ -21,6 +21,8 @@ class Photo(NamedTuple):
     """uint8 [H, W, 3], RGB, upright (EXIF orientation applied)."""
     bytes: int = 0
     """Of the file."""
+    orientation: int = 1
+    """By which it was turned upright, as EXIF numbers them."""
 
 
 class Detector(ABC):
