@@ -8,7 +8,7 @@ mask file   saliency uint8 [N, S, S]  saliency map in 0..255, the photo stretche
             box      int32 [N, 4]     xmin, ymin, xmax, ymax, half-open, of all foreground, original pixels
             size     int32 [N, 2]     width, height of the photo, EXIF orientation applied
             key      text  [N]        the photo's path relative to the photo folder
-            flags    uint8 [N]        EMPTY, FULL_FRAME
+            flags    uint8 [N]        EMPTY, FULL_FRAME, SUSPICIOUS
             bytes    int64 [N]        size of the photo's file
             crc      uint32 [N]       checksum of the photo's saliency map (`hdf5.py`)
             left_out text  [M, 3]     path, reason, detail of photos that cannot be used and have no row
@@ -46,8 +46,9 @@ from dali_bgaug.tiles import NUMBERS
 VERSION = 3
 READABLE = (2, 3)
 """Version 2 had no checksums."""
-EMPTY, FULL_FRAME = 1, 2
-"""Flags: no foreground at all; no strip of background large enough to tile. Neither is ever a donor."""
+EMPTY, FULL_FRAME, SUSPICIOUS = 1, 2, 4
+"""Flags: no foreground at all; no strip of background large enough to tile; a photo whose file is damaged
+inside, though it can be decoded. None of these is ever a donor."""
 
 _COUNT = re.compile(r"-of-(\d{5,})\.h5$")
 _TEXT = h5py.string_dtype("utf-8")

@@ -88,7 +88,10 @@ def decode_photo(data: bytes, path: Path, max_pixels: int = MAX_PIXELS) -> Image
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     """8 bits a channel; wide greys, which PIL would clip, by what white is in them."""
-    if (white := white_level(image)) in (None, 255):
+    white = white_level(image)
+    if white is None:
+        raise ValueError("floats or 32-bit numbers, which do not say what white is")
+    if white == 255:
         return image.convert("RGB")
     return Image.fromarray((np.asarray(image) * (255 / white)).round().astype(np.uint8)).convert("RGB")
 

@@ -44,6 +44,8 @@ class Done:
     written: int = 0
     """Bytes of the file."""
     left_out: list[LeftOut] = field(default_factory=list)
+    suspicious: list[str] = field(default_factory=list)
+    """Photos that are taken, but are damaged inside."""
     problems: list[str] = field(default_factory=list)
     """What must be mended first: the file is not written."""
     counts: dict[str, int] = field(default_factory=dict)
@@ -70,6 +72,7 @@ class Report:
     written: int = 0
     """Bytes of all files, kept ones too."""
     left_out: list[LeftOut] = field(default_factory=list)
+    suspicious: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     counts: Counter = field(default_factory=Counter)
     started: float = field(default_factory=time.perf_counter)
@@ -108,6 +111,7 @@ class Report:
         finally:
             self.seconds = time.perf_counter() - self.started
             self.left_out.sort()
+            self.suspicious.sort()
             if self.worked_on or self.problems or not self._is_told():
                 # else nothing was done, and the report of the run that did it says more
                 with contextlib.suppress(DiskFull):  # which is told anyway
@@ -133,6 +137,7 @@ class Report:
         self.kept += done.kept
         self.worked_on += 0 if done.kept else done.photos + len(done.left_out)
         self.left_out += done.left_out
+        self.suspicious += done.suspicious
         self.problems += done.problems
         self.counts.update(done.counts)
         self.cpu_seconds += 0 if done.kept else done.cpu_seconds
@@ -170,6 +175,7 @@ class Report:
             "left_out": len(self.left_out),
             "left_out_by_reason": dict(Counter(item.reason for item in self.left_out)),
             "left_out_photos": [item._asdict() for item in self.left_out],
+            **({"suspicious": self.suspicious} if self.suspicious else {}),
             "oddities": recorded(self.oddities),
             "files": self.files,
             "files_kept_from_before": self.kept,
@@ -202,6 +208,8 @@ class Report:
             reasons = ", ".join(f"{count} {reason}" for reason, count in values["left_out_by_reason"].items())
             lines = [f"{item.photo}: {item.reason}" for item in self.left_out]
             print(_listed(f"left out: {reasons}", lines))
+        if self.suspicious:
+            print(_listed(f"suspicious: {len(self.suspicious)} damaged inside", self.suspicious))
         kept = f" ({self.kept} files kept from before)" if self.kept else ""
         print(
             f"{values['seconds']:.1f} s, {values['photos_per_s']} photos/s, {values['mb_per_s']} MB/s of "

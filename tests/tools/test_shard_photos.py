@@ -14,7 +14,7 @@ from tests.conftest import save
 from tests.tools.test_shards import pack, read_samples, scene, stores
 from tools.detectors.imported import ImportOptions
 from tools.masks import write_mask_store
-from tools.photos import open_photo
+from tools.photos import BadPhoto, open_photo
 from tools.shard_photos import PhotoOptions, _stand_alike
 from tools.tiles import write_tile_store
 
@@ -120,3 +120,28 @@ def test_large_photos_are_made_smaller_if_asked_for(tmp_path: Path) -> None:
     assert samples["small"].photo == (tmp_path / "photos" / "small.jpg").read_bytes()
     with pytest.raises(UserError, match="--max-side=8: must be at least 32"):
         pack(tmp_path, "other", photo_options=PhotoOptions(max_side=8))
+
+
+# --- other depths
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bits_are_scaled_to_8(tmp_path: Path, kind: str) -> None:
+    """Pictures that are called .jpg: black, dark, half and white stay what they are."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "masks").mkdir()
+    levels = np.array([0, 2570, 32896, 65535], np.uint16).repeat(16)[None].repeat(32, axis=0)
+    Image.fromarray(levels).save(tmp_path / "photos" / "p.jpg", kind)
+    Image.new("L", (64, 32), 255).save(tmp_path / "masks" / "p.png")
+    assert np.asarray(open_photo(tmp_path / "photos" / "p.jpg"))[0, ::16, 0].tolist() == [0, 10, 128, 255]
+    stores(tmp_path)
+    pack(tmp_path, photo_options=PhotoOptions(reencode=True))
+    decoded = Decoder().decode(read_samples(tmp_path)["p"].photo)
+    assert np.abs(decoded[16, 8::16, 0] - np.array([0, 10, 128, 255])).max() <= 1
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_photos_that_do_not_say_what_white_is_are_none(tmp_path: Path, kind: type) -> None:
+    Image.fromarray(np.ones((8, 8), kind)).save(tmp_path / "p.jpg", "TIFF")
+    with pytest.raises(BadPhoto, match=r"p.jpg: .*do not say what white is"):
+        open_photo(tmp_path / "p.jpg")
