@@ -112,7 +112,10 @@ def _scaled(path: Path, values: np.ndarray, white: int | None, scale: Scale) -> 
     """
     if scale == "auto" and white is None:
         kind = "floats" if values.dtype.kind == "f" else "32-bit numbers"
-        raise UserError(f"{path}: {kind} do not say what white is; give scale=1, scale=255 or scale=65535")
+        raise UserError(
+            f"{path}: {kind} do not say what white is; give scale=1, scale=255 or scale=65535 to "
+            "tools.masks, or write all masks of the folder in 8 bits"
+        )
     if scale == "auto":
         scale = white
     if white is not None and scale > white:
