@@ -180,7 +180,7 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write a result as JSON, atomically, with `digest`, a checksum of the rest."""
     values = {key: value for key, value in values.items() if key != "digest"}
-    write_text(path, json.dumps(values | {"digest": _digest(values)}, indent=1) + "\n")
+    write_text(path, json.dumps(values | {"digest": digest(values)}, indent=1) + "\n")
 
 
 def read_json(path: Path, mend: str) -> dict[str, Any]:
@@ -199,13 +199,14 @@ def read_json(path: Path, mend: str) -> dict[str, Any]:
         raise UserError(f"{path}: damaged, or no JSON ({type(error).__name__}); {mend}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: holds a {type(values).__name__}, not an object; {mend}")
-    digest = values.pop("digest", None)
-    if digest is not None and digest != _digest(values):
+    said = values.pop("digest", None)
+    if said is not None and said != digest(values):
         raise UserError(f"{path}: damaged or edited, its digest is not that of its content; {mend}")
     return values
 
 
-def _digest(values: dict[str, Any]) -> str:
+def digest(*values: Any) -> str:
+    """SHA-256, in hex, of JSON-serialisable values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

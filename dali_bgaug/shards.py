@@ -16,7 +16,7 @@ shards against it.
 import hashlib
 import tarfile
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
@@ -86,6 +86,8 @@ class Manifest(Options):
     left_out: list[tuple[str, str, str]] = Field(default=[])
     """Photos that could not be packed: path, reason, detail; those without a mask are in the masks'
     report."""
+    suspicious: list[str] = Field(default=[])
+    """Photos that are packed, though damaged inside, which decoders forgive."""
     shards: list[Shard] = Field(min_length=1)
     digest: str = ""
     """SHA-256 of all this without the digest, as JSON; sets packed before there was one have none."""
@@ -98,16 +100,18 @@ class Manifest(Options):
         names = Counter(name for shard in self.shards for name in (shard.name, shard.index))
         if twice := sorted(name for name, count in names.items() if count > 1):
             raise ValueError(f"shards: {', '.join(twice)} listed twice")
-        if self.digest and self.digest != self._digest():
+        if self.digest and self.digest != self._digest(self.model_fields_set):
             raise ValueError("digest: not that of its content, which was changed or damaged")
         return self
 
-    def _digest(self) -> str:
-        return hashlib.sha256(self.model_dump_json(exclude={"digest"}).encode()).hexdigest()
+    def _digest(self, names: Collection[str]) -> str:
+        """Of these fields: a manifest of before there were some has the digest of the others."""
+        content = self.model_dump_json(include=set(names) - {"digest"})
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def with_digest(self) -> "Manifest":
         """The same with its digest."""
-        return self.model_copy(update={"digest": self._digest()})
+        return self.model_copy(update={"digest": self._digest(type(self).model_fields)})
 
     @property
     def max_pixels(self) -> int:

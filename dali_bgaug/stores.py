@@ -8,7 +8,7 @@ mask file   saliency uint8 [N, S, S]  saliency map in 0..255, the photo stretche
             box      int32 [N, 4]     xmin, ymin, xmax, ymax, half-open, of all foreground, original pixels
             size     int32 [N, 2]     width, height of the photo, EXIF orientation applied
             key      text  [N]        the photo's path relative to the photo folder
-            flags    uint8 [N]        EMPTY, FULL_FRAME, SUSPICIOUS
+            flags    uint8 [N]        EMPTY, FULL_FRAME
             bytes    int64 [N]        size of the photo's file
             crc      uint32 [N]       checksum of the photo's saliency map (`hdf5.py`)
             left_out text  [M, 3]     path, reason, detail of photos that cannot be used and have no row
@@ -24,7 +24,6 @@ were found, the same in all files of a mask store: machines that saw different p
 `stamps` is a hash of the files a tile file was made from, if its backgrounds were made elsewhere.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -38,7 +37,7 @@ import h5py
 import numpy as np
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import require_folder
+from dali_bgaug.files import digest, require_folder
 from dali_bgaug.hdf5 import MEND, check_row, open_checked, row_checksums, written
 from dali_bgaug.shards import TileKind
 from dali_bgaug.tiles import NUMBERS
@@ -46,9 +45,8 @@ from dali_bgaug.tiles import NUMBERS
 VERSION = 3
 READABLE = (2, 3)
 """Version 2 had no checksums."""
-EMPTY, FULL_FRAME, SUSPICIOUS = 1, 2, 4
-"""Flags: no foreground at all; no strip of background large enough to tile; a photo whose file is damaged
-inside, though it can be decoded. None of these is ever a donor."""
+EMPTY, FULL_FRAME = 1, 2
+"""Flags: no foreground at all; no strip of background large enough to tile. Neither is ever a donor."""
 
 _COUNT = re.compile(r"-of-(\d{5,})\.h5$")
 _TEXT = h5py.string_dtype("utf-8")
@@ -78,11 +76,6 @@ def level(threshold: float) -> int:
     An integer: comparing bytes with a float makes floats of them first.
     """
     return math.ceil(threshold * 255)
-
-
-def digest(*values: Any) -> str:
-    """SHA-256, in hex, of JSON-serialisable values."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def file_name(index: int, count: int) -> str:

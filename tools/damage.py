@@ -4,23 +4,21 @@ import re
 
 import numpy as np
 
-from dali_bgaug.decoding import Decoder
-
 _AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """The marker that ends a scan; the others are part of it."""
 _PROGRESSIVE, _SCAN, _END = 0xC2, 0xDA, 0xD9
 
 
-def find_damage(data: bytes, decoder: Decoder) -> str:
+def find_damage(data: bytes, warning: str) -> str:
     """What is damaged in a JPEG that can be decoded, in words; empty if nothing is known to be.
 
-    libjpeg warns where a scan ends early, or where bytes are left over after it, as of a scan that was
-    overwritten. It does not of a progressive photo without its later scans, which is only less sharp.
+    warning: the decoder's (`Decoder.warning`). libjpeg warns where a scan ends early, or where bytes are left
+    over after it, as of a scan that was overwritten. It does not of a progressive photo without its later
+    scans, which is only less sharp.
     """
     if not data.startswith(b"\xff\xd8"):
         return ""
-    decoder.decode(data)
-    return decoder.warning or _find_missing_scans(data)
+    return warning or _find_missing_scans(data)
 
 
 def _find_missing_scans(data: bytes) -> str:

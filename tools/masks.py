@@ -6,8 +6,7 @@
     python -m tools.masks --photos DATA --detector ncut --weights RUN/backbone.pt  your own backbone
 
 A photo's foreground is where saliency >= threshold. Photos that are no pictures, truncated or empty are left
-out of the store and listed in the report, OUT-report.json; those that are damaged inside are listed there as
-suspicious. Further options of a detector are given as
+out of the store and listed in the report, OUT-report.json. Further options of a detector are given as
 key=value.
 """
 
@@ -20,14 +19,14 @@ from typing import Any
 import numpy as np
 
 from dali_bgaug import stores
-from dali_bgaug.decoding import MAX_PIXELS, Decoder
+from dali_bgaug.decoding import MAX_PIXELS
 from dali_bgaug.errors import UserError
+from dali_bgaug.files import digest
 from dali_bgaug.orientation import read_orientation
 from dali_bgaug.photo_tree import list_photos
 from dali_bgaug.tiles import tile_geometry
 from tools import photos
 from tools._cli import ALL, Part, add_scale_arguments, default_workers, hold, parse_part, run
-from tools.damage import find_damage
 from tools.detectors import DETECTORS, Detector, DetectorOptions, Photo, read_options
 from tools.detectors.base import scale
 from tools.report import Done, LeftOut, Report
@@ -46,7 +45,6 @@ def write_mask_store(
     size: int = 256,
     max_pixels: int = MAX_PIXELS,
     per_file: int = 512,
-    strict: bool = False,
     workers: int = 1,
     part: Part = ALL,
 ) -> Report:
@@ -54,7 +52,6 @@ def write_mask_store(
 
     threshold: None is the detector's own. min_area: a foreground of a smaller share of the photo counts as
     none. size: side of the stored map. max_pixels: photos of more are left out. per_file: photos a file.
-    strict: photos that are damaged inside are left out.
 
     Raises:
         UserError: a bad option; a missing folder or mask; a photo or mask that cannot be read; all masks
@@ -86,11 +83,9 @@ def write_mask_store(
     }
     if max_pixels != MAX_PIXELS:  # stores of before there was a limit stay good
         options["max_pixels"] = max_pixels
-    if strict:
-        options["strict"] = True
     stores.reject_foreign_files(out, len(parts))
     names = [stores.file_name(number, len(parts)) for number in range(len(parts))][part.slice]
-    listing = stores.digest(keys)
+    listing = digest(keys)
     jobs = (
         (photo_folder, detector, out / name, keys, options, listing)
         for name, keys in zip(names, mine, strict=True)
@@ -130,15 +125,13 @@ def _write_file(
     stamps, problems = _stamps(photo_folder, detector, keys)
     if problems:
         return Done(problems=problems)
-    source = stores.digest(keys, options, stamps, listing)
+    source = digest(keys, options, stamps, listing)
     if stores.is_finished(path, source):
         return _done(path, stores.read_entries(path), kept=True)
     rows, left_out = [], []
-    opened = _open(photo_folder, keys, options, left_out, problems)
+    opened = _open(photo_folder, keys, options.get("max_pixels", MAX_PIXELS), left_out, problems)
     for photo, saliency in _detect(_built(detector, detector.weights_time()), opened, problems):
-        square, box, shape, flags = mask_row(saliency, options)
-        flags |= stores.SUSPICIOUS * bool(photo.damage)
-        rows.append((photo.key, photo.bytes, square, box, shape, flags))
+        rows.append((photo.key, photo.bytes, *mask_row(saliency, options)))
     if problems:
         return Done(problems=problems)
     entries = stores.Entries(
@@ -191,17 +184,11 @@ def _done(path: Path, entries: stores.Entries, kept: bool = False) -> Done:
         read=int(entries.bytes.sum()),
         written=path.stat().st_size,
         left_out=[LeftOut(*item) for item in entries.left_out],
-        suspicious=[entries.keys[row] for row in np.flatnonzero(entries.flags & stores.SUSPICIOUS)],
         counts={
             "empty": int((entries.flags & stores.EMPTY > 0).sum()),
             "full_frame": int((entries.flags & stores.FULL_FRAME > 0).sum()),
         },
     )
-
-
-@lru_cache(maxsize=1)
-def _decoder() -> Decoder:
-    return Decoder()
 
 
 @lru_cache(maxsize=4)
@@ -213,21 +200,17 @@ def _built(detector: DetectorOptions, weights_time: int) -> Detector:
 def _open(
     photo_folder: Path,
     keys: Sequence[str],
-    options: dict[str, Any],
+    max_pixels: int,
     left_out: list[tuple[str, str, str]],
     problems: list[str],
 ) -> Iterator[Photo]:
     """The photos that can be decoded; the others go to `left_out`, and to `problems` what cannot be read."""
-    max_pixels = options.get("max_pixels", MAX_PIXELS)
     for key in keys:
         path = photo_folder / key
         try:
             data = photos.read_photo(path)
             image = np.asarray(photos.decode_photo(data, path, max_pixels))
-            damage = find_damage(data, _decoder())
-            if damage and options.get("strict"):
-                raise photos.BadPhoto(path, "damaged inside", damage)
-            yield Photo(key, path, image, len(data), read_orientation(data), damage)
+            yield Photo(key, path, image, len(data), read_orientation(data))
         except photos.BadPhoto as error:
             left_out.append((key, error.reason, error.detail))
         except UserError as error:
@@ -341,9 +324,6 @@ def main() -> None:
         help="larger photos are left out and listed, and refused by the loader (%(default)s)",
     )
     parser.add_argument("--per-file", type=int, default=512, help="photos a file (%(default)s)")
-    parser.add_argument(
-        "--strict", action="store_true", help="leave out photos that are damaged inside (else listed)"
-    )
     add_scale_arguments(parser)
     parser.add_argument("words", nargs="*", metavar="key=value", help="further options of the detector")
     args = parser.parse_intermixed_args()
@@ -359,7 +339,6 @@ def main() -> None:
             size=args.size,
             max_pixels=args.max_pixels,
             per_file=args.per_file,
-            strict=args.strict,
             workers=args.workers or default_workers(detector.on_gpu),
             part=part,
         )

@@ -2,9 +2,9 @@
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -13,6 +13,7 @@ from dali_bgaug.decoding import Decoder
 from dali_bgaug.errors import UserError
 from dali_bgaug.orientation import exif_blocks, is_contradictory
 from tools import photos
+from tools.damage import find_damage
 from tools.photos import BadPhoto, check_size
 from tools.shard_plan import Row
 
@@ -33,6 +34,13 @@ class PhotoOptions:
     """What is no plain JPEG, or refused by the training decoder, becomes one; else it is left out."""
     max_side: int | None = None
     """Photos with a longer side are made this long, in pixels."""
+    strict: bool = False
+    """Photos that are damaged inside, which decoders forgive, are left out."""
+
+    def record(self) -> dict[str, Any]:
+        """How photos are packed; shards of before there was `strict` stay good."""
+        values = asdict(self)
+        return values if self.strict else {name: values[name] for name in values if name != "strict"}
 
 
 class Packed(NamedTuple):
@@ -43,6 +51,8 @@ class Packed(NamedTuple):
     """Bytes of its file."""
     size: tuple[int, int]
     """Width and height."""
+    damage: str
+    """Inside its file, in words; empty if none is known."""
     reencoded: bool = False
     shrunk: bool = False
 
@@ -57,12 +67,16 @@ def pack_photo(path: Path, row: Row, decoder: Decoder, options: PhotoOptions) ->
         UserError: it cannot be read, or changed since its mask was made.
     """
     data, expected = photos.read_photo(path, row.bytes), (row.width, row.height)
-    complaint = _complaint(path, data, decoder.decode(data), expected)
+    pixels = decoder.decode(data)
+    damage = "" if pixels is None else find_damage(data, decoder.warning)
+    if damage and options.strict:
+        raise BadPhoto(path, "damaged inside", damage)
+    complaint = _complaint(path, data, pixels, expected)
     if complaint is None and options.reencode and _is_cmyk(data):
         complaint = BadPhoto(path, "CMYK")
     large = options.max_side is not None and max(expected) > options.max_side
     if complaint is None and not large:
-        return Packed(data, len(data), expected)
+        return Packed(data, len(data), expected, damage)
     if complaint is not None and not options.reencode:
         raise complaint
     picture = _decode_again(path, data, expected)
@@ -71,7 +85,7 @@ def pack_photo(path: Path, row: Row, decoder: Decoder, options: PhotoOptions) ->
     picture.save(buffer := io.BytesIO(), "JPEG", quality=QUALITY)
     if decoder.size(buffer.getvalue()) != picture.size:
         raise BadPhoto(path, "refused by the training decoder", "also when encoded anew")
-    return Packed(buffer.getvalue(), len(data), picture.size, reencoded=complaint is not None, shrunk=large)
+    return Packed(buffer.getvalue(), len(data), picture.size, damage, complaint is not None, large)
 
 
 def _complaint(

@@ -3,8 +3,9 @@
     python -m tools.shards --photos DATA --masks out/masks --tiles out/tiles --out out/shards
 
 Every photo is decoded by the decoder that training uses, which cannot skip a bad one: what it refuses is
-left out and listed in the report, OUT-report.json. A photo's class is the first folder of its path, or what
---classes says.
+left out and listed in the report, OUT-report.json; what it decodes with a warning of damage is listed there
+as suspicious, and lends no background. A photo's class is the first folder of its path, or what --classes
+says.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import numpy as np
 from dali_bgaug import shards, stores
 from dali_bgaug.decoding import MAX_PIXELS, Decoder
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import sha256, write_text
+from dali_bgaug.files import digest, sha256, write_text
 from dali_bgaug.hdf5 import MEND
 from dali_bgaug.photo_tree import describe
 from dali_bgaug.tiles import fits, rescale
@@ -96,10 +97,10 @@ def write_shards(
         **entries[0].options,
         "tile": made[0].options,
         "seed": seed,
-        "photos": {**asdict(photo_options), "device": device},
+        "photos": {**photo_options.record(), "device": device},
     }
     packed = [hashlib.sha256(part.tobytes()).hexdigest() for part in (plan.order, plan.label, plan.ends)]
-    source = stores.digest([each.source for each in made], options, plan.classes, packed)  # masks' too
+    source = digest([each.source for each in made], options, plan.classes, packed)  # masks' too
     if subset is not None:  # to be read in the manifest; `source` knows the photos themselves
         counts = {"photos": len(plan.order), "of": len(plan.keys)}
         options["subset"] = {"list": subset.name, "sha256": sha256(subset), **counts}
@@ -112,6 +113,7 @@ def write_shards(
         for shard in finished.shards[part.slice]:
             report.add(Done(photos=shard.samples, kept=True, written=shard.bytes))
         report.left_out = [LeftOut(*item) for item in finished.left_out]
+        report.suspicious = list(finished.suspicious)
         return report
 
     _reject_foreign(out, source)
@@ -210,6 +212,7 @@ def _write_manifest(
                 for record in records
                 for item in record["left_out"]
             ),
+            suspicious=sorted(key for record in records for key in record.get("suspicious", [])),
             shards=written,
         ),
     )
@@ -238,6 +241,7 @@ def _write_shard(job: _Job, name: str, rows: list[Row]) -> Done:
     kept = record is not None
     if record is None:
         record = {"source": job.source, "shard": None, "donors": 0, "read": 0, "left_out": [], "counts": {}}
+        record["suspicious"] = []
         record["counts"] = dict.fromkeys(("reencoded", "shrunk", "bytes_saved"), 0)
         problems: list[str] = []
         try:
@@ -257,6 +261,7 @@ def _write_shard(job: _Job, name: str, rows: list[Row]) -> Done:
         read=record["read"],
         written=shard["bytes"],
         left_out=[LeftOut(**item) for item in record["left_out"]],
+        suspicious=record.get("suspicious", []),
         counts={name: count for name, count in record["counts"].items() if count},
     )
 
@@ -272,7 +277,8 @@ def _samples(
             photos.check_pixels(path, (row.width, row.height), job.max_pixels)
             packed = pack_photo(path, row, decoder, job.options)
             mask = masks.saliency(row.file, row.row) >= job.level
-            tile = None if row.flags else _tile(job, row, packed, decoder, tiles)
+            lends = not row.flags and not packed.damage
+            tile = _tile(job, row, packed, decoder, tiles) if lends else None
         except photos.BadPhoto as error:
             record["left_out"].append(LeftOut(row.key, error.reason, error.detail)._asdict())
             continue
@@ -282,6 +288,7 @@ def _samples(
             continue  # nothing will come of this shard; only what else is wrong
         if row.flags & stores.EMPTY:
             mask = np.zeros_like(mask)  # also of the specks that were too small to count
+        record["suspicious"] += [row.key] if packed.damage else []
         record["read"] += packed.before
         record["donors"] += tile is not None
         record["counts"]["reencoded"] += packed.reencoded
@@ -332,6 +339,9 @@ def main() -> None:
         action="store_true",
         help="encode anew what is no plain JPEG, in place of leaving it out",
     )
+    parser.add_argument(
+        "--strict", action="store_true", help="leave out photos that are damaged inside (else listed)"
+    )
     parser.add_argument("--max-side", type=int, help="encode larger photos anew, this long (default: off)")
     parser.add_argument(
         "--device", choices=("cpu", "gpu"), default="cpu", help="where training will decode (%(default)s)"
@@ -350,7 +360,7 @@ def main() -> None:
             seed=args.seed,
             classes=args.classes,
             subset=args.subset,
-            photo_options=PhotoOptions(reencode=args.reencode, max_side=args.max_side),
+            photo_options=PhotoOptions(reencode=args.reencode, max_side=args.max_side, strict=args.strict),
             device=args.device,
             workers=args.workers or default_workers(args.device == "gpu"),
             part=part,

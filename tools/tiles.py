@@ -19,7 +19,7 @@ from PIL import Image
 from dali_bgaug import stores
 from dali_bgaug.decoding import MAX_PIXELS
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import require_folder
+from dali_bgaug.files import digest, require_folder
 from dali_bgaug.tiles import DILATION, fill, tile_geometry
 from tools import photos
 from tools._cli import ALL, Part, add_scale_arguments, default_workers, hold, parse_part, run
@@ -154,7 +154,7 @@ def _stamps(entries: stores.Entries, tree: Path) -> str:
     lenders = (key for key, flags in zip(entries.keys, entries.flags, strict=True) if not flags)
     found = (_background(tree, key) for key in lenders)
     stats = (path and path.stat() for path in found)
-    return stores.digest([stat and (stat.st_size, stat.st_mtime_ns) for stat in stats])
+    return digest([stat and (stat.st_size, stat.st_mtime_ns) for stat in stats])
 
 
 def _background(tree: Path, key: str) -> Path | None:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 import subprocess
@@ -185,6 +186,21 @@ def test_a_manifest_that_cannot_be_true_is_refused(
     _change_manifest(packed, change)
     with pytest.raises(UserError, match=message):
         shards.open_shards(packed)
+
+
+def test_a_manifest_of_before_a_field_was_there_is_read(packed: Path) -> None:
+    """Its digest is of what it has."""
+    path = packed / "manifest.json"
+    values = json.loads(path.read_text())
+    del values["suspicious"], values["digest"]
+    text = json.dumps(values, separators=(",", ":"), ensure_ascii=False)
+    values["digest"] = hashlib.sha256(text.encode()).hexdigest()
+    path.write_text(json.dumps(values))
+    assert shards.read_manifest(packed).suspicious == []
+    values["donors"] += 1
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match="digest: not that of its content"):
+        shards.read_manifest(packed)
 
 
 def test_any_change_of_a_manifest_is_noticed(packed: Path) -> None:

@@ -1,4 +1,4 @@
-"""Damage inside JPEGs that decoders forgive: where it is found, and what the mask tool makes of it."""
+"""Damage inside JPEGs that decoders forgive: where it is found, and what packing makes of it."""
 
 import io
 import json
@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dali_bgaug import stores
+from dali_bgaug import shards
 from dali_bgaug.decoding import Decoder
 from tests.conftest import save
-from tools.damage import find_damage
+from tools import damage
 from tools.detectors.imported import ImportOptions
 from tools.masks import write_mask_store
+from tools.report import Report
+from tools.shard_photos import PhotoOptions
+from tools.shards import write_shards
+from tools.tiles import write_tile_store
 
 EARLY = "Corrupt JPEG data: premature end of data segment"
 END = b"\xff\xd9"
@@ -32,6 +36,12 @@ def _jpeg(mode: str = "RGB", **options: object) -> bytes:
 @pytest.fixture(scope="module")
 def decoder() -> Decoder:
     return Decoder()
+
+
+def find_damage(data: bytes, decoder: Decoder) -> str:
+    """What is found once it is decoded."""
+    decoder.decode(data)
+    return damage.find_damage(data, decoder.warning)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
@@ -97,23 +107,38 @@ def _set(folder: Path) -> Path:
     return folder
 
 
+def _pack(folder: Path, out: str, **options: object) -> Report:
+    if not (folder / "ms").exists():
+        write_mask_store(folder / "photos", ImportOptions(folder=folder / "masks"), folder / "ms")
+        write_tile_store(folder / "ms", folder / "ts")
+    options = PhotoOptions(**options)
+    return write_shards(folder / "photos", folder / "ms", folder / "ts", folder / out, photo_options=options)
+
+
 def test_they_are_listed_and_lend_no_background(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = _set(tmp_path)
-    masks = ImportOptions(folder=folder / "masks")
-    for _ in range(2):  # also of a store that is there already
-        report = write_mask_store(folder / "photos", masks, folder / "ms")
+    for _ in range(2):  # also of shards that are there already
+        report = _pack(folder, "shards")
         report.finish()
         assert (report.photos, report.suspicious, report.left_out) == (2, ["a/half.jpg"], [])
         assert "suspicious: 1 damaged inside\n  a/half.jpg\n" in capsys.readouterr().out
         assert json.loads(report.path.read_text())["suspicious"] == ["a/half.jpg"]
-    entries = stores.read_entries(folder / "ms" / "00000-of-00001.h5")
-    assert entries.flags.tolist() == [stores.SUSPICIOUS, 0]
+    manifest = shards.open_shards(folder / "shards")
+    assert (manifest.suspicious, manifest.donors) == (["a/half.jpg"], 1)
+    samples = {s.key: s for s in shards.read_samples(folder / "shards", manifest.shards[0])}
+    assert samples["a/half"].tile is None
+    assert samples["a/whole"].tile is not None
+    assert "strict" not in manifest.options["photos"]
 
 
 def test_they_are_left_out_if_asked_for(tmp_path: Path) -> None:
     folder = _set(tmp_path)
-    masks = ImportOptions(folder=folder / "masks")
-    report = write_mask_store(folder / "photos", masks, folder / "ms", strict=True)
+    report = _pack(folder, "shards", strict=True)
     assert (report.photos, report.suspicious) == (1, [])
     assert report.left_out == [("a/half.jpg", "damaged inside", EARLY)]
-    assert report.options["strict"]
+    assert shards.open_shards(folder / "shards").options["photos"]["strict"] is True
+
+
+def test_a_damaged_photo_that_is_encoded_anew_stays_suspicious(tmp_path: Path) -> None:
+    report = _pack(_set(tmp_path), "shards", max_side=48)
+    assert (report.suspicious, report.counts["shrunk"]) == (["a/half.jpg"], 2)

@@ -23,8 +23,6 @@ class Photo(NamedTuple):
     """Of the file."""
     orientation: int = 1
     """By which it was turned upright, as EXIF numbers them."""
-    damage: str = ""
-    """Inside its file, which decoders forgive."""
 
 
 class Detector(ABC):
