@@ -10,7 +10,7 @@ What is made of a batch is not known here.
 
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from nvidia.dali.pipeline import do_not_convert
 
 from dali_bgaug.decoding import too_large
 from dali_bgaug.errors import UserError
+from dali_bgaug.orientation import is_contradictory
 from dali_bgaug.shards import Manifest
 from dali_bgaug.tiles import fits
 from dali_bgaug.views.render import Images, Tiles
@@ -107,22 +108,29 @@ def read_shards(
     return dict(zip(components, nodes if len(components) > 1 else [nodes]))
 
 
-def with_header(photo: DataNode, max_pixels: int) -> DataNode:
+def with_header(photo: DataNode, max_pixels: int, packed: bool = True) -> DataNode:
     """The same encoded photos, once all their headers could be read and say at most so many pixels.
 
     The decoder of DALI 2.4 ends the process (a segmentation fault) where it meets a header that it cannot
     read, and nobody learns which photo that was; looking for the photo's size fails with an error. Photos
     take their own places anew, by numbers that are not there before.
+
+    packed: they were decoded when they were packed; else their EXIF blocks are looked at too, which can
+    contradict each other and end the process as well.
     """
     shape = fn.peek_image_shape(photo)
-    place = fn.python_function(shape, function=partial(_places, max_pixels), batch_processing=True)
+    seen = [shape] if packed else [shape, photo]
+    place = fn.python_function(*seen, function=partial(_places, max_pixels), batch_processing=True)
     return fn.permute_batch(photo, indices=place[0])
 
 
-def _places(max_pixels: int, shapes: list[np.ndarray]) -> list[np.ndarray]:
+def _places(max_pixels: int, shapes: list[np.ndarray], photos: Sequence[np.ndarray] = ()) -> list[np.ndarray]:
     for number, (height, width, _) in enumerate(np.array(shapes).tolist()):
         if problem := too_large(width, height, max_pixels):
             raise UserError(f"photo {number} of the batch {problem}")
+    for number, photo in enumerate(photos):
+        if is_contradictory(photo.tobytes()):
+            raise UserError(f"photo {number} of the batch has EXIF blocks that contradict each other")
     return list(np.arange(len(shapes), dtype=np.int32)[:, None])
 
 

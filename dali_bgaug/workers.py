@@ -27,6 +27,8 @@ class Workers:
         for thread in self._threads:
             thread.start()
         _open[next(_numbers)] = self
+        # A loader that nobody closed: its threads end once nobody has them.
+        weakref.finalize(self, _end, self._jobs, count).atexit = False
 
     def submit(self, job: Callable[..., Any], *args: Any) -> Future:
         """Have `job(*args)` done; the future gets what it returns or raises."""
@@ -46,8 +48,7 @@ class Workers:
                     item[0].cancel()
             except queue.Empty:
                 pass
-            for _ in self._threads:
-                self._jobs.put(None)
+            _end(self._jobs, len(self._threads))
         for thread in self._threads:
             thread.join()
 
@@ -60,6 +61,11 @@ def close_all() -> None:
     """End all threads, the newest first: they may wait for older ones."""
     for _, workers in sorted(_open.items(), reverse=True):
         workers.close()
+
+
+def _end(jobs: queue.SimpleQueue, count: int) -> None:
+    for _ in range(count):
+        jobs.put(None)
 
 
 def _work(jobs: queue.SimpleQueue) -> None:

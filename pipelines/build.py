@@ -233,7 +233,8 @@ def define_pipeline(
     def define() -> tuple[Any, ...]:
         sample = _read(config, recipe, manifest, share, seeds)
         journal.watch(sample["jpg"])
-        photo = with_header(sample["jpg"], manifest.max_pixels)
+        packed = isinstance(manifest, Manifest)
+        photo = with_header(sample["jpg"], manifest.max_pixels, packed)
         outputs = {
             "photo": decode(photo, config.hw_decoder_load, config.preallocate),
             "cls": sample["cls"],

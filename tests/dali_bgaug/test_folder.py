@@ -110,3 +110,21 @@ def test_a_photo_that_vanished_or_is_damaged_is_named(photos: Path) -> None:
         list(loader)
     with pytest.raises(UserError, match=r"class folders have no masks to show"):
         build_loader(config, with_sources=True)
+
+
+def test_exif_blocks_that_contradict_each_other_are_refused(photos: Path) -> None:
+    """Decoding them can end the process."""
+    path = photos / "b" / "x.jpg"
+    data, segments = path.read_bytes(), b""
+    for value in (6, 3):
+        exif = Image.Exif()
+        exif[0x0112] = value
+        block = exif.tobytes()
+        segments += b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block
+    path.write_bytes(data[:2] + segments + data[2:])
+    config = LoaderConfig(pipeline="evaluation", shards=photos, batch_size=4, crop={"size": 32}, device="cpu")
+    with (
+        build_loader(config) as loader,
+        pytest.raises(UserError, match=r"(?s)be used:\n  .*b/x.jpg cannot be decoded\nreplace"),
+    ):
+        list(loader)
