@@ -13,6 +13,7 @@
     monitor.py      log, progress bar, TensorBoard, warnings
     loop.py         epochs, steps, resume
     initial.py      given weights that a run starts from
+    resume.py       the checkpoint that a run goes on from
     export.py       `python -m train.export`: the backbone alone, with a card
     evaluate/       `python -m train.evaluate`: linear probes, fine-tuning, k-NN, the background gap
 

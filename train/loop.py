@@ -1,12 +1,11 @@
 """The training loop: epochs, steps, checkpoints. Knows nothing of what a method does inside."""
 
 import json
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,6 +26,7 @@ from train.initial import load_initial
 from train.method import Batch, Method, Metrics, Progress, Setting
 from train.monitor import Clock, Monitor
 from train.optim import build_optimiser
+from train.resume import Resume, find_state
 from train.signals import StopRequest
 
 
@@ -46,7 +46,7 @@ def choose_torch_device(wanted: str) -> torch.device:
     return device
 
 
-def train(config: RunConfig, out: Path, resume: bool | Literal["auto"] = False) -> None:
+def train(config: RunConfig, out: Path, resume: Resume = False) -> None:
     """Run a recipe from its first step, or from its last checkpoint, to its end.
 
     Writes `config.json`, `log.jsonl`, `checkpoints/` and, at the end, `backbone.pt` with its card under
@@ -80,7 +80,7 @@ class Run:
         self,
         config: RunConfig,
         out: Path,
-        resume: bool | Literal["auto"],
+        resume: Resume,
         device: torch.device,
         stop: StopRequest | None = None,
     ) -> None:
@@ -90,7 +90,7 @@ class Run:
         self.main = distributed.rank() == 0
         self.folder = out / "checkpoints"
         self.resumes = resume == "auto"
-        state = self._load(resume)
+        state = find_state(config, out, resume)
         if state is not None:  # what it started from stays on record, whatever is given now
             init = json.loads(state["config"]).get("init")
             self.config = config = config.model_copy(update={"init": init and Path(init)})
@@ -183,53 +183,6 @@ class Run:
             )
 
     # ------------------------------------------------------------ checkpoints
-
-    def _load(self, resume: bool | Literal["auto"]) -> dict[str, Any] | None:
-        # One rank looks for all: a network file system need not show every machine the same files yet.
-        found = distributed.from_first_rank(checkpoint.list_checkpoints(self.folder)[-1:])
-        if found and not resume:
-            raise UserError(
-                f"--out={self.out}: holds a run already; continue it with --resume, or choose another --out"
-            )
-        if resume is True and not found:
-            raise UserError(f"--resume: {self.folder} has no checkpoint; start the run without --resume")
-        if not found:
-            self._refuse_finished()
-            return None
-        state, newest, problems = None, found[0], []
-        if resume == "auto":  # nobody is there to delete a damaged one
-            if self.main:
-                state, problems = checkpoint.load_newest(self.folder)
-                newest = state and checkpoint.path_of(self.folder, state["step"])
-            newest, problems = distributed.from_first_rank((newest, problems))
-            if newest is None:
-                raise UserError("\n  ".join(["--auto-resume: no checkpoint can be read:", *problems]))
-            if self.main and problems:
-                print("\n  ".join([f"going on from {newest}:", *problems]), file=sys.stderr)
-        state = state or checkpoint.load(newest)
-        if changed := checkpoint.difference(state["identity"], self.config.identity()):
-            raise UserError(
-                f"{newest}: was made with another config: {changed}; resume with "
-                f"the same (it is in {self.out / 'config.json'}), or choose another --out"
-            )
-        return state
-
-    def _refuse_finished(self) -> None:
-        """Without checkpoints a run begins; not in the folder of another one, or of one that has ended."""
-        before, weights = self.out / "config.json", self.out / "backbone.pt"
-        problem = ""
-        if self.main and weights.exists():
-            problem = f"{weights}: a run has ended here, and its checkpoints are gone"
-        elif self.main and before.exists():
-            try:
-                old = RunConfig.model_validate_json(before.read_bytes())
-                changed = checkpoint.difference(old.identity(), self.config.identity())
-            except ValueError:
-                changed = "it cannot be read"
-            if changed:
-                problem = f"{before}: a run with another config began here: {changed}"
-        if problem := distributed.from_first_rank(problem):
-            raise UserError(f"{problem}; choose another --out, or delete that folder")
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.method.load_state_dict(state["method"])

@@ -1,5 +1,6 @@
 import io
 
+import numpy as np
 from PIL import Image
 
 from dali_bgaug.decoding import MAX_PIXELS, Decoder
@@ -34,3 +35,19 @@ def test_what_cannot_be_decoded_is_said_and_the_next_can() -> None:
         assert decoder.peek(damaged) is None
         assert decoder.problem(damaged, MAX_PIXELS) == "cannot be decoded"
         assert decoder.problem(_jpeg(8, 8), MAX_PIXELS) is None
+
+
+def test_the_decoder_says_which() -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    whole = {}
+    for kind in ("JPEG", "PNG"):
+        Image.fromarray(photo).save(buffer := io.BytesIO(), kind)
+        whole[kind] = buffer.getvalue()
+    jpeg = whole["JPEG"]
+    damaged = {"empty": b"", "garbage": b"no picture at all" * 50, "half": jpeg[: len(jpeg) // 2]}
+    damaged["nearly"] = jpeg[:-20]
+    decoder = Decoder()
+    for _ in range(3):
+        found = {name: decoder.size(data) for name, data in (whole | damaged).items()}
+        assert {name for name, size in found.items() if size is None} == set(damaged)
+        assert found["JPEG"] == found["PNG"] == (96, 64)

@@ -3,12 +3,10 @@
 import hashlib
 import itertools
 import multiprocessing
-import resource
 import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,19 +14,18 @@ import torch
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.loader import Share
-from dali_bgaug.views import cpu
-from pipelines import LoaderConfig, build, build_loader
+from pipelines import LoaderConfig, build_loader
 
 ROOT = Path(__file__).parents[2]
 
 
-def _config(shards: Path, **values: object) -> LoaderConfig:
+def loader_config(shards: Path, **values: object) -> LoaderConfig:
     defaults = {"batch_size": 8, "device": "cpu", "threads": 2, "crop": {"size": 32, "fg_min": 0.1}}
     return LoaderConfig(shards=shards, **{**defaults, "background": {"kind": "swaps"}, **values})
 
 
 def test_a_batch_is_what_the_docstring_says(textured: Path) -> None:
-    with build_loader(_config(textured)) as loader:
+    with build_loader(loader_config(textured)) as loader:
         assert len(loader) == 6
         batch = next(iter(loader))
     for name in ("query", "key", "negative"):
@@ -41,7 +38,7 @@ def test_a_batch_is_what_the_docstring_says(textured: Path) -> None:
 
 
 def test_half_precision_is_an_option(textured: Path) -> None:
-    with build_loader(_config(textured, half=True)) as loader:
+    with build_loader(loader_config(textured, half=True)) as loader:
         assert next(iter(loader))["query"].dtype == torch.float16
 
 
@@ -80,7 +77,7 @@ def _photos(loader: object) -> list[bytes]:
 def test_no_photo_twice_in_an_epoch_and_others_each_epoch(textured: Path, world_size: int) -> None:
     epochs: list[list[list[bytes]]] = []
     for rank in range(world_size):
-        config = _config(textured, batch_size=4 * world_size, background={"kind": "none"})
+        config = loader_config(textured, batch_size=4 * world_size, background={"kind": "none"})
         with build_loader(config, rank, world_size, with_sources=True) as loader:
             epochs.append([_photos(loader) for _ in range(3)])
             assert loader.epoch == 3
@@ -120,7 +117,7 @@ def test_ranks_have_their_own_augmentations(textured: Path) -> None:
     """Rank 0 of one and rank 1 of two draw other windows (a common stream is a classic bug)."""
     windows = []
     for rank in (0, 1):
-        with build_loader(_config(textured, batch_size=16), rank, 2, with_sources=True) as loader:
+        with build_loader(loader_config(textured, batch_size=16), rank, 2, with_sources=True) as loader:
             windows.append(next(iter(loader))["window"])
     assert not torch.isclose(windows[0], windows[1]).any()
 
@@ -134,7 +131,7 @@ def _signature(batch: dict[str, torch.Tensor]) -> list[bytes]:
 def test_resume_is_exact(textured: Path, kind: str, done: int) -> None:
     """After any number of batches, within and across epochs, with a warm-up: the same bits as
     uninterrupted."""
-    config = _config(textured, background={"kind": kind, "p_pos": 0.5, "warmup_epochs": 3})
+    config = loader_config(textured, background={"kind": kind, "p_pos": 0.5, "warmup_epochs": 3})
 
     def batches(loader: object, count: int) -> list[list[bytes]]:
         found: list[list[bytes]] = []
@@ -203,7 +200,7 @@ def test_every_method_resumes_in_a_new_process(textured: Path, tmp_path: Path) -
 def test_another_number_of_ranks_takes_over_between_epochs(textured: Path) -> None:
     """Two ranks end an epoch; three begin the next: with every photo at most once, and not as before."""
     background = {"kind": "rm", "p_pos": 1.0, "warmup_epochs": 4}
-    config = _config(textured, batch_size=12, background=background)
+    config = loader_config(textured, batch_size=12, background=background)
     with build_loader(config, 0, 2) as loader:
         batches = iter(loader)
         next(batches)
@@ -232,7 +229,7 @@ def test_another_number_of_ranks_takes_over_between_epochs(textured: Path) -> No
 
 
 def test_a_state_belongs_to_its_rank(textured: Path) -> None:
-    config = _config(textured, batch_size=8)
+    config = loader_config(textured, batch_size=8)
     with build_loader(config, 0, 2) as loader:
         state = loader.state_dict()
     with (
@@ -243,14 +240,14 @@ def test_a_state_belongs_to_its_rank(textured: Path) -> None:
 
 
 def test_taking_just_an_epochs_batches_goes_on_with_the_next(textured: Path) -> None:
-    with build_loader(_config(textured)) as loader:
+    with build_loader(loader_config(textured)) as loader:
         counts = [len(list(itertools.islice(loader, len(loader)))) for _ in range(3)]
     assert counts == [6, 6, 6]
 
 
 def test_the_last_batch_of_an_epoch_counts_as_its_end(textured: Path) -> None:
     """A state taken right after an epoch's last batch, as a training loop does it."""
-    config = _config(textured, batch_size=8)
+    config = loader_config(textured, batch_size=8)
     with build_loader(config, 0, 2) as loader:
         batches = iter(loader)
         for _ in range(len(loader)):
@@ -266,31 +263,31 @@ def test_the_last_batch_of_an_epoch_counts_as_its_end(textured: Path) -> None:
 
 
 def test_a_state_of_other_data_or_config_is_refused(textured: Path, flat: Path) -> None:
-    with build_loader(_config(textured)) as loader:
+    with build_loader(loader_config(textured)) as loader:
         state = loader.state_dict()
     with (
-        build_loader(_config(textured, seed=1)) as loader,
+        build_loader(loader_config(textured, seed=1)) as loader,
         pytest.raises(UserError, match="its seed was 0, now it is 1"),
     ):
         loader.load_state_dict(state)
-    with build_loader(_config(flat)) as loader, pytest.raises(UserError, match="its data was"):
+    with build_loader(loader_config(flat)) as loader, pytest.raises(UserError, match="its data was"):
         loader.load_state_dict(state)
 
 
 def test_a_moved_data_set_resumes(textured: Path, tmp_path: Path) -> None:
-    with build_loader(_config(textured)) as loader:
+    with build_loader(loader_config(textured)) as loader:
         batches = iter(loader)
         next(batches)
         state = loader.state_dict()
         expected = _signature(next(batches))
     moved = shutil.copytree(textured, tmp_path / "elsewhere")
-    with build_loader(_config(moved)) as loader:
+    with build_loader(loader_config(moved)) as loader:
         loader.load_state_dict(state)
         assert _signature(next(iter(loader))) == expected
 
 
 def test_a_closed_loader_says_so(textured: Path) -> None:
-    loader = build_loader(_config(textured))
+    loader = build_loader(loader_config(textured))
     loader.close()
     with pytest.raises(RuntimeError, match="closed"):
         next(iter(loader))
@@ -301,7 +298,7 @@ def test_closing_leaves_no_thread_and_no_process(textured: Path) -> None:
         return len(list(Path("/proc/self/task").iterdir()))
 
     def one() -> None:
-        loader = build_loader(_config(textured))
+        loader = build_loader(loader_config(textured))
         next(iter(loader))
         loader.close()
 
@@ -315,8 +312,9 @@ def test_closing_leaves_no_thread_and_no_process(textured: Path) -> None:
 
 def test_leaving_the_interpreter_in_mid_epoch_is_clean(textured: Path) -> None:
     program = (
-        "from pathlib import Path; from tests.pipelines.test_loader import _config, build_loader;"
-        f"loader = build_loader(_config(Path({str(textured)!r}))); batches = iter(loader); next(batches)"
+        "from pathlib import Path; from tests.pipelines.test_loader import loader_config, build_loader;"
+        f"loader = build_loader(loader_config(Path({str(textured)!r}))); batches = iter(loader);"
+        "next(batches)"
     )
     command = [sys.executable, "-c", program]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
@@ -325,82 +323,10 @@ def test_leaving_the_interpreter_in_mid_epoch_is_clean(textured: Path) -> None:
 
 def test_bad_options_are_errors(textured: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data.shards=.*nowhere: does not exist"):
-        build_loader(_config(tmp_path / "nowhere"))
+        build_loader(loader_config(tmp_path / "nowhere"))
     with pytest.raises(UserError, match=r"data.batch_size=8: must be divisible by the number of ranks, 3"):
-        build_loader(_config(textured), 0, 3)
+        build_loader(loader_config(textured), 0, 3)
     with pytest.raises(UserError, match=r"data.batch_size=64: .* has 50 photos"):
-        build_loader(_config(textured, batch_size=64))
+        build_loader(loader_config(textured, batch_size=64))
     with pytest.raises(UserError, match="two photos at least"):
-        build_loader(_config(textured), 0, 8)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_no_gpu_is_said(textured: Path) -> None:
-    with pytest.raises(UserError, match="data.device=gpu: no GPU found"):
-        build_loader(_config(textured, device="gpu"))
-
-
-@pytest.fixture
-def no_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An interpreter that has not imported Numba yet and cannot."""
-    cpu._kernel.cache_clear()
-    monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "dali_bgaug.views.kernels", raising=False)
-    monkeypatch.delattr("dali_bgaug.views.kernels", raising=False)
-    yield
-    cpu._kernel.cache_clear()
-
-
-@pytest.mark.parametrize(
-    ("visible", "local_rank", "chosen"), [(1, "0", 0), (1, "3", 0), (4, "3", 3), (0, "2", None)]
-)
-def test_a_task_that_sees_one_gpu_takes_it(
-    visible: int, local_rank: str, chosen: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever its rank on the machine is: a scheduler may show every task its own."""
-    monkeypatch.setattr(build.backend, "GetCUDADeviceCount", lambda: visible)
-    monkeypatch.setenv("LOCAL_RANK", local_rank)
-    assert build.choose_device("auto", None) == chosen
-    if visible == 4:
-        monkeypatch.setenv("LOCAL_RANK", "4")
-        with pytest.raises(UserError, match="wants GPU 4, there are 4"):
-            build.choose_device("gpu", None)
-
-
-def test_as_many_files_are_allowed_as_shards_are_held_open(
-    textured: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (150, hard))
-        build.allow_open_files(10, textured)
-        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 150
-        with build_loader(_config(textured, mmap=False)) as loader:
-            next(iter(loader))
-        build.allow_open_files(400, textured)
-        assert 500 < resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 600
-        monkeypatch.setattr(build.resource, "getrlimit", lambda _: (150, 300))
-        with pytest.raises(UserError, match=r"data.mmap=false: the 400 shards of .* may open 300: .*ulimit"):
-            build.allow_open_files(400, textured)
-    finally:
-        monkeypatch.undo()
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def test_views_on_the_cpu_without_numba_are_an_error_that_says_what_to_do(
-    textured: Path, no_numba: None
-) -> None:
-    with pytest.raises(UserError, match=r"Numba, which cannot be imported .*: pip install numba"):
-        build_loader(_config(textured))
-
-
-def test_the_recipe_is_logged_once(textured: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """By rank 0, and not again when a state is loaded."""
-    with caplog.at_level("INFO", "dali_bgaug"):
-        with build_loader(_config(textured), 0, 2) as loader:
-            loader.load_state_dict(loader.state_dict())
-        with build_loader(_config(textured), 1, 2):
-            pass
-    [record] = caplog.records
-    assert record.levelname == "INFO"
-    assert record.getMessage().startswith("query, key\n    random crop of area 0.2 to 1, ratio")
+        build_loader(loader_config(textured), 0, 8)

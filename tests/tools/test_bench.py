@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -18,12 +17,11 @@ from dali_bgaug.shards import open_shards
 from pipelines import LoaderConfig
 from tools.bench import __main__ as bench
 from tools.bench import measure, page, profile, startup, sweep
-from tools.bench.opponents import WebDatasetStage, dali_pipeline
-from tools.bench.stages import DaliStage, TorchvisionStage, our_stage
+from tools.bench.stages import TorchvisionStage, our_stage
 from tools.bench.timing import Rounds, cpu_seconds, interleave
 
 
-def _values(shards: Path) -> dict[str, Any]:
+def values(shards: Path) -> dict[str, Any]:
     return {"shards": str(shards), "batch_size": 8, "device": "cpu", "threads": 2, "crop": {"size": 32}}
 
 
@@ -34,7 +32,7 @@ def _run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
 
 def test_every_stage_is_measured_and_ratios_are_of_this_run(textured: Path) -> None:
     options = measure.Options(rounds=2, batches=3, pipelines=["moco_v2", "supervised"], cold=False)
-    result = measure.measure(_values(textured), options)
+    result = measure.measure(values(textured), options)
     assert not multiprocessing.active_children()
     assert json.loads(json.dumps(result)) == result
     rows = {(row["pipeline"], row["stage"]): row for row in result["rows"]}
@@ -161,7 +159,7 @@ def test_the_program_writes_what_it_prints_and_modes_add_to_it(
 
 
 def test_a_stage_by_itself_in_a_fresh_process(textured: Path) -> None:
-    config = LoaderConfig(**_values(textured))
+    config = LoaderConfig(**values(textured))
     key = measure.Key("moco_v2", "torchvision", 2)
     [found] = measure._cold({key: config}, measure.Options(batches=2)).values()
     assert 0 < found["first_batch_s"] < 60
@@ -191,7 +189,7 @@ def test_nothing_is_measured_that_could_not_be_kept(
 
 
 def test_the_profile_adds_up_to_the_loader(textured: Path) -> None:
-    result = profile.measure(_values(textured), "moco_v2", rounds=2, batches=2)
+    result = profile.measure(values(textured), "moco_v2", rounds=2, batches=2)
     assert [row["step"] for row in result["rows"]] == [
         "read",
         "decode",
@@ -211,16 +209,16 @@ def test_the_profile_adds_up_to_the_loader(textured: Path) -> None:
 
 
 def test_a_profile_has_only_the_steps_its_method_has(textured: Path) -> None:
-    rotnet = profile.steps(_values(textured), "rotnet")
+    rotnet = profile.steps(values(textured), "rotnet")
     assert list(rotnet) == [
         "crop and normalise",
         "foreground-aware windows",
         "masks and a grey behind (rm)",
         "tiles instead of grey (random)",
     ]
-    assert "solarize" in profile.steps(_values(textured), "byol")
-    swaps = profile.steps(_values(textured), "moco_v2")["matched negatives (swaps)"]
-    assert swaps == measure.stage_configs(_values(textured), "moco_v2")["bg_swaps"]
+    assert "solarize" in profile.steps(values(textured), "byol")
+    swaps = profile.steps(values(textured), "moco_v2")["matched negatives (swaps)"]
+    assert swaps == measure.stage_configs(values(textured), "moco_v2")["bg_swaps"]
 
 
 def test_a_sweep_keeps_the_best_value_and_prints_config_lines(
@@ -248,7 +246,7 @@ def test_a_sweep_keeps_the_best_value_and_prints_config_lines(
 
 
 def test_a_real_sweep(textured: Path) -> None:
-    result = sweep.measure(_values(textured), "supervised", ["prefetch=1,2"], rounds=1, batches=2)
+    result = sweep.measure(values(textured), "supervised", ["prefetch=1,2"], rounds=1, batches=2)
     assert [(row["setting"], row["value"]) for row in result["rows"]] == [("prefetch", 1), ("prefetch", 2)]
     assert [row["best"] for row in result["rows"]].count(True) == 1
 
@@ -257,14 +255,14 @@ def test_a_large_set_repeats_the_samples_of_the_real_one(textured: Path) -> None
     with startup.large_set(textured, 2500) as folder:
         manifest = open_shards(folder, False, "--shards")
         assert (manifest.samples, len(manifest.shards)) == (2500, 3)
-        config = LoaderConfig.model_validate(_values(textured) | {"shards": folder, "verify": False})
+        config = LoaderConfig.model_validate(values(textured) | {"shards": folder, "verify": False})
         with measure.contextlib.ExitStack() as stack:
             key = measure.Key("moco_v2", "plain", 2)
             assert measure.open_stage(key, config, None, None, stack).run(3) == 3
 
 
 def test_starting_a_large_set_is_timed(textured: Path) -> None:
-    found = startup.measure(_values(textured), "moco_v2", 5000)
+    found = startup.measure(values(textured), "moco_v2", 5000)
     assert (found["loader"], found["samples"]) == ("moco_v2/bg_swaps", 5000)
     assert 0 < found["build_s"] <= found["first_batch_s"] < 30
     assert found["peak_rss_mb"] > 50
@@ -297,8 +295,8 @@ def test_training_is_compared_with_a_held_batch(
 
 
 def test_the_yardstick_makes_the_batches_of_its_round_and_no_more(textured: Path) -> None:
-    values = _values(textured) | {"background": {"kind": "swaps"}}
-    with TorchvisionStage(LoaderConfig(**values), 2, torch.device("cpu")) as stage:
+    changed = values(textured) | {"background": {"kind": "swaps"}}
+    with TorchvisionStage(LoaderConfig(**changed), 2, torch.device("cpu")) as stage:
         made = []
         for batches in (1, 9):
             made.append(stage.run(batches))
@@ -321,7 +319,7 @@ def test_a_loaders_stage_reads_what_its_round_takes_and_no_more(
 
     count("schedule")
     count("take")
-    config = LoaderConfig(**_values(textured), prefetch=3, background={"kind": "random"})
+    config = LoaderConfig(**values(textured), prefetch=3, background={"kind": "random"})
     with contextlib.ExitStack() as stack:
         stage = our_stage("bg_random", config, None, stack)
         assert calls == ["schedule", "take", "take", "take"]  # the first schedules as many as are prefetched
@@ -330,40 +328,6 @@ def test_a_loaders_stage_reads_what_its_round_takes_and_no_more(
             assert stage.run(batches) == batches
             assert calls.count("schedule") == calls.count("take") == batches
             assert calls[: min(batches, 3) + 1] == ["schedule"] * min(batches, 3) + ["take"]
-
-
-def test_webdataset_makes_two_normalised_views(textured: Path) -> None:
-    config = LoaderConfig(**_values(textured))
-    with WebDatasetStage(config, 2) as stage:
-        assert [stage.run(1), stage.run(9)] == [4, 10]
-        stage._gate.open(1)
-        batch = next(stage._batches)
-        next(stage._batches)
-        for view in (batch["query"], batch["key"]):
-            assert view.shape == (8, 3, 32, 32)
-            assert -3 < view.min() < 0 < view.max() < 3
-        assert not torch.equal(batch["query"], batch["key"])
-    assert not multiprocessing.active_children()
-
-
-def test_dali_alone_makes_two_normalised_views(textured: Path) -> None:
-    config = LoaderConfig(**_values(textured))
-    stage = DaliStage(dali_pipeline(config, open_shards(textured, None, "--shards"), None), config.prefetch)
-    assert stage.run(3) == 3
-    stage._pipeline.schedule_run()
-    query, key, label = (np.array(output.as_tensor()) for output in stage._pipeline.outputs())
-    assert query.shape == key.shape == (8, 32, 32, 3)
-    assert -3 < query.min() < 0 < query.max() < 3
-    assert (query != key).any()
-    assert label.shape == (8, 6)
-
-
-def test_a_python_without_ffcv_is_an_error(textured: Path) -> None:
-    options = measure.Options(
-        rounds=1, torchvision=False, opponents=(), ffcv=Path(sys.executable), cold=False, scaling=False
-    )
-    with pytest.raises(UserError, match="--ffcv: ModuleNotFoundError: No module named 'ffcv'"):
-        measure.measure(_values(textured), options)
 
 
 @pytest.mark.parametrize(

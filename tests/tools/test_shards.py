@@ -186,19 +186,6 @@ def test_nothing_but_bad_photos_is_an_error(tmp_path: Path) -> None:
     assert not list((tmp_path / "shards").glob("*.tar"))
 
 
-def test_the_decoder_says_which(folder: Path) -> None:
-    decoder = Decoder()
-    for _ in range(3):
-        found = {path.stem: decoder.size(path.read_bytes()) for path in (folder / "photos" / "b").iterdir()}
-        assert {name for name, size in found.items() if size is None} == {
-            "empty",
-            "garbage",
-            "half",
-            "nearly",
-        }
-        assert found["png"] == SIZE
-
-
 # --- sizes, subsets
 
 

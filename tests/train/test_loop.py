@@ -17,7 +17,6 @@ from torch import nn
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_log
-from tests.processes import holding
 from tests.train.runs import METHODS, TinyNet, read_recipe, write_recipe
 from train import checkpoint
 from train.loop import Run, train
@@ -207,61 +206,6 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
     assert checkpoint.load_newest(tmp_path)[0] is None
 
 
-def test_auto_resume_passes_over_a_damaged_checkpoint(
-    textured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """And ends with the same losses; if all are damaged, it does not start anew."""
-    words = ("checkpoint_every=2", "keep_checkpoints=9")
-    config, out = (
-        read_recipe(write_recipe(tmp_path, textured, "supervised", epochs=1), *words),
-        tmp_path / "out",
-    )
-    train(config, out)
-    losses = [line["loss"] for line in read_log(out / "log.jsonl")[0]]
-    paths = checkpoint.list_checkpoints(out / "checkpoints")
-    paths[-1].write_bytes(paths[-1].read_bytes()[:-100])
-    train(config, out, "auto")
-    assert f"going on from {paths[-2]}:" in capsys.readouterr().err
-    assert [line["loss"] for line in read_log(out / "log.jsonl")[0]] == losses
-    for path in paths:
-        path.write_bytes(b"")
-    with pytest.raises(UserError, match="--auto-resume: no checkpoint can be read"):
-        train(config, out, "auto")
-
-
-def test_a_folder_is_of_one_run_at_a_time(textured: Path, tmp_path: Path) -> None:
-    config, out = read_recipe(write_recipe(tmp_path, textured, "supervised", epochs=1)), tmp_path / "out"
-    for resume in (False, "auto"):
-        with (
-            holding(out / "lock") as holder,
-            pytest.raises(UserError, match=rf"--out={out}: .* in use by .* process {holder.pid}"),
-        ):
-            train(config, out, resume)
-    assert [path.name for path in out.iterdir()] == ["lock"]
-    train(config, out)
-    assert not (out / "lock").exists()
-
-
-def test_a_run_is_never_overwritten_or_mixed(textured: Path, tmp_path: Path) -> None:
-    recipe, out = write_recipe(tmp_path, textured, "supervised", epochs=1), tmp_path / "out"
-    train(read_recipe(recipe), out)
-    log = (out / "log.jsonl").read_text()
-    assert len(log.splitlines()) == 6
-    with pytest.raises(UserError, match="holds a run already"):
-        train(read_recipe(recipe), out)
-    with pytest.raises(UserError) as error:
-        train(read_recipe(recipe, "epochs=2", "optim.lr=0.7"), out, resume=True)
-    assert (
-        "was made with another config: optim.lr was 0.05, now it is 0.7; epochs was 1, now it is 2; resume"
-        in str(error.value)
-    )
-    assert (out / "log.jsonl").read_text() == log
-    train(
-        read_recipe(recipe, "log_every=5", "timeout_s=9"), out, resume=True
-    )  # finished: nothing is left to do
-    assert (out / "log.jsonl").read_text() == log
-
-
 def test_keys_have_other_company_than_queries(textured: Path, tmp_path: Path) -> None:
     """Accumulating, MoCo-v2 needs two groups a pass to shuffle between; with them it runs."""
     recipe = write_recipe(tmp_path, textured)
@@ -298,31 +242,6 @@ def test_a_run_in_another_thread(textured: Path, tmp_path: Path) -> None:
     thread.start()
     thread.join(60)
     assert (tmp_path / "out" / "backbone.pt").is_file()
-
-
-def test_a_run_does_not_begin_in_anothers_folder(textured: Path, tmp_path: Path) -> None:
-    """Also where that has no checkpoint yet, or none any more; the same run may."""
-    recipe = write_recipe(tmp_path, textured)
-    out = tmp_path / "out"
-    with Run(read_recipe(recipe, "seed=1"), out, "auto", CPU):
-        pass
-    for resume in (False, "auto"):
-        with pytest.raises(UserError, match=r"config.json: a run with another config began here: seed was 1"):
-            Run(read_recipe(recipe, "seed=2"), out, resume, CPU)
-    with Run(read_recipe(recipe, "seed=1", "log_every=3"), out, "auto", CPU):
-        pass
-    (out / "backbone.pt").touch()
-    for resume in (False, "auto"):
-        with pytest.raises(
-            UserError, match=r"backbone.pt: a run has ended here, and its checkpoints are gone"
-        ):
-            Run(read_recipe(recipe, "seed=1"), out, resume, CPU)
-    (out / "config.json").write_text("{}")
-    (out / "backbone.pt").unlink()
-    with pytest.raises(
-        UserError, match=r"another config began here: it cannot be read; choose another --out"
-    ):
-        Run(read_recipe(recipe, "seed=1"), out, False, CPU)
 
 
 def test_copies_that_srun_started_are_refused(
