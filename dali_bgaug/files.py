@@ -179,7 +179,8 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write a result as JSON, atomically, with `digest`, a checksum of the rest."""
-    values = {key: value for key, value in values.items() if key != "digest"}
+    values = json.loads(json.dumps({key: value for key, value in values.items() if key != "digest"}))
+    # As it will be read: of keys that are numbers JSON makes text, which sorts otherwise.
     write_text(path, json.dumps(values | {"digest": digest(values)}, indent=1) + "\n")
 
 

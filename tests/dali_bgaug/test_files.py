@@ -158,6 +158,8 @@ def test_a_result_is_read_as_it_was_written_or_not_at_all(tmp_path: Path) -> Non
             read_json(path, "run again")
         if place == len(whole) - 2:
             break
+    write_json(path, {"by_batch": {9: 1, 10: 2, 100: 3}, "share": float("nan")})
+    assert read_json(path, "run again")["by_batch"] == {"9": 1, "10": 2, "100": 3}
     path.write_text('{"top1": 0.5}')
     assert read_json(path, "run again") == {"top1": 0.5}
     path.write_text("[1]")

@@ -150,6 +150,7 @@ def test_the_program_writes_what_it_prints_and_modes_add_to_it(
     assert both["rows"] == result["rows"]
     assert (both["memory"]["loader"], both["memory"]["batches"]) == ("byol/bg_random", 20)  # in epochs of 6
     assert 50 < both["memory"]["first_mb"] <= both["memory"]["max_mb"] < 10_000
+    assert list(both["memory"]["mb"].values())[-1] == pytest.approx(both["memory"]["last_mb"], abs=0.6)
     text = path.with_suffix(".md").read_text()
     assert page.table(both) in text
     path.with_suffix(".md").unlink()

@@ -121,10 +121,13 @@ def _scaling(result: dict[str, Any]) -> str:
 
 
 def _memory(memory: dict[str, Any]) -> str:
+    course = memory.get("mb", {})  # results of before it was kept have none
+    rows = [["batches", *map(str, course)], ["MB", *map(str, course.values())]]
+    table = f"\n\n{markdown(rows[0], rows[1:])}" if course else ""
     return (
         f"Memory of {memory['loader']} over {memory['batches']} batches: {memory['first_mb']:.0f} MB "
         f"after a tenth, {memory['last_mb']:.0f} at the end, {memory['max_mb']:.0f} at most, "
-        f"{memory['slope_kb_per_batch']:+.2f} kB a batch"
+        f"{memory['slope_kb_per_batch']:+.2f} kB a batch{table}"
     )
 
 

@@ -98,6 +98,7 @@ def watch_memory(values: dict[str, Any], pipeline: str, batches: int) -> dict[st
         "first_mb": round(memory[0] / 1e6, 1),
         "last_mb": round(memory[-1] / 1e6, 1),
         "max_mb": round(memory.max() / 1e6, 1),
+        "mb": {int(number): round(value / 1e6) for number, value in taken},
         "slope_kb_per_batch": round(np.polyfit(at, memory / 1e3, 1)[0], 3),
     }
 
