@@ -64,7 +64,7 @@ def test_another_parameter_would_be_noticed(textured: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize(("method", "kind"), parity.FULLEST.items())
 def test_views_are_distributed_like_the_yardsticks(textured: Path, method: str, kind: str) -> None:
-    """2000 photos of every method: channel means and deviations, histograms, replaced backgrounds."""
+    """1000 photos of every method: channel means and deviations, histograms, replaced backgrounds."""
     small = {"size": 32}
     views = {"global": {"crop": small}, "local": {"crop": {"size": 16}, "count": 2}}
     config = LoaderConfig(
@@ -77,13 +77,13 @@ def test_views_are_distributed_like_the_yardsticks(textured: Path, method: str, 
         views=views if method == "swav" else {},
         background={"kind": kind, "p_pos": 0.3},
     )
-    for name, row in parity.compare_distributions(config, 2000).items():
+    for name, row in parity.compare_distributions(config, 1000).items():
         # SwAV's jitter is twice as strong: its means spread twice as far.
-        assert row["mean"] < (8 if method == "swav" else 4), (name, row)
-        assert row["std"] < 4, (name, row)
-        assert row["histogram"] < 0.04, (name, row)
+        assert row["mean"] < (11 if method == "swav" else 6), (name, row)
+        assert row["std"] < 6, (name, row)
+        assert row["histogram"] < 0.06, (name, row)
         if "replaced" in row:
             expected = 0.0 if name.startswith("local") else 0.3
-            bound = 4 * (0.3 * 0.7 / 2000) ** 0.5 if expected else 1e-9
+            bound = 4 * (0.3 * 0.7 / 1000) ** 0.5 if expected else 1e-9
             for key in ("replaced", "replaced_torchvision"):
                 assert abs(row[key] - expected) < bound, (name, row)

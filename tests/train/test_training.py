@@ -16,7 +16,7 @@ import torch
 
 from dali_bgaug.files import read_log
 from tests.processes import SECONDS, finish, launch
-from tests.train.runs import METHODS, ROOT, train_rank, write_recipe
+from tests.train.runs import ROOT, train_rank, write_recipe
 from train import checkpoint
 
 
@@ -43,9 +43,10 @@ def _checkpoints(out: Path) -> list[int]:
     return [checkpoint.step_of(path) for path in checkpoint.list_checkpoints(out / "checkpoints")]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["moco_v2", "byol", "swav"])
 def test_kill_9_loses_nothing(method: str, textured: Path, tmp_path: Path) -> None:
-    """Killed at a random step and resumed, every method has the losses it would have had, to the bit."""
+    """Killed at a random step and resumed, each method with a state of its own (queue, moving average,
+    frozen prototypes) has the losses it would have had, to the bit."""
     recipe = write_recipe(tmp_path, textured, method, epochs=10)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     undisturbed = launch(train_rank, recipe, whole)

@@ -3,7 +3,6 @@ TRITON_INTERPRET=1, which has to be set before Triton is imported."""
 
 import zlib
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from dali_bgaug.views.options import (
 from dali_bgaug.views.plan import Recipe, _draw_crop, plan
 from dali_bgaug.views.render import Images
 from pipelines import LoaderConfig, build, build_loader
-from tests.dali_bgaug.views.test_windows import DATA, PHOTOS
+from tests.dali_bgaug.views.test_windows import PHOTOS
 
 CPU = torch.device("cpu")
 SIDE = 64
@@ -33,19 +32,20 @@ SIZES = np.array([[14, 22], [18, 13], [12, 16]], np.int32)
 STRONG = PhotometricOptions(jitter_p=0.8, grey_p=0.3, blur_p=0.5, solarize_p=0.3)
 
 
-def _views(*names: str, size: int = 12, **values: object) -> dict[str, ViewOptions]:
+def _views(*names: str, size: int = 8, **values: object) -> dict[str, ViewOptions]:
     crop = CropOptions(size=size, scale=(0.2, 1.0), fg_min=0.1)
     return {name: ViewOptions(crop=crop, photometric=STRONG, **values) for name in names}
 
 
 def _recipe(views: dict[str, ViewOptions], **background: object) -> Recipe:
     defaults = {"kind": "random", "p_pos": 0.7, "p_neg": 0.7}
-    return Recipe(views, BackgroundOptions(**defaults | background), NormaliseOptions(), resize=15)
+    return Recipe(views, BackgroundOptions(**defaults | background), NormaliseOptions(), resize=10)
 
 
 MOCO = _views("query", "key")
-SWAV = _views("global_0", "global_1", size=12) | _views("local_0", size=8, background=False)
-CENTRAL = {"image": ViewOptions(crop=CropOptions(kind="central", size=12), photometric=STRONG)}
+SEVERAL_TILES = _views("query", "key", size=12)
+SWAV = _views("global_0", "global_1", size=12) | _views("local_0", background=False)
+CENTRAL = {"image": ViewOptions(crop=CropOptions(kind="central", size=8), photometric=STRONG)}
 TURNED = _views("image", turns=4)
 SHAKEN = DistortionOptions(rotate=30.0, shear=10.0, translate=0.2, flip_p=0.5)
 GEOMETRY = np.array(
@@ -53,7 +53,7 @@ GEOMETRY = np.array(
 )
 """Tiled backgrounds of the photos: a strip from the right, the bottom, the left."""
 RECIPES = {
-    "plain": _recipe(MOCO, kind="none"),
+    "plain": _recipe(SEVERAL_TILES, kind="none"),
     "rm": _recipe(MOCO, kind="rm"),
     "random": _recipe(MOCO),
     "random with tiles as they are": _recipe(MOCO, donor="none"),
@@ -97,7 +97,15 @@ def _images(pixels: list[np.ndarray]) -> Images:
     return Images(np.array([one.ctypes.data for one in pixels]), sizes)
 
 
-@pytest.mark.parametrize(("name", "half"), [*((name, False) for name in RECIPES), ("swaps", True)])
+@pytest.mark.parametrize(
+    ("name", "half"),
+    [
+        pytest.param(
+            name, half, id=f"{'two views' if 'query' in RECIPES[name].views else 'others'}-{name}-{half}"
+        )
+        for name, half in (*((name, False) for name in RECIPES), ("swaps", True))
+    ],
+)
 def test_the_gpu_renders_what_the_cpu_renders(batch: tuple, name: str, half: bool) -> None:
     recipe, (photos, tiles, masks) = RECIPES[name], batch
 
@@ -125,13 +133,13 @@ def test_the_gpu_renders_what_the_cpu_renders(batch: tuple, name: str, half: boo
 
 
 def test_windows_are_the_cpus_draw_for_draw(batch: tuple) -> None:
-    """Rounding apart: of 150 jobs with every kind of foreground share, at most one differs."""
+    """Rounding apart: of 60 jobs with every kind of foreground share, at most one differs."""
     rng, masks = np.random.default_rng(1), batch[2]
-    jobs = table.new_jobs(150)
-    jobs["frame"], jobs["behind"] = np.arange(150) % 3, table.GREY
+    jobs = table.new_jobs(60)
+    jobs["frame"], jobs["behind"] = np.arange(60) % 3, table.GREY
     for number, fg_min in enumerate((0.0, 0.1, 0.5, 0.9, 1.0)):
         crop = CropOptions(scale=(0.05, 1.0 - 0.1 * number), fg_min=fg_min)
-        _draw_crop(jobs[30 * number : 30 * (number + 1)], crop, 256, rng)
+        _draw_crop(jobs[12 * number : 12 * (number + 1)], crop, 256, rng)
     sizes = SIZES * 25
     expected = windows.choose(jobs, sizes, masks.numpy())
     found, seen = _choose_on_device(jobs, sizes, masks)
@@ -153,46 +161,40 @@ def _choose_on_device(
     return chosen["window"], chosen["seen"]
 
 
-@pytest.mark.parametrize("photo", PHOTOS)
-def test_windows_follow_the_law_of_torchvision(photo: str) -> None:
-    """Quantiles recorded from torchvision's algorithm, within the Kolmogorov-Smirnov bound."""
-    reference, count = np.load(DATA / "rrc.npz"), 500
-    width, height = PHOTOS[photo]
-    jobs = table.new_jobs(count)
-    _draw_crop(jobs, CropOptions(flip_p=0), 256, np.random.default_rng(2))
-    box, _ = _choose_on_device(jobs, np.array([[height, width]]), None)
-    h, w = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
-    bound = 1.95 / np.sqrt(count)
-    for values, name in ((h * w / (width * height), "area_q"), (np.log(w / h), "logratio_q")):
-        for level, quantile in zip(
-            reference["quantile_levels"], reference[f"{photo}_s0.2-1/{name}"], strict=True
-        ):
-            assert (values < quantile - 1e-5).mean() - bound <= level, (name, level)
-            assert (values < quantile + 1e-5).mean() + bound >= level, (name, level)
+def test_windows_without_masks_are_the_cpus_draw_for_draw() -> None:
+    """Whose law is torchvision's (`test_windows.py`): of photos of every shape, and all 10 draws refused."""
+    sizes = np.array([(height, width) for width, height in PHOTOS.values()])
+    jobs = table.new_jobs(60)
+    jobs["frame"] = np.arange(60) % len(sizes)
+    _draw_crop(jobs, CropOptions(), 256, np.random.default_rng(2))
+    expected = windows.choose(jobs, sizes, None)
+    found, seen = _choose_on_device(jobs, sizes, None)
+    assert ((np.abs(found - expected["window"]) > 0.5).any(axis=1)).sum() <= 1
+    assert not seen.any()
 
 
 def test_the_whole_loader_with_interpreted_kernels(textured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shards to batches of MoCo-v2 with BG_Swaps, by either renderer."""
+    """Shards to a batch of MoCo-v2 with BG_Swaps, by either renderer."""
     config = LoaderConfig(
         shards=textured,
         batch_size=2,
         device="cpu",
         prefetch=1,
-        crop={"size": 16, "fg_min": 0.02, "scale": [0.03, 0.05]},
+        crop={"size": 8, "fg_min": 0.02, "scale": [0.03, 0.05]},
         background={"kind": "swaps", "p_pos": 0.7, "p_neg": 0.7},
     )
-    expected = _two_batches(config)
+    expected = _first_batch(config)
     monkeypatch.setattr(build, "choose_renderer", lambda device, config: GpuRenderer(device, config.half))
-    for one, other in zip(_two_batches(config), expected, strict=True):
-        assert one.keys() == other.keys()
-        for name, tensor in one.items():
-            if tensor.is_floating_point():
-                assert tensor.is_contiguous(memory_format=torch.channels_last)
-                assert ((tensor - other[name]).abs() > 2e-3).float().mean() < 0.005, name
-            else:
-                assert torch.equal(tensor, other[name]), name
+    found = _first_batch(config)
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        if tensor.is_floating_point():
+            assert tensor.is_contiguous(memory_format=torch.channels_last)
+            assert ((tensor - expected[name]).abs() > 2e-3).float().mean() < 0.005, name
+        else:
+            assert torch.equal(tensor, expected[name]), name
 
 
-def _two_batches(config: LoaderConfig) -> list[dict[str, torch.Tensor]]:
+def _first_batch(config: LoaderConfig) -> dict[str, torch.Tensor]:
     with build_loader(config) as loader:
-        return list(islice(loader, 2))
+        return next(iter(loader))

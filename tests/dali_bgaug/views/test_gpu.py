@@ -15,7 +15,7 @@ from tests.dali_bgaug.views.compiling import compile_kernels
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize("which", ["renders", "not renders"])
+@pytest.mark.parametrize("which", ["two and views", "others", "not renders"])
 def test_interpreted_kernels_make_what_the_cpu_makes(which: str) -> None:
     """`interpreted.py`, in a process whose Triton interprets."""
     command = [sys.executable, "-m", "pytest", "-k", which, "tests/dali_bgaug/views/interpreted.py"]
