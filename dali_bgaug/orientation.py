@@ -37,7 +37,7 @@ _SHORTS = (_ORIENTATION, 0x0128, 0x0213)
 def read_orientation(data: bytes) -> int:
     """The EXIF orientation of a picture in any format, 1 to 8; 1 also without one.
 
-    A TIFF's is 1: opening it with PIL turns it.
+    A TIFF's is 1: PIL turns it as it loads it (`tiff_orientation`).
     """
     numbers = [number for number in map(_read_block, exif_blocks(data)) if number]
     return numbers[-1] if numbers else 1
@@ -49,10 +49,20 @@ def is_contradictory(data: bytes) -> bool:
     return bool(numbers) and (numbers[0] or 1) != read_orientation(data)
 
 
+def tiff_orientation(data: bytes) -> int:
+    """The orientation of a TIFF, which is an EXIF block itself, 1 to 8; 1 of any other format."""
+    return (_read_block(data) or 1) if data[:4] in (b"II*\0", b"MM\0*") else 1
+
+
 def upright(image: Image.Image, orientation: int) -> Image.Image:
     """A picture as it is to be seen."""
     turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
+
+
+def stored(image: Image.Image, orientation: int) -> Image.Image:
+    """An upright picture as its file has it: undoes `upright`."""
+    return upright(image, {6: 8, 8: 6}.get(orientation, orientation))
 
 
 def exif_blocks(data: bytes) -> Iterator[bytes]:

@@ -115,7 +115,7 @@ def with_header(photo: DataNode, max_pixels: int, packed: bool = True) -> DataNo
     read, and nobody learns which photo that was; looking for the photo's size fails with an error. Photos
     take their own places anew, by numbers that are not there before.
 
-    packed: they were decoded when they were packed; else their EXIF blocks are looked at too, which can
+    packed: they were looked into when they were packed; else their EXIF blocks are looked at too, which can
     contradict each other and end the process as well.
     """
     shape = fn.peek_image_shape(photo)

@@ -119,6 +119,11 @@ class Manifest(Options):
         return self.options.get("max_pixels", MAX_PIXELS)
 
     @property
+    def is_looked_into(self) -> bool:
+        """Whether packing looked at photos' EXIF blocks and for damage inside, which it once did not."""
+        return "suspicious" in self.model_fields_set
+
+    @property
     def bytes(self) -> int:
         """Bytes of all tars."""
         return sum(shard.bytes for shard in self.shards)

@@ -233,7 +233,7 @@ def define_pipeline(
     def define() -> tuple[Any, ...]:
         sample = _read(config, recipe, manifest, share, seeds)
         journal.watch(sample["jpg"])
-        packed = isinstance(manifest, Manifest)
+        packed = isinstance(manifest, Manifest) and manifest.is_looked_into
         photo = with_header(sample["jpg"], manifest.max_pixels, packed)
         outputs = {
             "photo": decode(photo, config.hw_decoder_load, config.preallocate),

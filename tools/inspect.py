@@ -129,6 +129,8 @@ def packed_shards(folder: Path, verify: bool, count: int) -> Iterator[str]:
         yield "verified: every shard has the checksum that manifest.json says"
     yield f"donors of backgrounds: {manifest.donors}"
     yield _reasons(reason for _, reason, _ in manifest.left_out)
+    if manifest.suspicious:
+        yield f"suspicious: {len(manifest.suspicious)} damaged inside, e.g. {manifest.suspicious[0]}"
     labels: Counter[int] = Counter()
     shares: list[float] = []
     tiles: list[Tile] = []

@@ -4,6 +4,7 @@ What a file means is told by its kind and by what the user says, never by its hi
 without foreground that is noise. Where its kind does not say it, the file is refused.
 """
 
+import glob
 import io
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,7 @@ from PIL import Image
 
 from dali_bgaug.decoding import MAX_PIXELS
 from dali_bgaug.errors import UserError
+from dali_bgaug.orientation import stored, tiff_orientation
 from tools.photos import BadPhoto, check_pixels, white_level
 
 Scale = Literal["auto"] | float
@@ -26,6 +28,23 @@ COLOURED_SHARE = 0.001
 """Of the pixels of an image in colour; less could be no foreground either."""
 BEYOND = 0.1
 """Share of white by which floats may lie outside of black and white: networks and resizing overshoot."""
+
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+"""Of mask images, in lower case; of names in any case."""
+
+
+def find_image(stem: Path) -> Path | None:
+    """The image of this path without its ending, if there is one."""
+    for ending in ENDINGS:
+        if (image := stem.with_name(stem.name + ending)).is_file():
+            return image
+    if not stem.parent.is_dir():
+        return None
+    found = (
+        path for path in sorted(stem.parent.glob(f"{glob.escape(stem.name)}.*")) if path.stem == stem.name
+    )
+    return next((path for path in found if path.suffix.lower() in ENDINGS), None)
 
 
 def read_grey(path: Path, scale: Scale = "auto", channel: Channel = "auto") -> Image.Image:
@@ -44,6 +63,7 @@ def read_grey(path: Path, scale: Scale = "auto", channel: Channel = "auto") -> I
             frames = getattr(image, "n_frames", 1)
             image.load()
             values, alpha = _layers(image)
+        turned = tiff_orientation(data)  # as PIL has done
     except MemoryError:
         raise
     except BadPhoto as error:
@@ -55,7 +75,7 @@ def read_grey(path: Path, scale: Scale = "auto", channel: Channel = "auto") -> I
     if channel == "alpha" and alpha is None:
         raise UserError(f"{path}: has no transparency; leave channel=alpha away, or write it with some")
     if channel == "alpha" or (channel == "auto" and _is_alpha_the_mask(path, values, alpha)):
-        return Image.fromarray(alpha)
+        return stored(Image.fromarray(alpha), turned)
     if values.ndim == 3:
         if channel == "auto" and _is_coloured(values):
             raise UserError(
@@ -65,8 +85,8 @@ def read_grey(path: Path, scale: Scale = "auto", channel: Channel = "auto") -> I
         values = np.asarray(Image.fromarray(values).convert("L"))
     white = white_level(image)
     if image.mode == "1" or (white == 255 and scale in ("auto", 255)):
-        return Image.fromarray(values)
-    return Image.fromarray(_scaled(path, values, white, scale))
+        return stored(Image.fromarray(values), turned)
+    return stored(Image.fromarray(_scaled(path, values, white, scale)), turned)
 
 
 def _layers(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
@@ -113,8 +133,8 @@ def _scaled(path: Path, values: np.ndarray, white: int | None, scale: Scale) -> 
     if scale == "auto" and white is None:
         kind = "floats" if values.dtype.kind == "f" else "32-bit numbers"
         raise UserError(
-            f"{path}: {kind} do not say what white is; give scale=1, scale=255 or scale=65535 to "
-            "tools.masks, or write all masks of the folder in 8 bits"
+            f"{path}: {kind} do not say what white is; give scale=1, scale=255 or scale=65535 "
+            "(tools.saliency_eval: --scale=1), or write all masks of the folder in 8 bits"
         )
     if scale == "auto":
         scale = white

@@ -12,8 +12,9 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from PIL import Image
@@ -23,8 +24,7 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic, require_folder, write_text
 from dali_bgaug.photo_tree import find_files, told
 from tools._cli import default_workers, process, run
-from tools.detectors.imported import SUFFIXES
-from tools.mask_images import read_grey
+from tools.mask_images import ENDINGS, Channel, Scale, read_grey
 
 BETA2 = 0.3
 THRESHOLDS = 256
@@ -94,8 +94,27 @@ def _f_measure(hits: np.ndarray, found: np.ndarray, true: int) -> tuple[np.ndarr
     return precision, recall, f
 
 
-def evaluate(name: str, predictions: Path, truth: Path, workers: int = 1) -> tuple[dict[str, Any], Curves]:
+class Reading(NamedTuple):
+    """What images mean (`mask_images.read_grey`)."""
+
+    scale: Scale = "auto"
+    channel: Channel = "auto"
+
+
+BY_KIND = Reading()
+
+
+def evaluate(
+    name: str,
+    predictions: Path,
+    truth: Path,
+    workers: int = 1,
+    reading: Reading = BY_KIND,
+    truth_reading: Reading = BY_KIND,
+) -> tuple[dict[str, Any], Curves]:
     """The mean scores of a mask store or a folder of maps, and its mean curves.
+
+    reading, truth_reading: of maps that are images, and of true masks.
 
     Every map must have a truth. A map of another size than its truth is scaled to it.
 
@@ -115,7 +134,11 @@ def evaluate(name: str, predictions: Path, truth: Path, workers: int = 1) -> tup
             "it must hold one of the same relative path and stem for every map"
         )
     jobs = [(jobs_of[i : i + CHUNK],) for i in range(0, len(jobs_of), CHUNK)]
-    results = list(process(_score_chunk, jobs, [len(job[0]) for job in jobs], workers, name))
+    results = list(
+        process(
+            partial(_score_chunk, reading, truth_reading), jobs, [len(job[0]) for job in jobs], workers, name
+        )
+    )
     scores = [item for chunk, _ in sorted(results, key=lambda result: result[0][0][0]) for item in chunk]
     curves = Curves(
         **{
@@ -159,7 +182,7 @@ def _map_files(folder: Path) -> list[tuple[str, Path]]:
 
 def _find_images(folder: Path, option: str) -> dict[str, Path]:
     """Relative path without suffix -> image."""
-    tree = find_files(folder, option, tuple({suffix.lower() for suffix in SUFFIXES}))
+    tree = find_files(folder, option, ENDINGS)
     found: dict[str, Path] = {}
     for key in tree.keys:
         path = folder / key
@@ -175,11 +198,11 @@ def _find_images(folder: Path, option: str) -> dict[str, Path]:
 
 
 def _score_chunk(
-    items: list[tuple[str, Path | tuple[Path, int], Path]],
+    reading: Reading, truth_reading: Reading, items: list[tuple[str, Path | tuple[Path, int], Path]]
 ) -> tuple[list[tuple[str, Scores]], dict[str, np.ndarray]]:
     scores, sums = [], {field: np.zeros(THRESHOLDS) for field in ("precision", "recall", "f")}
-    for (key, _, truth_path), saliency in zip(items, _read_maps(items), strict=True):
-        truth = np.asarray(read_grey(truth_path)) >= 128
+    for (key, _, truth_path), saliency in zip(items, _read_maps(items, reading), strict=True):
+        truth = np.asarray(read_grey(truth_path, *truth_reading)) >= 128
         height, width = truth.shape
         if saliency.shape != truth.shape:
             picture = Image.fromarray(saliency).resize((width, height), Image.Resampling.BILINEAR)
@@ -191,11 +214,13 @@ def _score_chunk(
     return scores, sums
 
 
-def _read_maps(items: list[tuple[str, Path | tuple[Path, int], Path]]) -> Iterator[np.ndarray]:
+def _read_maps(
+    items: list[tuple[str, Path | tuple[Path, int], Path]], reading: Reading
+) -> Iterator[np.ndarray]:
     readers: dict[Path, stores.StoreReader] = {}
     for _, place, _ in items:
         if isinstance(place, Path):
-            yield np.asarray(read_grey(place))
+            yield np.asarray(read_grey(place, *reading))
         else:
             path, row = place
             reader = readers.setdefault(path, stores.StoreReader([path]))
@@ -240,6 +265,15 @@ def draw(curves: dict[str, Curves], out: Path) -> None:
     plt.close(figure)
 
 
+def _scale(text: str) -> Scale:
+    """--scale: `auto`, or a number above 0."""
+    if text == "auto":
+        return text
+    if not (value := float(text)) > 0:
+        raise ValueError(text)
+    return value
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.saliency_eval", description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -250,11 +284,26 @@ def main() -> None:
         help="mask stores or folder trees of maps",
     )
     parser.add_argument("--truth", type=Path, required=True, help="folder tree of true masks")
+    for of, what in (("", "maps"), ("truth-", "true masks")):
+        parser.add_argument(
+            f"--{of}scale",
+            type=_scale,
+            default="auto",
+            help=f"what white is in images of {what}: 1, 255, 65535 (auto: by their kind)",
+        )
+        parser.add_argument(
+            f"--{of}channel",
+            choices=get_args(Channel),
+            default="auto",
+            help=f"what of images of {what} is looked at (auto: their transparency, where there is some)",
+        )
     parser.add_argument(
         "--out", type=Path, default=Path("out/saliency"), help="OUT.json, OUT.md and OUT.png (%(default)s)"
     )
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes (all CPUs)")
     args = parser.parse_args()
+    reading = Reading(args.scale, args.channel)
+    truth_reading = Reading(args.truth_scale, args.truth_channel)
     results, curves = [], {}
     for word in args.predictions:
         name, equals, folder = word.partition("=")
@@ -262,7 +311,7 @@ def main() -> None:
         name = name if equals else folder.name
         if name in curves:
             raise UserError(f"--predictions: two are called '{name}'; name them, NAME=FOLDER")
-        result, curves[name] = evaluate(name, folder, args.truth, args.workers)
+        result, curves[name] = evaluate(name, folder, args.truth, args.workers, reading, truth_reading)
         results.append(result)
     out = {kind: args.out.with_name(f"{args.out.name}.{kind}") for kind in ("json", "md", "png")}
     write_text(out["json"], json.dumps(results, indent=1) + "\n")

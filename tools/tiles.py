@@ -23,7 +23,8 @@ from dali_bgaug.files import digest, require_folder
 from dali_bgaug.tiles import DILATION, fill, tile_geometry
 from tools import photos
 from tools._cli import ALL, Part, add_scale_arguments, default_workers, hold, parse_part, run
-from tools.detectors.imported import SUFFIXES, same_shape
+from tools.detectors.imported import same_shape
+from tools.mask_images import find_image
 from tools.photos import check_size
 from tools.report import Done, Report
 
@@ -159,8 +160,7 @@ def _stamps(entries: stores.Entries, tree: Path) -> str:
 
 def _background(tree: Path, key: str) -> Path | None:
     """The picture of a photo's background, if there is one."""
-    candidates = ((tree / key).with_suffix(suffix) for suffix in SUFFIXES)
-    return next((path for path in candidates if path.is_file()), None)
+    return find_image((tree / key).with_suffix(""))
 
 
 def encode_tile(image: np.ndarray, short_side: int, quality: int) -> bytes:

@@ -10,6 +10,7 @@ from PIL import Image
 from dali_bgaug.errors import UserError
 from tests.tools.test_detectors import iou
 from tools.detectors import Photo, read_options
+from tools.mask_images import find_image
 from tools.photos import open_photo
 
 _CORNER = {1: (0, 1), 2: (0, 0), 3: (1, 0), 4: (1, 1), 5: (1, 0), 6: (1, 1), 7: (0, 1), 8: (0, 0)}
@@ -124,3 +125,47 @@ def test_the_photo_itself_is_no_mask_of_it(tmp_path: Path) -> None:
     options = read_options("import", {"folder": str(tmp_path)}, [])
     with pytest.raises(UserError, match=r"p.jpg: is the photo itself"):
         options.build()([photo])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("suffix", "said"), [(".png", "auto"), (".tif", "auto"), (".tif", "stored")])
+def test_a_mask_with_the_photos_own_tag_is_turned_once(
+    tmp_path: Path, orientation: int, suffix: str, said: str
+) -> None:
+    """A square one, of which no shape tells; PIL turns a TIFF as it loads it, and nothing else."""
+    mask = np.zeros((40, 40), np.uint8)
+    mask[:20, 20:] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.zeros((40, 40, 3), np.uint8)
+    words = [f"drawn_on={said}"]
+    found = _imported(tmp_path, Image.fromarray(mask), suffix, stored, orientation, words, exif=exif)
+    assert _corner(found) == _CORNER[orientation]
+
+
+def test_a_mask_drawn_upright_keeps_its_pixels_whatever_its_tag(tmp_path: Path) -> None:
+    mask = np.zeros((40, 40), np.uint8)
+    mask[:20, 20:] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for suffix in (".png", ".tif", ".jpg"):
+        found = _imported(
+            tmp_path,
+            Image.fromarray(mask),
+            suffix,
+            np.zeros((40, 40, 3), np.uint8),
+            3,
+            ["drawn_on=upright"],
+            exif=exif,
+        )
+        assert _corner(found) == (0, 1)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".JPEG", ".Png", ".TIFF", ".Bmp"])
+def test_endings_of_masks_are_taken_in_any_case(tmp_path: Path, suffix: str) -> None:
+    for name in (f"a{suffix}", "a.b.png", "a.txt"):
+        (tmp_path / name).touch()
+    assert find_image(tmp_path / "a") == tmp_path / f"a{suffix}"
+    assert find_image(tmp_path / "a.b") == tmp_path / "a.b.png"
+    assert find_image(tmp_path / "none") is None
+    assert find_image(tmp_path / "no folder" / "a") is None

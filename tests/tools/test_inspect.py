@@ -1,5 +1,6 @@
 """What the inspector says of stores and shards, whole, unfinished and damaged."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,15 @@ def test_a_tile_beyond_its_photo_is_found(packed: Path, tmp_path: Path) -> None:
     message = rf"{samples[0].key}.jpg: its tile \[0, 0, 35, 51, 0, 51, 64, 46\] reaches beyond its 96x64"
     with pytest.raises(UserError, match=message):
         inspect(tmp_path, verify=True)
+
+
+def test_photos_damaged_inside_are_counted(packed: Path, tmp_path: Path) -> None:
+    manifest = shards.read_manifest(packed / "shards")
+    shutil.copytree(packed / "shards", tmp_path / "copy")
+    shards.write_manifest(
+        tmp_path / "copy", manifest.model_copy(update={"suspicious": ["a/x.jpg", "b/y.jpg"]})
+    )
+    assert "  suspicious: 2 damaged inside, e.g. a/x.jpg" in inspect(tmp_path / "copy")
 
 
 def test_what_is_none_of_these(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from dali_bgaug.errors import UserError
 from tests.conftest import save
 from tools.detectors.imported import ImportOptions
 from tools.masks import write_mask_store
-from tools.saliency_eval import evaluate, score_map
+from tools.saliency_eval import Reading, evaluate, score_map
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,6 +54,19 @@ def test_a_folder_scores_as_the_mean_of_its_maps(oracle: dict[str, np.ndarray], 
     assert result["mae"] == pytest.approx(0.24398, abs=1e-5)
     assert result["f_max"] == pytest.approx(0.54729, abs=1e-5)
     assert result["f_fixed"] == pytest.approx(oracle["f_fixed"].mean(), abs=1e-5)
+
+
+def test_floats_are_read_as_it_is_said(tmp_path: Path) -> None:
+    truth = np.zeros((8, 8), np.uint8)
+    truth[:, 4:] = 1
+    for name, image in (("maps", truth.astype(np.float32)), ("truth", truth)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(image).save(tmp_path / name / "0.tif")
+    folders = tmp_path / "maps", tmp_path / "truth"
+    with pytest.raises(UserError, match=r"0\.tif: floats do not say what white is; give scale=1, "):
+        evaluate("x", *folders)
+    result, _ = evaluate("x", *folders, reading=Reading(scale=1.0), truth_reading=Reading(scale=1.0))
+    assert (result["mae"], result["iou"]) == (0, 1)
 
 
 def test_a_store_of_the_truth_itself_is_nearly_perfect(tmp_path: Path) -> None:

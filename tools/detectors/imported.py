@@ -9,11 +9,10 @@ from PIL import Image
 from pydantic import field_validator
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.orientation import read_orientation, upright
+from dali_bgaug.orientation import read_orientation, tiff_orientation, upright
 from tools.detectors.base import Detector, DetectorOptions, Photo, scale
-from tools.mask_images import Channel, Scale, read_grey
+from tools.mask_images import Channel, Scale, find_image, read_grey
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".JPEG", ".PNG", ".JPG")
 ASPECT_TOLERANCE = 1.0
 """Pixels of the smaller image by which the two shapes may differ: halving 375 rows gives 187 or 188."""
 
@@ -52,9 +51,8 @@ class ImportOptions(DetectorOptions):
     def find(self, key: str) -> Path:
         """The mask of a photo, or a UserError naming what is missing."""
         path = self.folder / key
-        for suffix in SUFFIXES:
-            if (mask := path.with_suffix(suffix)).is_file():
-                return mask
+        if mask := find_image(path.with_suffix("")):
+            return mask
         raise UserError(
             f"{path.with_suffix('.png')}: missing; --masks={self.folder} must hold a PNG (or another image) "
             "of the "
@@ -90,7 +88,8 @@ def open_saliency(path: Path, photo: Photo, options: ImportOptions) -> np.ndarra
         raise UserError(f"{path}: is the photo itself, not its mask; give the folder tree of masks")
     mask = read_grey(path, options.scale, options.channel)
     size = photo.image.shape[1::-1]
-    turned, own = upright(mask, photo.orientation), read_orientation(path.read_bytes())
+    data, turned = path.read_bytes(), upright(mask, photo.orientation)
+    own = max(read_orientation(data), tiff_orientation(data))  # one of them is 1
     if options.drawn_on != "auto":
         found = [turned if options.drawn_on == "stored" else mask]
     elif own != 1:
