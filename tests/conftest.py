@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from dali_bgaug.views.options import PhotometricOptions
-from tools.detectors.imported import ImportOptions
-from tools.masks import write_mask_store
-from tools.shards import write_shards
-from tools.tiles import write_tile_store
+from tools.offline.detectors.imported import ImportOptions
+from tools.offline.masks import write_mask_store
+from tools.offline.shards import write_shards
+from tools.offline.tiles import write_tile_store
 
 PLAIN_LOOK = PhotometricOptions(jitter_p=0, grey_p=0, blur_p=0)
 """No photometric change: what comes out is what was cropped."""

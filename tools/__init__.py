@@ -1,15 +1,17 @@
-"""Offline tools: run once per data set. Each is a program (`python -m tools.NAME`) and a function.
+"""Programs around the loader, in rooms: none imports from one that is further down.
 
-    masks        mask store, by one of `detectors`         tiles         tiled backgrounds
-    shards       the training stream                       subsets       lists of 1 % and 10 % of the photos
-    inspect      what is in stores and shards              saliency_eval how good masks are
-    views        contact sheet of a loader                 plot          loss curves
-    bench        images/s of every stage of a loader       offline_bench rates of the offline tools
-    plan         what a cluster needs for a training       learning      what the methods learn
-    parity       the loader against torchvision            experiment    what background augmentations change
-    background_challenge   folders of photos with other backgrounds, for the background gap
-    demo_data    photo-like photos with exact masks        demo_shapes   what is in them
-    demo         all of it, with training                  gpu_check     what needs a GPU
+    cli         errors as one line, worker processes, parts of a job
+    offline     photos to shards
+    synthetic   data with known truth
+    bench       numbers: speed, quality, capacity
+    study       whole runs
+    clean       removes what the project has made
 
-Tools may use `pipelines` and `dali_bgaug`; training is a program of its own, which some start (`runs`).
+`python -m tools` lists the commands; each is also `python -m tools.NAME`. Tools may use `pipelines` and
+`dali_bgaug`; training is a program of its own, which some start (`study.runs`).
 """
+
+ROOMS = ("offline", "synthetic", "bench", "study")
+
+# So that `python -m tools.masks` finds tools/offline/masks.py; imports name the room.
+__path__ += [f"{__path__[0]}/{room}" for room in ROOMS]

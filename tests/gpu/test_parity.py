@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pipelines import LoaderConfig, build_loader
-from tests.tools.test_parity import BOUNDS, check_pixels, samples_of
-from tools import parity_steps
+from tests.tools.bench.test_parity import BOUNDS, check_pixels, samples_of
+from tools.bench import parity_steps
 
 VIEWS = {
     "moco_v2": {},

@@ -25,9 +25,9 @@ from typing import Any
 from dali_bgaug.config import override
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_json
-from tools._cli import run
 from tools.bench import feeding, opponents, page, profile, startup, sweep
 from tools.bench.measure import PIPELINES, Options, measure, place
+from tools.cli import run
 
 SAMPLES = 1_281_167
 RECIPE = Path("configs/moco_v2_demo.yaml")

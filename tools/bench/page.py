@@ -10,7 +10,7 @@ from typing import Any
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, write_text
-from tools._cli import run
+from tools.cli import run
 
 _OURS, _OTHERS, _SHARED = "#2a6fbb", "#c8761a", "#8a8a8a"
 _RATIOS = {

@@ -11,7 +11,7 @@ import torch
 from dali_bgaug.errors import UserError
 from dali_bgaug.folder import CHALLENGE
 from tests.train.evaluate.sets import COLOURS, picture
-from tools.background_challenge import make_challenge
+from tools.synthetic.background_challenge import make_challenge
 from train.evaluate.__main__ import main
 from train.evaluate.background_gap import background_gap, find_splits, open_splits, read_class_map
 

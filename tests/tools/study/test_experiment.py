@@ -1,0 +1,164 @@
+"""The experiment: which runs are made, kept and summed up, by recipes that hold; pages from results alone."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from dali_bgaug.config import read_yaml, validate
+from dali_bgaug.errors import UserError
+from tests.train.runs import ROOT
+from tools.study import experiment
+from tools.study.experiment import CONDITIONS, SCALES, Condition
+from tools.study.experiment_page import BACKGROUNDS, NAMES, page, summary
+from train.config import RunConfig
+
+SPLITS = ("mixed_same", "mixed_rand", "mixed_next", "only_fg", "no_fg", "only_bg_t", "only_bg_b")
+
+
+def _row(method: str, background: str, seed: int, accuracy: float, gap: float) -> dict[str, Any]:
+    others = {**dict.fromkeys(SPLITS, 0.5), "original": accuracy}
+    return {
+        **{"method": method, "background": background, "seed": seed, "accuracy": accuracy, "gap": gap},
+        **others,
+    }
+
+
+ROWS = [
+    *(_row("moco_v2", "none", seed, 0.5, 0.6 + seed / 100) for seed in range(3)),
+    *(_row("moco_v2", "random", seed, 0.5 + seed / 100, 0.3) for seed in range(3)),
+    _row("untrained", "none", 0, 0.2, 0.1),
+]
+
+
+def test_means_and_standard_errors() -> None:
+    plain, random, untrained = summary(ROWS)
+    assert plain["accuracy"] == [0.5, 0.0]
+    assert plain["gap"] == [0.61, 0.0058]  # .01 / sqrt(3)
+    assert "gap_gain" not in plain
+    assert random["accuracy"] == [0.51, 0.0058]
+    assert random["accuracy_gain"] == [0.01, 0.0058]
+    assert random["gap_gain"] == [-0.31, 0.0058]
+    assert (random["seeds"], untrained["seeds"], untrained["gap"]) == (3, 1, [0.1, None])
+    # A run whose pair is missing has no gain.
+    assert "gap_gain" not in summary([*ROWS, _row("byol", "random", 0, 0.5, 0.5)])[-1]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_every_recipe_holds(condition: Condition, scale: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    values = experiment._recipe(condition, 2, SCALES[scale], tmp_path / "shards")
+    recipe.write_text(yaml.safe_dump(values))
+    config = validate(RunConfig, read_yaml(recipe), str(recipe))
+    data = config.data
+    assert (config.method.name, data.pipeline) == (condition.method, condition.method)
+    assert (config.seed, data.seed, data.background.kind) == (2, 2, condition.background)
+    if condition.background != "none":
+        assert data.background.p_pos == 0.3
+    if condition.background == "swaps":
+        assert data.background.p_neg == 0.3
+    sides = {view.crop.size for view in data.views.values()}
+    assert max(sides) == {"cpu": 32, "gpu": 64}[scale]
+    assert {view.crop.fg_min for view in data.views.values()} == {0.5}  # the same for all conditions
+    assert all(view.background for view in data.views.values())
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, ...]]:
+    """Programs that only leave what they would: gaps of .6 without, .3 with backgrounds."""
+    programs: list[tuple[str, ...]] = []
+
+    def program(module: str, *words: str, threads: int | None = None) -> None:
+        programs.append((module, *words))
+        options = dict(word.removeprefix("--").partition("=")[::2] for word in words)
+        if module == "train":
+            folder = Path(options["out"])
+            assert (folder / "recipe.yaml").is_file()
+            (folder / "backbone.json").write_text(json.dumps({"step": 552, "metrics": {"loss": 3.5}}))
+        else:
+            plain = "-none-" in options["json"]
+            splits = {name: {"accuracy": 0.5, "photos": 9} for name in ("original", *SPLITS)}
+            found = {"bg_gap": 0.6 if plain else 0.3, "splits": splits}
+            Path(options["json"]).write_text(json.dumps(found))
+
+    def prepare(scale: object, out: Path, workers: int) -> tuple[Path, Path]:
+        challenge = out / "challenge"
+        challenge.mkdir(parents=True, exist_ok=True)
+        (challenge / "challenge.json").write_text(json.dumps({"photos": 876}))
+        return out / "data" / "shards", challenge
+
+    monkeypatch.setattr(experiment, "program", program)
+    monkeypatch.setattr(experiment, "_prepare", prepare)
+    return programs
+
+
+def _main(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["experiment", *words])
+    experiment.main()
+
+
+def test_the_program_makes_what_is_missing_and_writes_a_page(
+    made: list[tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--scale", "cpu", "--seeds", "2", "--out", str(tmp_path), "--json", str(tmp_path / "e.json"))
+    _main(monkeypatch, *words)
+    assert sum(module == "train" for module, *_ in made) == 16
+    assert sum("--untrained" in words for _, *words in made) == 2
+    result = json.loads((tmp_path / "e.json").read_text())
+    assert len(result["rows"]) == 18
+    assert [row["method"] for row in result["rows"][-2:]] == ["untrained", "untrained"]
+    assert [(line["method"], line["background"]) for line in result["summary"][:8]] == list(CONDITIONS)
+    assert result["summary"][3]["gap_gain"] == [-0.3, 0.0]
+    text = (tmp_path / "e.md").read_text()
+    assert f"    python -m tools.experiment --scale cpu --seeds 2 --json {tmp_path / 'e.json'}" in text
+    assert "| MoCo-v2 | BG_Swaps | 50.0 ± 0.0 | +0.0 ± 0.0 | 30.0 ± 0.0 | -30.0 ± 0.0 | 2 |" in text
+    assert "on 3000 photos" in text and "876 others" in text
+    with Image.open(tmp_path / "e.png") as picture:
+        assert picture.format == "PNG" and picture.width > 800
+    assert page(result, "e.png") == text  # of the result alone
+
+    (tmp_path / "runs" / "byol-none-1" / "gap.json").unlink()
+    del made[:]
+    _main(monkeypatch, *words)
+    [[module, *options]] = made
+    assert module == "train.evaluate"
+    assert f"--checkpoint={tmp_path / 'runs' / 'byol-none-1'}" in options
+    assert json.loads((tmp_path / "e.json").read_text())["summary"] == result["summary"]
+
+
+def test_a_run_that_fails_ends_it_with_its_message(
+    made: list[tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(module: str, *words: str, **_: object) -> None:
+        raise UserError("the loss is nan")
+
+    monkeypatch.setattr(experiment, "program", fail)
+    with pytest.raises(UserError, match="the loss is nan"):
+        _main(monkeypatch, "--scale", "cpu", "--out", str(tmp_path))
+    assert not (tmp_path / "experiment.json").exists()
+    monkeypatch.setattr(experiment, "program", lambda *_, **__: None)  # as after SIGTERM
+    with pytest.raises(UserError, match="training was stopped; the same command goes on"):
+        _main(monkeypatch, "--scale", "cpu", "--out", str(tmp_path))
+    assert not list(tmp_path.rglob("gap.json"))
+    monkeypatch.setattr(experiment, "P", 0.4)
+    with pytest.raises(UserError, match=r"recipe.yaml: a run by another recipe"):
+        _main(monkeypatch, "--scale", "cpu", "--out", str(tmp_path))
+    with pytest.raises(UserError, match="--seeds=0"):
+        _main(monkeypatch, "--seeds", "0", "--out", str(tmp_path))
+
+
+def test_published_pages_are_those_of_the_published_result() -> None:
+    result = json.loads((ROOT / "docs" / "experiment.json").read_text())
+    assert (ROOT / "docs" / "experiment.md").read_text() == page(result, "experiment.png")
+    assert summary(result["rows"]) == result["summary"]
+    assert len(result["rows"]) == 27
+    readme = (ROOT / "README.md").read_text()
+    for line in result["summary"][:-1]:
+        background = "" if line["background"] == "none" else f" + {BACKGROUNDS[line['background']]}"
+        cells = [f"{100 * mean:.1f} ± {100 * error:.1f}" for mean, error in (line["accuracy"], line["gap"])]
+        assert f"| {NAMES[line['method']]}{background} | {' | '.join(cells)} |" in readme

@@ -1,0 +1,22 @@
+"""Programs that tools start."""
+
+from pathlib import Path
+
+import pytest
+
+from dali_bgaug.errors import UserError
+from tools.study.runs import program
+
+
+def test_a_program_that_fails_is_quoted() -> None:
+    with pytest.raises(UserError, match=r"(?s)python -m json.tool nowhere.json failed.*No such file"):
+        program("json.tool", "nowhere.json")
+
+
+def test_threads_are_the_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "told.py").write_text(
+        "import os, sys; open(sys.argv[1], 'w').write(os.environ['OMP_NUM_THREADS'])"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    program("told", str(tmp_path / "out"), threads=3)
+    assert (tmp_path / "out").read_text() == "3"

@@ -1,0 +1,18 @@
+"""Photos to shards: what is run once per data set.
+
+masks          mask store, by one of `detectors`
+tiles          tiled backgrounds of a mask store
+shards         the training stream
+subsets        lists of 1 % and 10 % of the photos
+inspect        statistics, checks and contact sheets of stores and shards
+
+photos         reading and decoding of photos
+mask_images    mask images read as saliency
+damage         damage inside JPEGs that decoders forgive
+shard_photos   what becomes of a photo when it is packed
+shard_plan     which photo goes into which shard
+lists          lists of photos, read strictly
+classes        classes of photos, by folder or by list
+report         the report and the summary of a tool's run
+inspect_sheet  contact sheets of masks, tiles and samples
+"""

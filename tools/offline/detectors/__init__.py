@@ -1,0 +1,36 @@
+"""Detectors, one file each: photos in, saliency maps out (`base` says what that means).
+
+imported   masks made elsewhere            u2net   U²-Net, from an .onnx file
+rbd        no weights: border and contrast  ncut    the project's own self-supervised backbones
+"""
+
+from importlib import import_module
+from typing import Any
+
+from dali_bgaug.config import override, validate
+from dali_bgaug.errors import UserError
+from tools.offline.detectors.base import Detector, DetectorOptions, Photo
+
+DETECTORS = {
+    "import": ("imported", "ImportOptions"),
+    "u2net": ("u2net", "U2NetOptions"),
+    "rbd": ("rbd", "RBDOptions"),
+    "ncut": ("ncut", "NCutOptions"),
+}
+
+
+def read_options(name: str, values: dict[str, Any], words: list[str]) -> DetectorOptions:
+    """The options of the detector `name`, from values and, over them, `key=value` words.
+
+    Raises:
+        UserError: no such detector; an unknown, missing or bad option.
+    """
+    if name not in DETECTORS:
+        raise UserError(f"--detector={name}: there are {', '.join(DETECTORS)}")
+    module, options = DETECTORS[name]
+    # Only what is used is imported: ncut brings torch, rbd scikit-image.
+    model = getattr(import_module(f"{__name__}.{module}"), options)
+    return validate(model, override({"name": name, **values}, words), f"--detector {name}")
+
+
+__all__ = ["DETECTORS", "Detector", "DetectorOptions", "Photo", "read_options"]

@@ -1,0 +1,371 @@
+"""Pack photos, masks and tiles into the training stream: shuffled WebDataset tars with DALI's index.
+
+    python -m tools.shards --photos DATA --masks out/masks --tiles out/tiles --out out/shards
+
+Every photo is decoded by the decoder that training uses, which cannot skip a bad one: what it refuses is
+left out and listed in the report, OUT-report.json; what it decodes with a warning of damage is listed there
+as suspicious, and lends no background. A photo's class is the first folder of its path, or what --classes
+says.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dali_bgaug import shards, stores
+from dali_bgaug.decoding import MAX_PIXELS, Decoder
+from dali_bgaug.errors import UserError
+from dali_bgaug.files import digest, sha256, write_text
+from dali_bgaug.hdf5 import MEND
+from dali_bgaug.photo_tree import describe
+from dali_bgaug.tiles import fits, rescale
+from tools.cli import ALL, Part, add_scale_arguments, default_workers, hold, parse_part, run
+from tools.offline import photos
+from tools.offline.report import Done, LeftOut, Report
+from tools.offline.shard_photos import Packed, PhotoOptions, pack_photo
+from tools.offline.shard_plan import Plan, Row, make_plan, match_stores
+
+PROGRESS = ".progress"  # what is finished, until the manifest says so
+MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What all shards of a run share."""
+
+    photos: Path
+    mask_files: tuple[Path, ...]
+    tile_files: tuple[Path, ...]
+    level: int
+    """Saliency from which on a pixel is foreground."""
+    max_pixels: int
+    tiles: shards.TileKind
+    out: Path
+    source: str
+    options: PhotoOptions
+    device_id: int | None
+
+
+def write_shards(
+    photo_folder: Path,
+    mask_store: Path,
+    tile_store: Path,
+    out: Path,
+    *,
+    shard_mb: float = 200,
+    per_shard: int = 10_000,
+    seed: int = 0,
+    classes: Path | None = None,
+    subset: Path | None = None,
+    photo_options: PhotoOptions | None = None,
+    device: str = "cpu",
+    workers: int = 1,
+    part: Part = ALL,
+) -> Report:
+    """Pack a data set, shuffled by `seed`; finished shards are kept. The last part writes the manifest.
+
+    shard_mb, per_shard: a shard ends at whichever comes first, megabytes or photos. classes, subset: see
+    `tools.shard_plan`. device: where the training decoder runs for the check, "cpu" or "gpu".
+
+    Raises:
+        UserError: stores that do not belong together, photos that changed or cannot be read, two of one name.
+    """
+    photo_options = photo_options or PhotoOptions()
+    _check_options(shard_mb, per_shard, photo_options)
+    mask_files, tile_files = zip(*match_stores(mask_store, tile_store), strict=True)
+    entries = [stores.read_entries(file) for file in mask_files]
+    plan = make_plan(
+        entries,
+        [stores.tile_bytes(file) for file in tile_files],
+        target_bytes=int(shard_mb * MEGABYTE),
+        per_shard=per_shard,
+        seed=seed,
+        classes=classes,
+        subset=subset,
+    )
+    photos.reject_equal_names(plan.keys)
+    made = [stores.read_source(file) for file in tile_files]
+    options = {
+        **entries[0].options,
+        "tile": made[0].options,
+        "seed": seed,
+        "photos": {**photo_options.record(), "device": device},
+    }
+    packed = [hashlib.sha256(part.tobytes()).hexdigest() for part in (plan.order, plan.label, plan.ends)]
+    source = digest([each.source for each in made], options, plan.classes, packed)  # masks' too
+    if subset is not None:  # to be read in the manifest; `source` knows the photos themselves
+        counts = {"photos": len(plan.order), "of": len(plan.keys)}
+        options["subset"] = {"list": subset.name, "sha256": sha256(subset), **counts}
+    print(describe(out, len(plan.order), plan.classes, plan.oddities))
+    report = Report(
+        tool="shards", out=out, part=part, workers=workers, options=options, oddities=plan.oddities
+    )
+    if (finished := _finished(out, source)) is not None:
+        shutil.rmtree(out / PROGRESS, ignore_errors=True)  # a kill may have come just before
+        for shard in finished.shards[part.slice]:
+            report.add(Done(photos=shard.samples, kept=True, written=shard.bytes))
+        report.left_out = [LeftOut(*item) for item in finished.left_out]
+        report.suspicious = list(finished.suspicious)
+        return report
+
+    _reject_foreign(out, source)
+    device_id = None if device == "cpu" else 0
+    Decoder(device_id)  # no GPU? now, not in every worker
+    job = _Job(
+        photos=photo_folder,
+        mask_files=mask_files,
+        tile_files=tile_files,
+        level=stores.level(entries[0].options["threshold"]),
+        max_pixels=options.get("max_pixels", MAX_PIXELS),
+        tiles=stores.tile_kind(tile_files[0]),
+        out=out,
+        source=source,
+        options=photo_options,
+        device_id=device_id,
+    )
+    numbers = range(len(plan.ends))[part.slice]
+    report.run(
+        _write_shard,
+        ((job, _name(number), plan.rows(number)) for number in numbers),
+        [plan.shard_photos(number) for number in numbers],
+        [plan.shard_bytes(number) for number in numbers],
+    )
+    _write_manifest(out, plan, source, options, job.tiles)
+    return report
+
+
+def _check_options(shard_mb: float, per_shard: int, options: PhotoOptions) -> None:
+    if shard_mb <= 0:
+        raise UserError(f"--shard-mb={shard_mb}: must be above 0")
+    if per_shard < 1:
+        raise UserError(f"--per-shard={per_shard}: must be at least 1")
+    if options.max_side is not None and options.max_side < 32:
+        raise UserError(f"--max-side={options.max_side}: must be at least 32 pixels")
+
+
+def _name(number: int) -> str:
+    return f"shard-{number:05d}"
+
+
+def _finished(out: Path, source: str) -> shards.Manifest | None:
+    """The manifest of shards that were packed from the same; of others is a UserError."""
+    path = out / "manifest.json"
+    if not path.exists():
+        return None
+    manifest = shards.open_shards(out, option="--out")
+    if manifest.source != source:
+        raise UserError(
+            f"{path}: packed from other photos, masks or options than those given now; "
+            "choose another --out, or delete that folder to pack anew"
+        )
+    return manifest
+
+
+def _reject_foreign(out: Path, source: str) -> None:
+    """Unfinished shards of something else would be mixed up with the new ones."""
+    for place in (out / PROGRESS).glob("*.json"):
+        foreign = _read_record(place, source) is None and place.exists()  # another part may just have ended
+        if foreign:
+            raise UserError(
+                f"{place}: a shard of other photos, masks or options than those given now; "
+                "choose another --out, or delete that folder to pack anew"
+            )
+
+
+def _write_manifest(
+    out: Path, plan: Plan, source: str, options: dict[str, Any], tiles: shards.TileKind
+) -> None:
+    """Write the manifest if every shard is there: no part waits, the last to end finds all finished."""
+    places = [out / PROGRESS / f"{_name(number)}.json" for number in range(len(plan.ends))]
+    records = []
+    for place in places:
+        record = _read_record(place, source)
+        if record is None:
+            if _finished(out, source) is None:  # another part may have ended just now
+                missing = sum(_read_record(place, source) is None for place in places)
+                print(f"{out}: {missing} of {len(places)} shards are still to come from other parts")
+            return
+        records.append(record)
+    written = [shards.Shard(**record["shard"]) for record in records if record["shard"]]
+    if not written:
+        raise UserError(f"{out}: every photo was left out; the report says why")
+    shards.write_manifest(
+        out,
+        shards.Manifest(
+            samples=sum(shard.samples for shard in written),
+            donors=sum(record["donors"] for record in records),
+            classes=plan.classes,
+            mask_size=options["mask_size"],
+            tiles=tiles,
+            options=options,
+            source=source,
+            left_out=sorted(
+                (item["photo"], item["reason"], item["detail"])
+                for record in records
+                for item in record["left_out"]
+            ),
+            suspicious=sorted(key for record in records for key in record.get("suspicious", [])),
+            shards=written,
+        ),
+    )
+    listed = {name for shard in written for name in (shard.name, shard.index)}
+    for path in out.glob("shard-*"):
+        if path.name not in listed:  # of an earlier packing whose manifest was deleted
+            path.unlink(missing_ok=True)
+    shutil.rmtree(out / PROGRESS, ignore_errors=True)
+
+
+def _read_record(place: Path, source: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(place.read_text())
+    except FileNotFoundError:
+        return None
+    return record if record["source"] == source else None
+
+
+class _Problems(Exception):
+    """Ends the writing of a shard that has some."""
+
+
+def _write_shard(job: _Job, name: str, rows: list[Row]) -> Done:
+    place = job.out / PROGRESS / f"{name}.json"
+    record = _read_record(place, job.source)
+    kept = record is not None
+    if record is None:
+        record = {"source": job.source, "shard": None, "donors": 0, "read": 0, "left_out": [], "counts": {}}
+        record["suspicious"] = []
+        record["counts"] = dict.fromkeys(("reencoded", "shrunk", "bytes_saved"), 0)
+        problems: list[str] = []
+        try:
+            shard = shards.write_shard(job.out, name, _samples(job, rows, record, problems), job.tiles)
+        except _Problems:
+            return Done(problems=problems)
+        if shard.samples:
+            record["shard"] = shard.model_dump()
+        else:
+            (job.out / shard.name).unlink()
+            (job.out / shard.index).unlink()
+        write_text(place, json.dumps(record))
+    shard = record["shard"] or {"samples": 0, "bytes": 0}
+    return Done(
+        photos=shard["samples"],
+        kept=kept,
+        read=record["read"],
+        written=shard["bytes"],
+        left_out=[LeftOut(**item) for item in record["left_out"]],
+        suspicious=record.get("suspicious", []),
+        counts={name: count for name, count in record["counts"].items() if count},
+    )
+
+
+def _samples(
+    job: _Job, rows: list[Row], record: dict[str, Any], problems: list[str]
+) -> Iterator[shards.Sample]:
+    """The samples of a shard; `record` counts them, and what must be mended goes to `problems`."""
+    decoder, masks, tiles = _tools(job)
+    for row in rows:
+        path = job.photos / row.key
+        try:
+            photos.check_pixels(path, (row.width, row.height), job.max_pixels)
+            packed = pack_photo(path, row, decoder, job.options)
+            mask = masks.saliency(row.file, row.row) >= job.level
+            lends = not row.flags and not packed.damage
+            tile = _tile(job, row, packed, decoder, tiles) if lends else None
+        except photos.BadPhoto as error:
+            record["left_out"].append(LeftOut(row.key, error.reason, error.detail)._asdict())
+            continue
+        except UserError as error:
+            problems.append(str(error))
+        if problems:
+            continue  # nothing will come of this shard; only what else is wrong
+        if row.flags & stores.EMPTY:
+            mask = np.zeros_like(mask)  # also of the specks that were too small to count
+        record["suspicious"] += [row.key] if packed.damage else []
+        record["read"] += packed.before
+        record["donors"] += tile is not None
+        record["counts"]["reencoded"] += packed.reencoded
+        record["counts"]["shrunk"] += packed.shrunk
+        record["counts"]["bytes_saved"] += (packed.before - len(packed.data)) * packed.shrunk
+        yield shards.Sample(shards.member_key(row.key), packed.data, mask, tile, row.label)
+    if problems:
+        raise _Problems
+
+
+def _tile(
+    job: _Job, row: Row, packed: Packed, decoder: Decoder, tiles: stores.StoreReader
+) -> bytes | np.ndarray | None:
+    """A photo's tile, looked at: training could not skip one that is damaged."""
+    if job.tiles == "pixels":
+        tile = tiles.tile(row.file, row.row)
+        if not tile or not decoder.problem(tile, job.max_pixels):
+            return tile or None
+    else:
+        geometry = tiles.geometry(row.file, row.row)
+        if fits(geometry[None], np.array([[row.height, row.width]]))[0]:
+            geometry = rescale(geometry, (row.width, row.height), packed.size)
+            return geometry if geometry.any() else None
+    raise UserError(f"{job.tile_files[row.file]}: the tile of {row.key} is damaged; {MEND}")
+
+
+@lru_cache(maxsize=1)
+def _tools(job: _Job) -> tuple[Decoder, stores.StoreReader, stores.StoreReader]:
+    """Once a process and run: building and opening them takes longer than many photos."""
+    return Decoder(job.device_id), stores.StoreReader(job.mask_files), stores.StoreReader(job.tile_files)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tools.shards", description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=Path, required=True, help="the folder the masks were made from")
+    parser.add_argument("--masks", type=Path, default=Path("out/masks"), help="the mask store (%(default)s)")
+    parser.add_argument("--tiles", type=Path, default=Path("out/tiles"), help="the tile store (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("out/shards"), help="the data set (%(default)s)")
+    parser.add_argument("--shard-mb", type=float, default=200, help="a tar's size, in MB (%(default)s)")
+    parser.add_argument("--per-shard", type=int, default=10_000, help="most photos a tar (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the global shuffle (%(default)s)")
+    parser.add_argument(
+        "--classes", type=Path, help="list of class names, or of 'PHOTO CLASS' (default: folders)"
+    )
+    parser.add_argument("--subset", type=Path, help="pack only the photos of this list (see tools.subsets)")
+    parser.add_argument(
+        "--reencode",
+        action="store_true",
+        help="encode anew what is no plain JPEG, in place of leaving it out",
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="leave out photos that are damaged inside (else listed)"
+    )
+    parser.add_argument("--max-side", type=int, help="encode larger photos anew, this long (default: off)")
+    parser.add_argument(
+        "--device", choices=("cpu", "gpu"), default="cpu", help="where training will decode (%(default)s)"
+    )
+    add_scale_arguments(parser)
+    args = parser.parse_args()
+    part = parse_part(args.part)
+    with hold(args.out, part):
+        write_shards(
+            args.photos,
+            args.masks,
+            args.tiles,
+            args.out,
+            shard_mb=args.shard_mb,
+            per_shard=args.per_shard,
+            seed=args.seed,
+            classes=args.classes,
+            subset=args.subset,
+            photo_options=PhotoOptions(reencode=args.reencode, max_side=args.max_side, strict=args.strict),
+            device=args.device,
+            workers=args.workers or default_workers(args.device == "gpu"),
+            part=part,
+        ).finish()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,210 @@
+"""Write the tile store: what every photo lends as a background, its own without the foreground.
+
+    python -m tools.tiles --masks out/masks --out out/tiles
+    python -m tools.tiles --masks out/masks --out out/tiles --pixels --photos DATA
+    python -m tools.tiles --masks out/masks --out out/tiles --import TREE
+
+By default geometry (`dali_bgaug/tiles.py`), from the mask store alone: no photo is opened. --pixels writes
+the same as pictures. --import takes backgrounds made elsewhere, in-painted by a model, say.
+"""
+
+import argparse
+import io
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from dali_bgaug import stores
+from dali_bgaug.decoding import MAX_PIXELS
+from dali_bgaug.errors import UserError
+from dali_bgaug.files import digest, require_folder
+from dali_bgaug.tiles import DILATION, fill, tile_geometry
+from tools.cli import ALL, Part, add_scale_arguments, default_workers, hold, parse_part, run
+from tools.offline import photos
+from tools.offline.detectors.imported import same_shape
+from tools.offline.mask_images import find_image
+from tools.offline.photos import check_size
+from tools.offline.report import Done, Report
+
+BITS_PER_PIXEL = 2.0  # of a JPEG, for the estimate of the space it needs
+SHAPE = 0.01  # of a side: models paint pictures of whole blocks, 8 pixels of 512, say
+
+
+class _Pictures(NamedTuple):
+    """Where tiles come from that are kept as pixels."""
+
+    photos: Path | None
+    """The photos, whose foreground is filled; or"""
+    imported: Path | None
+    """a tree of backgrounds."""
+    short_side: int
+    quality: int
+
+
+def write_tile_store(
+    mask_store: Path,
+    out: Path,
+    *,
+    photo_folder: Path | None = None,
+    imported: Path | None = None,
+    short_side: int = 256,
+    quality: int = 90,
+    workers: int = 1,
+    part: Part = ALL,
+) -> Report:
+    """Write the tile store of a mask store; finished files are kept.
+
+    As geometry; or as JPEGs of at most `short_side` pixels, of the photos in `photo_folder` or of the
+    backgrounds in `imported`, one of the photo's relative path and stem each; a photo without one lends none.
+    With a `part`, only the same part of the mask store must be there.
+
+    Raises:
+        UserError: missing or incomplete mask store, a photo or background that is gone, damaged or of another
+            size, a tree without any background.
+    """
+    if short_side < 32:
+        raise UserError(f"--short-side={short_side}: must be at least 32 pixels")
+    if not 1 <= quality <= 95:
+        raise UserError(f"--quality={quality}: a JPEG quality is 1 to 95")
+    pictures = None
+    options: dict[str, Any] = {"rule": "only-bg-t", "dilation": DILATION, "tiles": "geometry"}
+    if photo_folder or imported:
+        pictures = _Pictures(photo_folder, imported, short_side, quality)
+        options |= {"tiles": "pixels", "short_side": short_side, "quality": quality}
+    if imported:
+        require_folder(imported, "--import")
+        options["rule"] = "imported"
+    every = stores.list_files(mask_store, "--masks", part.slice)
+    stores.reject_foreign_files(out, len(every))
+    files = every[part.slice]
+    # A part may lie wholly among photos that have none.
+    if (
+        imported
+        and part.count == 1
+        and not any(_background(imported, key) for file in files for key in stores.read_keys(file))
+    ):
+        raise UserError(
+            f"--import={imported}: has a background of no photo of {mask_store}; it must hold pictures of "
+            "the same relative paths and stems"
+        )
+    sizes = [stores.count_rows(file) for file in files]
+    jobs = [(file, out / file.name, pictures, options) for file in files]
+    report = Report(tool="tiles", out=out, part=part, workers=workers, options=options)
+    each = BITS_PER_PIXEL / 8 * short_side**2 * 1.4 if pictures else 100
+    report.run(_write_file, jobs, sizes, [count * each for count in sizes])
+    return report
+
+
+def _write_file(masks: Path, path: Path, pictures: _Pictures | None, options: dict[str, Any]) -> Done:
+    entries = stores.read_entries(masks)
+    stamps = _stamps(entries, pictures.imported) if pictures and pictures.imported else ""
+    source = stores.tile_source(entries.source, options, stamps)
+    kept = stores.is_finished(path, source)
+    if not kept:
+        if pictures is None:
+            tiles = tile_geometry(entries.box, entries.size)
+            tiles[entries.flags > 0] = 0
+        else:
+            tiles, problems = [], []
+            for row in range(len(entries.keys)):
+                try:
+                    tiles.append(_picture(entries, row, pictures))
+                except UserError as error:  # a BadPhoto too: it was good when its mask was made
+                    problems.append(str(error))
+            if problems:
+                return Done(problems=problems)
+        stores.write_tiles(path, tiles, entries.keys, entries.flags, options, source, stamps)
+    missing = int(((stores.tile_bytes(path) == 0) & (entries.flags == 0)).sum())
+    return Done(
+        photos=len(entries.keys),
+        kept=kept,
+        read=int(entries.bytes.sum()) if pictures and pictures.photos else 0,
+        written=path.stat().st_size,
+        counts={"without a background": missing} if missing else {},
+    )
+
+
+def _picture(entries: stores.Entries, row: int, pictures: _Pictures) -> bytes:
+    """A tile as JPEG; empty for a photo that lends none."""
+    key, size = entries.keys[row], tuple(entries.size[row].tolist())
+    if entries.flags[row]:
+        return b""
+    if pictures.photos:
+        place = pictures.photos / key
+        data = photos.read_photo(place, int(entries.bytes[row]))
+        photo = np.asarray(photos.decode_photo(data, place, entries.options.get("max_pixels", MAX_PIXELS)))
+        check_size(place, photo.shape[1::-1], size)
+        [geometry] = tile_geometry(entries.box[[row]], entries.size[[row]])
+        return encode_tile(fill(photo, geometry), pictures.short_side, pictures.quality)
+    place = _background(pictures.imported, key)
+    if place is None:
+        return b""
+    picture = photos.open_photo(place)
+    if not same_shape(picture.size, size, SHAPE):
+        raise UserError(
+            f"{place}: {picture.width}x{picture.height} pixels, but its photo is {size[0]}x{size[1]}; "
+            "write it in the photo's own shape"
+        )
+    return encode_tile(np.asarray(picture), pictures.short_side, pictures.quality)
+
+
+def _stamps(entries: stores.Entries, tree: Path) -> str:
+    """Hash of size and time of every background: one that changed since is not the one that was encoded."""
+    lenders = (key for key, flags in zip(entries.keys, entries.flags, strict=True) if not flags)
+    found = (_background(tree, key) for key in lenders)
+    stats = (path and path.stat() for path in found)
+    return digest([stat and (stat.st_size, stat.st_mtime_ns) for stat in stats])
+
+
+def _background(tree: Path, key: str) -> Path | None:
+    """The picture of a photo's background, if there is one."""
+    return find_image((tree / key).with_suffix(""))
+
+
+def encode_tile(image: np.ndarray, short_side: int, quality: int) -> bytes:
+    """A tiled background uint8 [H, W, 3] as a JPEG of at most so many pixels along its short side."""
+    picture = Image.fromarray(image)
+    scale = short_side / min(picture.size)
+    if scale < 1:
+        size = [max(1, round(side * scale)) for side in picture.size]
+        picture = picture.resize(size, Image.Resampling.BOX, reducing_gap=2.0)
+    picture.save(buffer := io.BytesIO(), "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tools.tiles", description=__doc__.splitlines()[0])
+    parser.add_argument("--masks", type=Path, default=Path("out/masks"), help="the mask store (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("out/tiles"), help="the tile store (%(default)s)")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--pixels", action="store_true", help="pictures in place of geometry; needs --photos")
+    kind.add_argument(
+        "--import", dest="imported", type=Path, metavar="TREE", help="backgrounds made elsewhere, by photo"
+    )
+    parser.add_argument("--photos", type=Path, help="the folder the masks were made from, for --pixels")
+    parser.add_argument(
+        "--short-side", type=int, default=256, help="of pictures, pixels; larger ones shrink (%(default)s)"
+    )
+    parser.add_argument("--quality", type=int, default=90, help="of pictures: JPEG quality (%(default)s)")
+    add_scale_arguments(parser)
+    args = parser.parse_args()
+    if args.pixels and not args.photos:
+        raise UserError("--pixels: needs --photos, the folder the masks were made from")
+    part = parse_part(args.part)
+    with hold(args.out, part):
+        write_tile_store(
+            args.masks,
+            args.out,
+            photo_folder=args.photos if args.pixels else None,
+            imported=args.imported,
+            short_side=args.short_side,
+            quality=args.quality,
+            workers=args.workers or default_workers(),
+            part=part,
+        ).finish()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,10 @@
+"""Whole runs, from photos to figures.
+
+demo             photos to shards to a trained backbone, with pictures
+experiment       what background augmentations change, over seeds
+experiment_page  its page and figure
+learning         what each method learns on the demo set
+views            contact sheet of a loader
+plot             loss curves of runs
+runs             packed splits, and training as a program of its own
+"""

@@ -1,0 +1,168 @@
+"""Does each method learn? Trains every demo recipe from several seeds and judges the features by k-NN.
+
+    python -m tools.learning [--methods byol,swav] [--seeds 3] [--out out/learning] [--json FILE]
+
+Photos are the demo set's; the bank is `train`, the questions are `mixed_same`, of the same kind but not seen
+in training. Backgrounds stay as they are while training: they go with the class in both sets, and what
+leaving them out does is another question. A network's yardstick is itself untrained, with weights of the
+same seed. What is finished is kept: a second run does the rest.
+"""
+
+import argparse
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from dali_bgaug.errors import UserError
+from dali_bgaug.files import read_json, write_json, write_text
+from tools.bench.machine import machine
+from tools.cli import default_workers, run
+from tools.study.runs import pack_split, program
+from tools.synthetic.demo_data import DemoSettings, write_demo_set
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+METHODS = ("moco_v2", "byol", "swav", "rotnet", "supervised")
+WORDS = ("data.background.kind=none", "data.crop.fg_min=0")
+MOCO_WORDS = ("data.crop.scale=[0.2, 1.0]",)
+"""The demo of MoCo-v2 looks near the object; here it sees what the other methods see."""
+BANK, QUESTIONS = "train", "mixed_same"
+SETTINGS = DemoSettings(test_photos=900)
+
+
+def measure(methods: list[str], seeds: int, out: Path, workers: int) -> dict[str, Any]:
+    """Train and judge; the result as it goes into the JSON file."""
+    _pack(out, workers)
+    jobs = [(method, seed) for method in methods for seed in range(seeds)]
+    rows = []
+    for method, seed in tqdm(jobs, desc="runs", unit="run", dynamic_ncols=True):
+        path = out / f"{method}-{seed}" / "knn.json"
+        if not path.exists():
+            write_json(path, _run(method, seed, path.parent, out))
+        rows.append({"method": method, "seed": seed, **read_json(path, "delete it to train again")})
+    return {
+        "machine": machine(None),
+        "words": [*WORDS, *MOCO_WORDS],
+        "rows": rows,
+        "methods": _summary(methods, rows),
+    }
+
+
+def _pack(out: Path, workers: int) -> None:
+    data = out / "data"
+    write_demo_set(data, SETTINGS, workers)
+    for split in (BANK, QUESTIONS):
+        pack_split(data / split, data / "masks" / split, out / split, workers)
+
+
+def _run(method: str, seed: int, folder: Path, out: Path) -> dict[str, Any]:
+    """One run: k-NN accuracy trained and untrained, seconds of training, and the last loss."""
+    start = time.perf_counter()
+    shards = f"data.shards={out / BANK / 'shards'}"
+    words = (
+        shards,
+        *WORDS,
+        *(MOCO_WORDS if method == "moco_v2" else ()),
+        f"seed={seed}",
+        f"data.seed={seed}",
+    )
+    config = str(CONFIGS / f"{method}_demo.yaml")
+    program("train", "--config", config, "--out", str(folder), "--auto-resume", *words)
+    seconds = time.perf_counter() - start
+    accuracy = {}
+    for name, flags in {"trained": (), "untrained": ("--untrained",)}.items():
+        path = folder / f"{name}.json"
+        places = [
+            f"--data={out / BANK / 'shards'}",
+            f"--test={out / QUESTIONS / 'shards'}",
+            f"--json={path}",
+        ]
+        program("train.evaluate", "knn", f"--checkpoint={folder}", *places, *flags)
+        accuracy[name] = read_json(path, "run again")["top1"]
+    card = read_json(folder / "backbone.json", "run again")
+    return {
+        **accuracy,
+        "seconds": round(seconds),
+        "steps": card["step"],
+        "loss": round(card["metrics"]["loss"], 4),
+    }
+
+
+def _summary(methods: list[str], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over the seeds, and the standard error of the gain."""
+    summary = {}
+    for method in methods:
+        own = [row for row in rows if row["method"] == method]
+        values = {name: np.array([row[name] for row in own]) for name in ("untrained", "trained", "seconds")}
+        gains = values["trained"] - values["untrained"]
+        summary[method] = {
+            "seeds": len(own),
+            "untrained": round(float(values["untrained"].mean()), 4),
+            "trained": round(float(values["trained"].mean()), 4),
+            "gain": round(float(gains.mean()), 4),
+            "standard_error": round(float(gains.std(ddof=1) / len(own) ** 0.5), 4) if len(own) > 1 else None,
+            "least_gain": round(float(gains.min()), 4),
+            "seconds": round(float(values["seconds"].mean())),
+        }
+    return summary
+
+
+def page(result: dict[str, Any], command: str) -> str:
+    """The result as a Markdown page."""
+    place, words = result["machine"], ", ".join(f"`{word}`" for word in result["words"])
+    machine_text = (
+        f"{place['device']}, {place['cpus']} CPUs, Python {place['python']}, torch {place['torch']}, "
+        f"DALI {place['dali']}, {place['date']}."
+    )
+    what = (
+        f"Every demo recipe with {words} (the last for MoCo-v2), on the demo set's {SETTINGS.photos} photos. "
+        f"Accuracy is that of weighted k-NN (k 20, temperature .07): {QUESTIONS}'s {SETTINGS.test_photos} "
+        f"photos by the training photos, of {SETTINGS.classes} classes, before training and after it. Gains "
+        "are in points; the least is that of the worst seed. Seconds are those of training."
+    )
+    head = ["# Does each method learn?", machine_text, f"    {command}", textwrap.fill(what, 118)]
+    lines = [
+        "| method | seeds | untrained | trained | gain | standard error | least gain | seconds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for method, row in result["methods"].items():
+        shares = [f"{100 * row[name]:.1f} %" for name in ("untrained", "trained")]
+        points = [
+            "" if row[name] is None else f"{100 * row[name]:.1f}"
+            for name in ("gain", "standard_error", "least_gain")
+        ]
+        lines.append(f"| {method} | {row['seeds']} | {' | '.join([*shares, *points])} | {row['seconds']} |")
+    return "\n\n".join([*head, "\n".join(lines)]) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tools.learning", description=__doc__.splitlines()[0])
+    parser.add_argument("--methods", default=",".join(METHODS), help="(%(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each method (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("out/learning"), help="data and runs (%(default)s)")
+    parser.add_argument("--json", type=Path, help="result; a page beside it (default OUT/learning.json)")
+    parser.add_argument(
+        "--workers", type=int, default=default_workers(), help="processes that pack (all CPUs)"
+    )
+    args = parser.parse_args()
+    methods = args.methods.split(",")
+    if unknown := set(methods) - set(METHODS):
+        raise UserError(f"--methods={args.methods}: no {min(unknown)}; there are {', '.join(METHODS)}")
+    if args.seeds < 1:
+        raise UserError(f"--seeds={args.seeds}: give one at least")
+    result = measure(methods, args.seeds, args.out, args.workers)
+    path = args.json or args.out / "learning.json"
+    write_json(path, result)
+    text = page(
+        result, f"python -m tools.learning --methods {args.methods} --seeds {args.seeds} --json {path}"
+    )
+    write_text(path.with_suffix(".md"), text)
+    print(text)
+    print(f"{path} and {path.with_suffix('.md')}")
+
+
+if __name__ == "__main__":
+    run(main)

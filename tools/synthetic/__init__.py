@@ -1,0 +1,6 @@
+"""Data with known truth.
+
+demo_data             photo-like photos with exact masks
+demo_shapes           their objects, outlines and backgrounds
+background_challenge  folders of photos with other backgrounds, for the background gap
+"""
