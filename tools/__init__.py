@@ -1,6 +1,7 @@
 """Programs around the loader, in rooms: none imports from one that is further down.
 
-    cli         errors as one line, worker processes, parts of a job
+    cli         errors as one line, worker processes, parts of a job, starting of programs
+    markdown    tables
     offline     photos to shards
     synthetic   data with known truth
     bench       numbers: speed, quality, capacity
@@ -8,7 +9,7 @@
     clean       removes what the project has made
 
 `python -m tools` lists the commands; each is also `python -m tools.NAME`. Tools may use `pipelines` and
-`dali_bgaug`; training is a program of its own, which some start (`study.runs`).
+`dali_bgaug`; training is a program of its own, which some start (`cli.start`).
 """
 
 ROOMS = ("offline", "synthetic", "bench", "study")

@@ -4,6 +4,8 @@ import argparse
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -22,6 +24,29 @@ from dali_bgaug.processes import signal_with_parent
 def run(main: Callable[[], None]) -> None:
     """Run a tool's `main`."""
     run_program(main, "finished shards are kept, the same command goes on from there")
+
+
+def start(module: str, *words: str, threads: int | None = None, quiet: bool = False) -> None:
+    """Run `python -m module words…` to its end: training is a program of its own, which tools do not import.
+
+    Args:
+        module, words: the command.
+        threads: that it computes in; None leaves it the choice.
+        quiet: keep what it says, and show its end if it fails.
+
+    Raises:
+        UserError: it failed.
+    """
+    environment = None if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-m", module, *words]
+    done = subprocess.run(command, capture_output=quiet, text=True, check=False, env=environment)
+    if done.returncode:
+        said = (
+            f":\n{done.stderr.strip()[-2000:]}"
+            if quiet
+            else f" (status {done.returncode}); it says why above"
+        )
+        raise UserError(f"python -m {module} {' '.join(words)} failed{said}")
 
 
 class Part(NamedTuple):

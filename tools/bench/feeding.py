@@ -5,13 +5,11 @@ torchrun.
 """
 
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from dali_bgaug.errors import UserError
+from tools.cli import start
 
 
 def measure(shards: Path, settings: list[str], config: Path, rounds: int, steps: int) -> dict[str, Any]:
@@ -19,8 +17,6 @@ def measure(shards: Path, settings: list[str], config: Path, rounds: int, steps:
     words = [f"data.shards={json.dumps(str(shards))}", *(f"data.{setting}" for setting in settings)]
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         path = Path(folder) / "speed.json"
-        command = ["-m", "train.speed", f"--config={config}", f"--rounds={rounds}", f"--steps={steps}"]
-        command.append(f"--json={path}")
-        if subprocess.run([sys.executable, *command, *words], check=False).returncode:
-            raise UserError(f"--train={config}: `python -m train.speed` failed; the output above says why")
+        options = [f"--config={config}", f"--rounds={rounds}", f"--steps={steps}", f"--json={path}"]
+        start("train.speed", *options, *words)
         return json.loads(path.read_text(encoding="utf-8"))

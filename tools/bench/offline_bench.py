@@ -31,6 +31,7 @@ from dali_bgaug.decoding import Decoder
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
 from dali_bgaug.photo_tree import list_photos
+from tools import markdown
 from tools.bench.machine import machine
 from tools.cli import run
 from tools.offline import photos
@@ -189,7 +190,7 @@ def _row(name: str, count: int, times: np.ndarray) -> dict[str, Any]:
     return row
 
 
-YARDSTICKS = {
+BASELINES = {
     "masks": "decoding photo and mask",
     "tiles": "decoding the photo and encoding the tile",
     "shards": "tar and the training decoder",
@@ -200,19 +201,17 @@ YARDSTICKS = {
 def table(result: dict[str, Any]) -> str:
     """The result as a Markdown table."""
     place = result["machine"]
-    lines = [
-        f"{place['cpus']} CPUs, one process and thread, {place['date']}, medians of {result['rounds']} "
-        "rounds",
-        "",
-        "| tool | photos/s | ms/photo | yardstick | tool's rate ÷ yardstick's |",
-        "|---|--:|--:|---|--:|",
-    ]
+    rows = []
     for row in result["rows"]:
         ratio = row.get("ratio")
         shown = f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})" if ratio else ""
         cells = [row["tool"], f"{row['photos_per_s']:.1f}", f"{row['ms_per_photo']:.2f}"]
-        lines.append(f"| {' | '.join([*cells, YARDSTICKS.get(row['tool'], ''), shown])} |")
-    return "\n".join(lines)
+        rows.append([*cells, shown, BASELINES.get(row["tool"], "")])
+    head = (
+        f"{place['cpus']} CPUs, one process and thread, {place['date']}, medians of {result['rounds']} rounds"
+    )
+    titles = ("tool", "photos/s", "ms/photo", "rate ÷ baseline's", "baseline")
+    return f"{head}\n\n{markdown.table(titles, rows)}"
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, write_text
+from tools import markdown
 from tools.cli import run
 
 _OURS, _OTHERS, _SHARED = "#2a6fbb", "#c8761a", "#8a8a8a"
@@ -47,12 +48,6 @@ def table(result: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; all columns but words are right-aligned by their content."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 _FEW = 5
 """Fewer rounds say little of an interval: it is left out."""
 
@@ -83,7 +78,7 @@ def _rates(result: dict[str, Any]) -> str:
                 *cells,
             ]
         )
-    return markdown(["pipeline", "stage", "images/s", "95 %", *(_RATIOS[name] for name in names)], rows)
+    return markdown.table(["pipeline", "stage", "images/s", "95 %", *(_RATIOS[name] for name in names)], rows)
 
 
 def _costs(result: dict[str, Any]) -> str:
@@ -103,7 +98,7 @@ def _costs(result: dict[str, Any]) -> str:
             cells.append(f"{row['gpu_mb']:.0f}" if row.get("gpu_mb") is not None else "")
         rows.append(cells)
     head = ["pipeline", "stage", "views/s", "MB/s read", "CPU ms/image", "first batch, s", "peak RSS, MB"]
-    return markdown([*head, *(["GPU, MB"] if gpu else [])], rows)
+    return markdown.table([*head, *(["GPU, MB"] if gpu else [])], rows)
 
 
 def _scaling(result: dict[str, Any]) -> str:
@@ -117,13 +112,13 @@ def _scaling(result: dict[str, Any]) -> str:
         ]
         for row in sorted(result["scaling"], key=lambda row: (row["pipeline"], row["threads"]))
     ]
-    return markdown(["stage", "threads", "images/s", "95 %", "CPU ms/image"], rows)
+    return markdown.table(["stage", "threads", "images/s", "95 %", "CPU ms/image"], rows)
 
 
 def _memory(memory: dict[str, Any]) -> str:
     course = memory.get("mb", {})  # results of before it was kept have none
     rows = [["batches", *map(str, course)], ["MB", *map(str, course.values())]]
-    table = f"\n\n{markdown(rows[0], rows[1:])}" if course else ""
+    table = f"\n\n{markdown.table(rows[0], rows[1:])}" if course else ""
     return (
         f"Memory of {memory['loader']} over {memory['batches']} batches: {memory['first_mb']:.0f} MB "
         f"after a tenth, {memory['last_mb']:.0f} at the end, {memory['max_mb']:.0f} at most, "
@@ -145,7 +140,7 @@ def _profile(profile: dict[str, Any]) -> str:
         for row in profile["rows"]
     ]
     head = ["up to this step", "images/s", "95 %", "adds ms/image", "95 %", "adds CPU ms/image", "share"]
-    return f"What each step of {profile['pipeline']} costs:\n\n{markdown(head, rows)}"
+    return f"What each step of {profile['pipeline']} costs:\n\n{markdown.table(head, rows)}"
 
 
 def _sweep(sweep: dict[str, Any]) -> str:
@@ -163,7 +158,7 @@ def _sweep(sweep: dict[str, Any]) -> str:
     settings = "\n".join(f"    {line}" for line in sweep["config"])
     return (
         f"Settings of {sweep['stage']}, one after another:{skipped}\n\n"
-        f"{markdown(['setting', 'value', 'images/s', '95 %', ''], rows)}\n\n"
+        f"{markdown.table(['setting', 'value', 'images/s', '95 %', ''], rows)}\n\n"
         f"The fastest:\n\n{settings}"
     )
 

@@ -26,6 +26,7 @@ from dali_bgaug.views.options import expand
 from pipelines import LoaderConfig, build_loader
 from pipelines.build import choose_device
 from pipelines.torchvision_loader import TorchvisionLoader
+from tools import markdown
 from tools.bench.parity_steps import compare_pixels
 from tools.cli import run
 
@@ -94,28 +95,21 @@ def compare_distributions(config: LoaderConfig, photos: int) -> dict[str, dict[s
 
 def table(result: dict[str, Any]) -> str:
     """The report as Markdown."""
-    pixels = [
-        f"| {name} | {row['mean']:.3f} | {row['p99.9']:.2f} |" for name, row in result["pixels"].items()
-    ]
+    pixels = [[name, f"{row['mean']:.3f}", f"{row['p99.9']:.2f}"] for name, row in result["pixels"].items()]
     views = []
     for name, row in result["distributions"].items():
         rates = [f"{row[key]:.3f}" if key in row else "" for key in ("replaced", "replaced_torchvision")]
-        cells = [name, f"{row['mean']:.2f}", f"{row['std']:.2f}", f"{row['histogram']:.3f}", *rates]
-        views.append(f"| {' | '.join(cells)} |")
+        views.append([name, f"{row['mean']:.2f}", f"{row['std']:.2f}", f"{row['histogram']:.3f}", *rates])
     lines = [
         f"{result['photos']} photos, {result['device']}: absolute difference in grey levels of 255.",
         "",
-        "| step | mean | 99.9 % |",
-        "|---|---|---|",
-        *pixels,
+        markdown.table(("step", "mean", "99.9 %"), pixels),
         "",
         f"{result['distribution_photos']} photos, own draws of each loader: largest difference of channel",
         "means and standard deviations (grey levels), total variation of the grey histograms, share of views",
         "with a replaced background.",
         "",
-        "| view | mean | std | histogram | replaced: DALI | torchvision |",
-        "|---|---|---|---|---|---|",
-        *views,
+        markdown.table(("view", "mean", "std", "histogram", "replaced: DALI", "torchvision"), views),
     ]
     return "\n".join(lines)
 

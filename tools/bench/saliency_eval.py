@@ -23,6 +23,7 @@ from dali_bgaug import stores
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic, require_folder, write_text
 from dali_bgaug.photo_tree import find_files, told
+from tools import markdown
 from tools.cli import default_workers, process, run
 from tools.offline.mask_images import ENDINGS, Channel, Scale, read_grey
 
@@ -217,28 +218,27 @@ def _score_chunk(
 def _read_maps(
     items: list[tuple[str, Path | tuple[Path, int], Path]], reading: Reading
 ) -> Iterator[np.ndarray]:
-    readers: dict[Path, stores.StoreReader] = {}
-    for _, place, _ in items:
-        if isinstance(place, Path):
-            yield np.asarray(read_grey(place, *reading))
-        else:
-            path, row = place
-            reader = readers.setdefault(path, stores.StoreReader([path]))
-            yield reader.saliency(0, row)
-    for reader in readers.values():
-        reader.close()
+    files = sorted({place[0] for _, place, _ in items if isinstance(place, tuple)})
+    with stores.StoreReader(files) as store:
+        for _, place, _ in items:
+            if isinstance(place, Path):
+                yield np.asarray(read_grey(place, *reading))
+            else:
+                path, row = place
+                yield store.saliency(files.index(path), row)
 
 
 def table(results: list[dict[str, Any]]) -> str:
     """The results as a Markdown table, in percent."""
     titles = ("masks", "photos", "F .5", "max F", "adaptive F", "MAE", "IoU .5", "CPU s/photo")
-    lines = [f"| {' | '.join(titles)} |", f"|---|{'--:|' * (len(titles) - 1)}"]
+    rows = []
     for result in results:
         values = [f"{100 * result[column]:.1f}" for column in COLUMNS]
         seconds = result.get("cpu_seconds_per_photo")
-        row = [result["name"], str(result["photos"]), *values, "" if seconds is None else f"{seconds:.3f}"]
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines)
+        rows.append(
+            [result["name"], str(result["photos"]), *values, "" if seconds is None else f"{seconds:.3f}"]
+        )
+    return markdown.table(titles, rows, words=1)
 
 
 def draw(curves: dict[str, Curves], out: Path) -> None:

@@ -10,8 +10,6 @@ import argparse
 import json
 import math
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from dali_bgaug.files import require_folder, write_text
 from dali_bgaug.shards import Manifest, open_shards
 from pipelines import LoaderConfig, build_loader
 from tools.bench.machine import machine
-from tools.cli import default_workers, run
+from tools.cli import default_workers, run, start
 from tools.offline.masks import choose_detector, write_mask_store
 from tools.offline.shards import write_shards
 from tools.offline.tiles import write_tile_store
@@ -148,13 +146,8 @@ def _loader_rate(config: LoaderConfig) -> tuple[float, str]:
 
 
 def _train(out: Path, words: list[str]) -> None:
-    """Training is a program of its own (tools do not import it)."""
-    command = [sys.executable, "-m", "train", "--config", str(CONFIG), "--out", str(out), *words]
-    if any((out / "checkpoints").glob("step-*.pt")):
-        command.append("--resume")
-    status = subprocess.run(command, check=False).returncode
-    if status:
-        raise UserError(f"training stopped with status {status}; the message above says why")
+    again = ["--resume"] if any((out / "checkpoints").glob("step-*.pt")) else []
+    start("train", f"--config={CONFIG}", f"--out={out}", *again, *words)
 
 
 def _summarise(out: Path, rate: float, device: str, seconds: float) -> dict[str, Any]:

@@ -31,9 +31,9 @@ from dali_bgaug.config import merge, read_yaml
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, write_json, write_text
 from tools.bench.machine import machine
-from tools.cli import default_workers, run
+from tools.cli import default_workers, run, start
 from tools.study.experiment_page import draw, page, summary
-from tools.study.runs import pack_split, program
+from tools.study.splits import pack_split
 from tools.synthetic.background_challenge import make_challenge
 from tools.synthetic.demo_data import DemoSettings, write_demo_set
 
@@ -187,7 +187,7 @@ def _probe(folder: Path, name: str, shards: Path, challenge: Path) -> dict[str, 
     if not path.exists():
         words = [f"--checkpoint={folder}", f"--data={challenge}", f"--train={shards}", f"--json={path}"]
         words += ["--untrained"] if name == UNTRAINED else []
-        program("train.evaluate", "background-gap", *words, "threads=1", threads=1)
+        start("train.evaluate", "background-gap", *words, "threads=1", threads=1, quiet=True)
     found = read_json(path, "delete it to evaluate again")
     splits = {split: values["accuracy"] for split, values in found["splits"].items()}
     return {"accuracy": splits["original"], "gap": found["bg_gap"], **splits}
@@ -197,7 +197,14 @@ def _train(folder: Path) -> None:
     """Train by the folder's recipe, or go on, unless it is done."""
     done = folder / "backbone.json"
     if not done.exists():
-        program("train", f"--config={folder / 'recipe.yaml'}", f"--out={folder}", "--auto-resume", threads=1)
+        start(
+            "train",
+            f"--config={folder / 'recipe.yaml'}",
+            f"--out={folder}",
+            "--auto-resume",
+            threads=1,
+            quiet=True,
+        )
     if not done.exists():
         raise UserError(f"{folder}: training was stopped; the same command goes on with it")
 

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from dali_bgaug.files import atomic
+from tools import markdown
 
 NAMES = {"moco_v2": "MoCo-v2", "byol": "BYOL", "swav": "SwAV", "untrained": "untrained"}
 BACKGROUNDS = {"none": "none", "rm": "BG_RM", "random": "BG_Random", "swaps": "BG_Swaps"}
@@ -75,7 +76,7 @@ def page(result: dict[str, Any], picture: str) -> str:
         f"![Accuracy and BG-Gap of every run]({picture})",
     ]
     lines = result["summary"]
-    main = _table(
+    main = markdown.table(
         ("method", "backgrounds", "accuracy %", "gain", "BG-Gap", "gain", "seeds"),
         [
             [
@@ -85,11 +86,13 @@ def page(result: dict[str, Any], picture: str) -> str:
             ]
             for row in lines
         ],
+        words=2,
     )
     names = MEASURED[2:]
-    splits = _table(
+    splits = markdown.table(
         ("method", "backgrounds", *(name.replace("_", " ") for name in names)),
         [[*_what(row), *(_cell(row, name) for name in names)] for row in lines],
+        words=2,
     )
     gains = (
         "Gains are differences to the same method without background augmentation, seed by seed. Untrained "
@@ -114,11 +117,6 @@ def _cell(row: Row, name: str) -> str:
     mean, error = row[name]
     sign = "+" if name.endswith("_gain") else ""
     return f"{100 * mean:{sign}.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---", "---", *["--:"] * (len(titles) - 2)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (titles, rule, *rows))
 
 
 def draw(result: dict[str, Any], path: Path) -> None:

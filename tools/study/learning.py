@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, write_json, write_text
+from tools import markdown
 from tools.bench.machine import machine
 from tools.cli import default_workers, run
-from tools.study.runs import pack_split, program
+from tools.study.splits import pack_split
 from tools.synthetic.demo_data import DemoSettings, write_demo_set
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -70,7 +71,7 @@ def _run(method: str, seed: int, folder: Path, out: Path) -> dict[str, Any]:
         f"data.seed={seed}",
     )
     config = str(CONFIGS / f"{method}_demo.yaml")
-    program("train", "--config", config, "--out", str(folder), "--auto-resume", *words)
+    start("train", "--config", config, "--out", str(folder), "--auto-resume", *words, quiet=True)
     seconds = time.perf_counter() - start
     accuracy = {}
     for name, flags in {"trained": (), "untrained": ("--untrained",)}.items():
@@ -80,7 +81,7 @@ def _run(method: str, seed: int, folder: Path, out: Path) -> dict[str, Any]:
             f"--test={out / QUESTIONS / 'shards'}",
             f"--json={path}",
         ]
-        program("train.evaluate", "knn", f"--checkpoint={folder}", *places, *flags)
+        start("train.evaluate", "knn", f"--checkpoint={folder}", *places, *flags, quiet=True)
         accuracy[name] = read_json(path, "run again")["top1"]
     card = read_json(folder / "backbone.json", "run again")
     return {
@@ -124,18 +125,16 @@ def page(result: dict[str, Any], command: str) -> str:
         "are in points; the least is that of the worst seed. Seconds are those of training."
     )
     head = ["# Does each method learn?", machine_text, f"    {command}", textwrap.fill(what, 118)]
-    lines = [
-        "| method | seeds | untrained | trained | gain | standard error | least gain | seconds |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    titles = ("method", "seeds", "untrained", "trained", "gain", "standard error", "least gain", "seconds")
+    rows = []
     for method, row in result["methods"].items():
         shares = [f"{100 * row[name]:.1f} %" for name in ("untrained", "trained")]
         points = [
             "" if row[name] is None else f"{100 * row[name]:.1f}"
             for name in ("gain", "standard_error", "least_gain")
         ]
-        lines.append(f"| {method} | {row['seeds']} | {' | '.join([*shares, *points])} | {row['seconds']} |")
-    return "\n\n".join([*head, "\n".join(lines)]) + "\n"
+        rows.append([method, str(row["seeds"]), *shares, *points, str(row["seconds"])])
+    return "\n\n".join([*head, markdown.table(titles, rows)]) + "\n"
 
 
 def main() -> None:

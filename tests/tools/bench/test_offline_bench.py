@@ -21,4 +21,4 @@ def test_every_tool_is_measured(tmp_path: Path) -> None:
             assert 0 < row["ratio"]["low"] <= row["ratio"]["median"] <= row["ratio"]["high"]
     text = table({"machine": machine(None), "rounds": 2, "rows": rows})
     assert "| shards | " in text
-    assert "| tar and the training decoder | " in text
+    assert "| tar and the training decoder |" in text

@@ -73,7 +73,7 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, ...
     """Programs that only leave what they would: gaps of .6 without, .3 with backgrounds."""
     programs: list[tuple[str, ...]] = []
 
-    def program(module: str, *words: str, threads: int | None = None) -> None:
+    def start(module: str, *words: str, **_: object) -> None:
         programs.append((module, *words))
         options = dict(word.removeprefix("--").partition("=")[::2] for word in words)
         if module == "train":
@@ -92,7 +92,7 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, ...
         (challenge / "challenge.json").write_text(json.dumps({"photos": 876}))
         return out / "data" / "shards", challenge
 
-    monkeypatch.setattr(experiment, "program", program)
+    monkeypatch.setattr(experiment, "start", start)
     monkeypatch.setattr(experiment, "_prepare", prepare)
     return programs
 
@@ -137,11 +137,11 @@ def test_a_run_that_fails_ends_it_with_its_message(
     def fail(module: str, *words: str, **_: object) -> None:
         raise UserError("the loss is nan")
 
-    monkeypatch.setattr(experiment, "program", fail)
+    monkeypatch.setattr(experiment, "start", fail)
     with pytest.raises(UserError, match="the loss is nan"):
         _main(monkeypatch, "--scale", "cpu", "--out", str(tmp_path))
     assert not (tmp_path / "experiment.json").exists()
-    monkeypatch.setattr(experiment, "program", lambda *_, **__: None)  # as after SIGTERM
+    monkeypatch.setattr(experiment, "start", lambda *_, **__: None)  # as after SIGTERM
     with pytest.raises(UserError, match="training was stopped; the same command goes on"):
         _main(monkeypatch, "--scale", "cpu", "--out", str(tmp_path))
     assert not list(tmp_path.rglob("gap.json"))

@@ -1,16 +1,16 @@
-"""Programs that tools start."""
+"""What tools share: programs they start."""
 
 from pathlib import Path
 
 import pytest
 
 from dali_bgaug.errors import UserError
-from tools.study.runs import program
+from tools.cli import start
 
 
 def test_a_program_that_fails_is_quoted() -> None:
     with pytest.raises(UserError, match=r"(?s)python -m json.tool nowhere.json failed.*No such file"):
-        program("json.tool", "nowhere.json")
+        start("json.tool", "nowhere.json", quiet=True)
 
 
 def test_threads_are_the_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,5 +18,13 @@ def test_threads_are_the_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "import os, sys; open(sys.argv[1], 'w').write(os.environ['OMP_NUM_THREADS'])"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    program("told", str(tmp_path / "out"), threads=3)
+    start("told", str(tmp_path / "out"), threads=3)
     assert (tmp_path / "out").read_text() == "3"
+
+
+def test_one_that_speaks_is_not_quoted(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(
+        UserError, match=r"python -m json.tool nowhere.json failed \(status \d\); it says why above$"
+    ):
+        start("json.tool", "nowhere.json")
+    assert "nowhere.json" in capfd.readouterr().err
