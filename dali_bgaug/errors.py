@@ -1,7 +1,7 @@
 """The one exception that means: the user can mend this. Everything else is a bug of ours."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 
 class UserError(ValueError):
@@ -17,6 +17,12 @@ def shown(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
     )
+
+
+def some(names: Sequence[str], count: int = 5, between: str = ", ") -> str:
+    """The first names of a list, and how many more there are."""
+    more = len(names) - count
+    return between.join(names[:count]) + (f"{between.replace(',', '')}and {more} more" if more > 0 else "")
 
 
 def run_program(main: Callable[[], None], interrupted: str) -> None:

@@ -1,6 +1,5 @@
 """Data sets the tests share: small, constructed, written once per run."""
 
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,50 +8,10 @@ import pytest
 from PIL import Image
 
 from dali_bgaug.views.options import PhotometricOptions
-from tools.offline.detectors.imported import ImportOptions
-from tools.offline.masks import write_mask_store
-from tools.offline.shards import write_shards
-from tools.offline.tiles import write_tile_store
+from tests.helpers.shards import pack, save
 
 PLAIN_LOOK = PhotometricOptions(jitter_p=0, grey_p=0, blur_p=0)
 """No photometric change: what comes out is what was cropped."""
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def pack(folder: Path, per_shard: int = 16, workers: int = 1, pixels: bool = False) -> Path:
-    """folder/photos + folder/masks -> folder/shards, by the tools; pixels: of tiles, in place of geometry."""
-    write_mask_store(
-        folder / "photos",
-        ImportOptions(folder=folder / "masks"),
-        folder / "mask_store",
-        per_file=32,
-        workers=workers,
-    )
-    photos = folder / "photos" if pixels else None
-    write_tile_store(folder / "mask_store", folder / "tile_store", photo_folder=photos, workers=workers)
-    write_shards(
-        folder / "photos",
-        folder / "mask_store",
-        folder / "tile_store",
-        folder / "shards",
-        per_shard=per_shard,
-    )
-    return folder / "shards"
-
-
-def save(folder: Path, name: str, photo: np.ndarray, mask: np.ndarray) -> None:
-    """One photo (uint8 [H, W, 3] or [H, W]) and its mask (bool [H, W]); flat grey areas survive the JPEG
-    exactly."""
-    for kind in ("photos", "masks"):
-        (folder / kind / name).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(photo).save(folder / "photos" / f"{name}.jpg", quality=98, subsampling=0)
-    Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / f"{name}.png")
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import pytest
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import DiskFull, atomic, follow, lock, read_json, write_json, write_pointer, write_text
-from tests.processes import holding
+from tests.helpers.processes import holding
 
 NAMES = re.compile(r"step-\d+\.pt")
 

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_log
-from tests.processes import run
+from tests.helpers.processes import run
 from tests.train.runs import read_recipe, train_rank, use_tiny_net, write_recipe
 from train import batch_norm
 from train.batch_norm import Grouping, group_batch_norm, plan_groups

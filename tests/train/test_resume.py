@@ -8,7 +8,7 @@ import torchvision
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_log
-from tests.processes import holding
+from tests.helpers.processes import holding
 from tests.train.runs import TinyNet, read_recipe, write_recipe
 from train import checkpoint
 from train.loop import Run, train

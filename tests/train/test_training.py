@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from dali_bgaug.files import read_log
-from tests.processes import SECONDS, finish, launch
+from tests.helpers.processes import SECONDS, finish, launch
 from tests.train.runs import ROOT, train_rank, write_recipe
 from train import checkpoint
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from dali_bgaug import shards
-from dali_bgaug.errors import UserError
+from dali_bgaug.errors import UserError, some
 from dali_bgaug.photo_tree import Oddity, class_of, normal
-from tools.offline.lists import Line, Names, Photos, file_of, read_lines, some, unmatched
+from tools.offline.lists import Line, Names, Photos, file_of, read_lines, unmatched
 
 _HEADERS = frozenset(
     ["class", "classes", "folder", "id", "label", "labels", "name", "names", "synset", "synsets", "wnid"]

@@ -10,10 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dali_bgaug.errors import UserError
+from dali_bgaug.errors import UserError, some
 from dali_bgaug.photo_tree import normal
 
-SHOWN = 5  # names or lines in an error
 LONGEST = 80  # characters of a line in an error
 
 
@@ -111,7 +110,3 @@ def unmatched(lines: list[Line], what: str) -> str:
 
 def file_of(key: str) -> str:
     return key.rsplit("/", 1)[-1]
-
-
-def some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dali_bgaug.errors import UserError, shown
+from dali_bgaug.errors import UserError, shown, some
 from dali_bgaug.files import DiskFull, write_text
 from dali_bgaug.photo_tree import Oddity, recorded
 from tools.cli import Part, process
@@ -226,8 +226,7 @@ def _measured(function: Callable[..., Done], *job: Any) -> Done:
 
 
 def _listed(title: str, lines: Sequence[str]) -> str:
-    more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
-    return "\n  ".join(map(shown, [title, *lines[:SHOWN], *more]))
+    return "\n  ".join([title, some(list(map(shown, lines)), SHOWN, "\n  ")])
 
 
 def _free(folder: Path) -> int:

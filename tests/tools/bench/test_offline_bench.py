@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.conftest import save
+from tests.helpers.shards import save
 from tests.tools.offline.test_detectors import network, scene
 from tools.bench.machine import machine
 from tools.bench.offline_bench import measure, table

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dali_bgaug.errors import UserError
-from tests.conftest import save
+from tests.helpers.shards import save
 from tools.bench.saliency_eval import Reading, evaluate, score_map
 from tools.offline.detectors.imported import ImportOptions
 from tools.offline.masks import write_mask_store

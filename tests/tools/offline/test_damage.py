@@ -11,7 +11,7 @@ from PIL import Image
 
 from dali_bgaug import shards
 from dali_bgaug.decoding import Decoder
-from tests.conftest import save
+from tests.helpers.shards import save
 from tools.offline import damage
 from tools.offline.detectors.imported import ImportOptions
 from tools.offline.masks import write_mask_store

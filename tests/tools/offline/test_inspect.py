@@ -11,7 +11,7 @@ from PIL import Image
 
 from dali_bgaug import shards, stores
 from dali_bgaug.errors import UserError
-from tests.conftest import save
+from tests.helpers.shards import save
 from tools.offline.detectors.imported import ImportOptions
 from tools.offline.inspect import inspect
 from tools.offline.masks import write_mask_store

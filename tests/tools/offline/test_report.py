@@ -11,8 +11,8 @@ import pytest
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.photo_tree import Oddity
-from tests.conftest import save
-from tests.processes import holding
+from tests.helpers.processes import holding
+from tests.helpers.shards import save
 from tools.cli import ALL, Part
 from tools.offline import masks
 from tools.offline.detectors.imported import ImportOptions

@@ -10,7 +10,7 @@ from PIL import Image
 from dali_bgaug.decoding import Decoder
 from dali_bgaug.errors import UserError
 from dali_bgaug.tiles import fill
-from tests.conftest import save
+from tests.helpers.shards import save
 from tests.tools.offline.test_shards import pack, read_samples, scene, stores
 from tools.offline.detectors.imported import ImportOptions
 from tools.offline.masks import write_mask_store

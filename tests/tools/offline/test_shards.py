@@ -15,7 +15,7 @@ from dali_bgaug import shards
 from dali_bgaug.decoding import Decoder
 from dali_bgaug.errors import UserError
 from dali_bgaug.stores import StoreReader, read_entries, write_masks
-from tests.conftest import save
+from tests.helpers.shards import save
 from tools.cli import Part
 from tools.offline.detectors.imported import ImportOptions
 from tools.offline.masks import write_mask_store

@@ -12,7 +12,8 @@ from dali_bgaug import stores
 from dali_bgaug.errors import UserError
 from dali_bgaug.shards import open_shards, read_samples
 from dali_bgaug.tiles import fill
-from tests.conftest import pack, save
+from tests.helpers.offline import pack
+from tests.helpers.shards import save
 from tools.cli import Part
 from tools.offline.detectors.base import scale
 from tools.offline.masks import foreground_box

@@ -11,7 +11,8 @@ from PIL import Image
 
 from dali_bgaug import shards
 from dali_bgaug.errors import UserError
-from tests.conftest import pack, save
+from tests.helpers.offline import pack
+from tests.helpers.shards import save
 from tools.offline.shards import write_shards
 from tools.synthetic import background_challenge
 from tools.synthetic.background_challenge import MIXED, SPLITS, Photo, draw_donors, make_challenge

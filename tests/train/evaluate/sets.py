@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tests.conftest import pack, save
+from tests.helpers.shards import pack, save
 from tests.train.runs import read_recipe, write_recipe
 from train.loop import Run
 

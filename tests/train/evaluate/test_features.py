@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.processes import run
+from tests.helpers.processes import run
 from tests.train.evaluate.sets import COLOURS, picture, untrained_run
 from tests.train.runs import use_tiny_net
 from train.distributed import gather_uneven, process_group, rank

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dali_bgaug.errors import UserError
-from tests.processes import run
+from tests.helpers.processes import run
 from tests.train.evaluate.sets import untrained_run
 from train.distributed import process_group, rank, world_size
 from train.evaluate.__main__ import main

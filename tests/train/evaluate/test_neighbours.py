@@ -10,7 +10,7 @@ import torch
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_log
-from tests.processes import run
+from tests.helpers.processes import run
 from tests.train.evaluate.sets import COLOURS, picture
 from tests.train.runs import read_recipe, use_tiny_net, write_recipe
 from train import checkpoint

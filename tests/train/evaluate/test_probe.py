@@ -10,7 +10,7 @@ import torch
 
 from dali_bgaug.config import read_yaml
 from dali_bgaug.errors import UserError
-from tests.processes import run
+from tests.helpers.processes import run
 from tests.train.runs import use_tiny_net
 from train import batch_norm, checkpoint
 from train.distributed import process_group, rank

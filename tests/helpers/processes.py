@@ -3,6 +3,7 @@ already."""
 
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -12,13 +13,18 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import free_port
-
 SECONDS = 90
 """No test process may take longer."""
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["train.loop"])
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def launch(
