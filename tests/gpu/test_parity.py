@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pipelines import LoaderConfig, build_loader
-from tests.tools.bench.test_parity import BOUNDS, check_pixels, samples_of
+from tests.helpers.parity import BOUNDS, check_pixels
+from tests.helpers.shards import samples_of
 from tools.bench import parity_steps
 
 VIEWS = {

@@ -15,14 +15,11 @@ from dali_bgaug.files import read_json
 from dali_bgaug.reading import Reader
 from dali_bgaug.shards import open_shards
 from pipelines import LoaderConfig
+from tests.helpers.bench import values
 from tools.bench import __main__ as bench
 from tools.bench import measure, page, profile, startup, sweep
 from tools.bench.stages import TorchvisionStage, our_stage
 from tools.bench.timing import Rounds, cpu_seconds, interleave
-
-
-def values(shards: Path) -> dict[str, Any]:
-    return {"shards": str(shards), "batch_size": 8, "device": "cpu", "threads": 2, "crop": {"size": 32}}
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:

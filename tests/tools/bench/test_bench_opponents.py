@@ -11,7 +11,7 @@ import torch
 from dali_bgaug.errors import UserError
 from dali_bgaug.shards import open_shards
 from pipelines import LoaderConfig
-from tests.tools.bench.test_bench import values
+from tests.helpers.bench import values
 from tools.bench import measure
 from tools.bench.opponents import WebDatasetStage, dali_pipeline
 from tools.bench.stages import DaliStage

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from tests.helpers.detectors import network, scene
 from tests.helpers.shards import save
-from tests.tools.offline.test_detectors import network, scene
 from tools.bench.machine import machine
 from tools.bench.offline_bench import measure, table
 

@@ -6,43 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dali_bgaug.shards import Sample, open_shards, read_samples
 from pipelines import LoaderConfig
+from tests.helpers.parity import BOUNDS, check_pixels
+from tests.helpers.shards import samples_of
 from tools.bench import parity, parity_steps
-
-BOUNDS = {
-    # step: mean and 99.9th percentile of the absolute difference, in grey levels of 255
-    "decode": (0.01, 0.5),
-    "crop": (0.5, 6),
-    "brightness": (0.01, 1),
-    "contrast": (0.1, 1.5),
-    "saturation": (0.05, 1),
-    "hue": (1.5, 12),  # PIL keeps hue and saturation in bytes
-    "jitter but for hue": (0.2, 2.5),
-    "jitter": (1.8, 14),
-    "jitter and grayscale": (0.2, 2.5),
-    "blur": (0.8, 12),  # PIL's Gaussian is made of boxes, and borders are extended differently
-    "blur, against a window of 23": (0.01, 0.1),
-    "solarize": (0.01, 0.5),
-    "mask": (0.8, 255),  # nearest neighbour: the pixels an edge only grazes
-    "composite": (0.3, 0.6),  # PIL rounds the grey level
-    "tile": (0.5, 6),
-    "tile, against a JPEG of 256 pixels": (2.5, 70),
-    "view": (1.3, 20),
-}
-
-
-def samples_of(shards: Path, count: int = 32) -> list[Sample]:
-    """Samples that may lend their tile."""
-    found = [sample for shard in open_shards(shards).shards for sample in read_samples(shards, shard)]
-    return [sample for sample in found if sample.tile is not None][:count]
-
-
-def check_pixels(found: dict[str, dict[str, float]], bounds: dict[str, tuple[float, float]]) -> None:
-    assert found.keys() == bounds.keys()
-    for step, (mean, high) in bounds.items():
-        assert found[step]["mean"] <= mean, (step, found[step])
-        assert found[step]["p99.9"] <= high, (step, found[step])
 
 
 def test_every_step_is_the_yardsticks(textured: Path) -> None:

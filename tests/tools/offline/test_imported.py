@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dali_bgaug.errors import UserError
-from tests.tools.offline.test_detectors import iou
+from tests.helpers.detectors import iou
 from tools.offline.detectors import Photo, read_options
 from tools.offline.mask_images import find_image
 from tools.offline.photos import open_photo

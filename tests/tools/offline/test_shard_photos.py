@@ -10,8 +10,8 @@ from PIL import Image
 from dali_bgaug.decoding import Decoder
 from dali_bgaug.errors import UserError
 from dali_bgaug.tiles import fill
+from tests.helpers.offline import pack, read_samples, scene, stores
 from tests.helpers.shards import save
-from tests.tools.offline.test_shards import pack, read_samples, scene, stores
 from tools.offline.detectors.imported import ImportOptions
 from tools.offline.masks import write_mask_store
 from tools.offline.photos import BadPhoto, open_photo

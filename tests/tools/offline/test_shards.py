@@ -15,29 +15,18 @@ from dali_bgaug import shards
 from dali_bgaug.decoding import Decoder
 from dali_bgaug.errors import UserError
 from dali_bgaug.stores import StoreReader, read_entries, write_masks
+from tests.helpers.offline import SIZE, pack, read_samples, scene, stores
 from tests.helpers.shards import save
 from tools.cli import Part
 from tools.offline.detectors.imported import ImportOptions
 from tools.offline.masks import write_mask_store
 from tools.offline.photos import open_photo
-from tools.offline.report import LeftOut, Report
+from tools.offline.report import LeftOut
 from tools.offline.shard_photos import PhotoOptions
 from tools.offline.shards import write_shards
 from tools.offline.tiles import write_tile_store
 
 ROOT = Path(__file__).parents[3]
-SIZE = (96, 64)
-
-
-def scene() -> tuple[np.ndarray, np.ndarray]:
-    """A photo that is red on the left, blue on the right, green on top: any turn shows; and a mask."""
-    width, height = SIZE
-    photo = np.zeros((height, width, 3), np.uint8)
-    photo[:, : width // 2, 0], photo[:, width // 2 :, 2] = 200, 200
-    photo[: height // 4, :, 1] = 200
-    mask = np.zeros((height, width), bool)
-    mask[20:50, 10:40] = True
-    return photo, mask
 
 
 def _encode(photo: np.ndarray, kind: str = "JPEG", mode: str = "RGB", **options: object) -> bytes:
@@ -67,24 +56,6 @@ def folder(tmp_path: Path) -> Path:
         save(tmp_path, name, photo, mask)
         (tmp_path / "photos" / f"{name}.jpg").write_bytes(data)
     return tmp_path
-
-
-def stores(folder: Path, **options: object) -> Report:
-    masks = ImportOptions(folder=folder / "masks")
-    report = write_mask_store(folder / "photos", masks, folder / "ms", per_file=4, **options)
-    write_tile_store(folder / "ms", folder / "ts", **options)
-    return report
-
-
-def pack(folder: Path, out: str = "shards", **options: object) -> Report:
-    return write_shards(folder / "photos", folder / "ms", folder / "ts", folder / out, **options)
-
-
-def read_samples(folder: Path, out: str = "shards") -> dict[str, shards.Sample]:
-    manifest = shards.open_shards(folder / out)
-    found = [s for shard in manifest.shards for s in shards.read_samples(folder / out, shard)]
-    assert len(found) == manifest.samples
-    return {sample.key: sample for sample in found}
 
 
 # --- bad photos

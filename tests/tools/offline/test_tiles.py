@@ -12,7 +12,7 @@ from dali_bgaug import stores
 from dali_bgaug.errors import UserError
 from dali_bgaug.shards import open_shards, read_samples
 from dali_bgaug.tiles import fill
-from tests.helpers.offline import pack
+from tests.helpers.offline import pack_photos
 from tests.helpers.shards import save
 from tools.cli import Part
 from tools.offline.detectors.base import scale
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
         mask[20:40, 10:30] = number < 2
         photo[20:40, 10:30] = 255
         save(tmp_path, f"c/{number}", photo, mask)
-    pack(tmp_path)
+    pack_photos(tmp_path)
     return tmp_path
 
 
@@ -123,7 +123,7 @@ def test_a_part_may_lie_among_photos_without_a_background(tmp_path: Path) -> Non
     mask[20:40, 10:30] = True
     for number in range(64):  # of which 32 a file
         save(tmp_path, f"c{number // 32}/{number}", np.zeros((60, 90, 3), np.uint8), mask)
-    pack(tmp_path)
+    pack_photos(tmp_path)
     (tmp_path / "tree" / "c0").mkdir(parents=True)
     Image.new("RGB", (90, 60), (10, 20, 30)).save(tmp_path / "tree" / "c0" / "7.webp")
     for number, missing in ((1, 31), (2, 32)):
@@ -144,7 +144,7 @@ def test_a_background_has_its_photos_shape_up_to_a_hundredth(
     mask = np.zeros((333, 500), bool)
     mask[20:40, 10:30] = True
     save(tmp_path, "0", np.zeros((333, 500, 3), np.uint8), mask)
-    pack(tmp_path)
+    pack_photos(tmp_path)
     (tmp_path / "tree").mkdir()
     Image.new("RGB", size).save(tmp_path / "tree" / "0.png")
     outcome = nullcontext() if fits else pytest.raises(UserError, match=r"0.png: 512x346 .* is 500x333")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dali_bgaug import shards
 from dali_bgaug.errors import UserError
-from tests.helpers.offline import pack
+from tests.helpers.offline import pack_photos
 from tests.helpers.shards import save
 from tools.offline.shards import write_shards
 from tools.synthetic import background_challenge
@@ -62,7 +62,7 @@ def levels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     nearly = np.zeros((128, 128), bool)
     nearly[4:124, 4:124] = True
     save(folder, "cow/rim", grey, nearly)
-    pack(folder)
+    pack_photos(folder)
     return folder
 
 
@@ -183,7 +183,7 @@ def turned(tmp_path_factory: pytest.TempPathFactory) -> Path:
         mask = np.zeros((128, 256), bool)
         mask[8:24, 96:112] = True
         save(folder, f"b/{number}", np.where(mask, FOREGROUND, bands).astype(np.uint8), mask)
-    return pack(folder)
+    return pack_photos(folder)
 
 
 def test_photos_are_upright_and_tiles_cropped_centrally(turned: Path, tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_a_class_needs_two_usable_photos(tmp_path: Path) -> None:
     for key in ("a/0", "a/1", "b/0"):
         save(tmp_path, key, *scene(100))
     save(tmp_path, "b/1", scene(100)[0], np.zeros((128, 128), bool))
-    pack(tmp_path)
+    pack_photos(tmp_path)
     with pytest.raises(
         UserError, match="'b' has 1 usable photos of 2, two are needed; pack more, or none of it"
     ):
@@ -368,7 +368,7 @@ def test_folders_are_in_the_order_of_labels(levels: Path, tmp_path: Path) -> Non
 def test_names_that_make_no_folders(tmp_path: Path, keys: tuple[str, ...], message: str) -> None:
     for key in keys:
         save(tmp_path, key, *scene(100))
-    pack(tmp_path)
+    pack_photos(tmp_path)
     with pytest.raises(UserError, match=message):
         make_challenge(tmp_path / "shards", tmp_path / "out")
     assert not (tmp_path / "out").exists()
