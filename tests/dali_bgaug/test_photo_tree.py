@@ -132,14 +132,16 @@ def test_what_cannot_be_seen_is_refused(
     monkeypatch.setattr(os, "scandir", broken)
     with pytest.raises(UserError) as found:
         list_(root, "--test")
-    assert str(found.value).split("\n  ") == [
-        f"--test={root}: 5 of what may be photos cannot be read; mend these, or take them away:",
-        f"{root}/ant/4.jpg is a link to /not/mounted/4.jpg: No such file or directory",
-        f"{root}/ant/round.jpg is a link to round.jpg: Too many levels of symbolic links",
-        f"{root}/bee/deep cannot be listed (Permission denied)",
-        f"{root}/cat is a link to /not/mounted/cat: No such file or directory",
-        r"b'bee/caf\xe9.jpg' is not a name in UTF-8; rename it",
+    head, *lines = str(found.value).split("\n  ")
+    assert head.startswith(f"--test={root}: 5 of ")
+    assert [line.partition(" ")[0] for line in lines] == [
+        f"{root}/ant/4.jpg",
+        f"{root}/ant/round.jpg",
+        f"{root}/bee/deep",
+        f"{root}/cat",
+        r"b'bee/caf\xe9.jpg'",
     ]
+    assert "/not/mounted/4.jpg" in lines[0] and "(Permission denied)" in lines[2] and "UTF-8" in lines[4]
 
 
 def test_photos_beside_the_class_folders_are_said(root: Path) -> None:

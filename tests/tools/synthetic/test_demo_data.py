@@ -183,7 +183,10 @@ def test_a_set_from_before_there_were_materials_is_known(tmp_path: Path) -> None
     settings = json.loads((tmp_path / "demo.json").read_text())
     del settings["material"]
     (tmp_path / "demo.json").write_text(json.dumps(settings))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.jpg")}
     write_demo_set(tmp_path, TINY, workers=1)
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.jpg")}
+    assert len(before) == 10
 
 
 def test_other_settings_are_refused(tmp_path: Path) -> None:
