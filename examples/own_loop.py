@@ -31,14 +31,14 @@ class MoCo(torch.nn.Module):
         self.register_buffer("queue", F.normalize(torch.randn(QUEUE, DIM), dim=1))
 
     def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The batch's mean loss: a query [N, 3, H, W] must know its key among its matched negative and the
-        queue."""
+        """The mean loss: of `query` [N, 3, H, W] against its `key`, its `negative_0` and the queue."""
         query = F.normalize(self.query(batch["query"]), dim=1)
         with torch.no_grad():
             for own, new in zip(self.key.parameters(), self.query.parameters()):
                 own.lerp_(new, 1 - MOMENTUM)
-            key, negative = (F.normalize(self.key(batch[name]), dim=1) for name in ("key", "negative"))
-        own = [(query * other).sum(dim=1, keepdim=True) for other in (key, negative)]
+            names = ["key", *(name for name in batch if name.startswith("negative"))]
+            key, *negatives = (F.normalize(self.key(batch[name]), dim=1) for name in names)
+        own = [(query * other).sum(dim=1, keepdim=True) for other in (key, *negatives)]
         logits = torch.cat([*own, query @ self.queue.T], dim=1) / TEMPERATURE
         self.queue = torch.cat([key, self.queue])[:QUEUE]
         return F.cross_entropy(logits, torch.zeros(len(key), dtype=torch.long, device=key.device))
