@@ -66,7 +66,7 @@ def main(shards: Path, epochs: int, out: Path, resume: Path | None, batch_size: 
     config = LoaderConfig(pipeline="byol", background={"kind": "random", "p_pos": 0.2}, **options)
     with build_loader(config) as loader:
         trainer = lightning.Trainer(max_epochs=epochs, devices=1, default_root_dir=out, logger=False)
-        trainer.fit(Byol(loader), loader, ckpt_path=resume, weights_only=True)
+        trainer.fit(Byol(loader), loader, ckpt_path=resume)
     print(f"{trainer.global_step * batch_size} photos seen")
 
 
