@@ -27,7 +27,7 @@ READY := $(subst $(BLANK),\ ,$(VENV))/.ready
 SCALE := $(if $(WORKERS),--workers "$$WORKERS") --part "$$PART"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo masks tiles shards inspect train views bench plan experiment test lint gpu-check clean
+.PHONY: help setup demo masks tiles shards inspect train views bench plan experiment test lint docs gpu-check clean
 
 # $(call need,NAME,what it is): stop with a clear message if the variable is empty
 need = @test -n "$${$(1)}" || { echo "error: $(1)= is needed: $(2), e.g. make $@ $(1)=/path" >&2; exit 2; }
@@ -86,6 +86,11 @@ test: $(READY)  ## run the tests
 lint: $(READY)  ## check format and style
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
+
+docs: $(READY)  ## the documentation, with the API of the docstrings, as a site: build/site
+	@$(RUN) -c 'import material, mkdocstrings' 2>/dev/null || \
+	  $(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict
 
 gpu-check: $(READY)  ## on a machine with a GPU: its tests, the benchmark, a training, within 5 minutes
 	@$(RUN) -m tools.gpu_check --shards "$$SHARDS" --json "$$OUT/gpu.json" $(ARGS)
