@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import save
-from tests.processes import finish, launch
+from tests.helpers.processes import finish, launch
+from tests.helpers.shards import save
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 STEP = re.compile(r"epoch (\d+) step (\d+) loss (\S+)$", re.MULTILINE)
