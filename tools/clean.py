@@ -18,7 +18,7 @@ SIGNS = ("*.h5", "manifest.json", "shard-*.tar", "config.json", "log.jsonl", "ch
 
 
 def is_ours(path: Path) -> bool:
-    """Whether something in OUT was made by the project."""
+    """True of something in OUT that the project made."""
     if any(path.match(name) for name in (*NAMES, *REPORTS)):
         return True
     return path.is_dir() and not path.is_symlink() and any(any(path.glob(sign)) for sign in SIGNS)

@@ -1,4 +1,4 @@
-"""What every command-line tool shares: errors as one line, worker processes, parts of a job."""
+"""The command line of every tool: errors as one line, worker processes, parts of a job."""
 
 import argparse
 import multiprocessing

@@ -60,7 +60,7 @@ def test_gpu_equals_cpu(textured: Path, method: str, kind: str) -> None:
                 assert torch.equal(expected, gpu[name]), name
 
 
-def test_every_step_on_the_gpu_is_the_yardsticks(textured: Path) -> None:
+def test_every_step_on_the_gpu_is_the_references(textured: Path) -> None:
     # The GPU's JPEG decoder upsamples colour differently: what begins with decoding is further off.
     bounds = BOUNDS | {"decode": (2, 20), "crop": (0.8, 8), "view": (2.5, 30)}
     check_pixels(parity_steps.compare_pixels(samples_of(textured), "gpu"), bounds)

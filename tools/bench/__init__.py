@@ -2,7 +2,7 @@
 
     __main__    the command line
     measure     the main benchmark: every stage of every pipeline, interleaved
-    stages      what is timed: our pipelines up to a stage, and the torchvision yardstick
+    stages      what is timed: our pipelines up to a stage, and the torchvision reference
     opponents   other loaders doing as much of the same work as they can
     ffcv_child  one of them, which runs in another Python
     timing      rounds, CPU time, memory, medians with their intervals

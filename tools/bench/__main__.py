@@ -2,7 +2,7 @@
 
     python -m tools.bench --shards out/demo/shards [--pipelines moco_v2,swav] [--json FILE] [key=value …]
 
-Without a mode: images/s of each stage of each pipeline, of the torchvision yardstick and of other loaders,
+Without a mode: images/s of each stage of each pipeline, of the torchvision reference and of other loaders,
 all in one run, in turn (`measure.py` says which). A mode measures one thing more, and adds it to the JSON
 file:
 
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=9, help="(%(default)s)")
     add("--batches", type=int, default=8, help="per round and stage; with --train steps (%(default)s)")
     add("--minutes", type=float, default=math.inf, help="begin no round later than this (all rounds)")
-    add("--no-torchvision", action="store_true", help="leave out the yardstick")
+    add("--no-torchvision", action="store_true", help="leave out the torchvision reference")
     add("--opponents", default="dali,webdataset", help="other loaders for moco_v2 (%(default)s; '' for none)")
     add(
         "--ffcv", type=Path, metavar="PYTHON", help="a Python with FFCV, another opponent (docs/benchmark.md)"

@@ -42,7 +42,7 @@ class Step(NamedTuple):
 
 
 def steps(shards: Path, result: Path, overrides: list[str], minutes: float) -> list[Step]:
-    """What is run, the most important first."""
+    """The steps, the most important first."""
     bench = [
         "tools.bench",
         f"--shards={shards}",

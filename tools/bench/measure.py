@@ -1,11 +1,13 @@
-"""The main benchmark: every stage of every pipeline, the yardstick and the opponents, interleaved.
+"""The main benchmark: every stage of every pipeline, the torchvision reference and the opponents,
+interleaved.
 
 read          samples from the shards, nothing decoded
 decode        + every photo decoded once
 plain         + a pipeline's views: crop, flip, jitter, grayscale, blur, normalise
 bg_…          + foreground-aware windows (fg_min .1) and backgrounds (p .2): rm, random, and for moco_v2
               swaps, with its negative
-torchvision   the yardstick, doing the last of these with PIL, torchvision and a DataLoader that has as
+torchvision   the torchvision reference, doing the last of these with PIL, torchvision and a DataLoader that
+has as
               many workers as the pipeline has threads
 dali, …       opponents, on moco_v2's plain views (`opponents.py`)
 """
@@ -43,7 +45,7 @@ YARDSTICK = "torchvision"
 
 @dataclass(frozen=True)
 class Options:
-    """How the benchmark is run."""
+    """Options of the benchmark."""
 
     rounds: int = 9
     batches: int = 8
@@ -96,7 +98,7 @@ def stage_configs(values: dict[str, Any], pipeline: str) -> dict[str, LoaderConf
 
 
 def all_stages(values: dict[str, Any], options: Options) -> tuple[Stages, Stages]:
-    """What is measured, and the fullest stages with fewer threads."""
+    """Keys of all stages, and of the fullest ones with fewer threads."""
     stages: Stages = {}
     fewer: Stages = {}
     for pipeline in options.pipelines:
@@ -210,7 +212,7 @@ def _fullest(stages: Stages, fewer: Stages) -> list[Key]:
 def _ratios(
     stages: Stages, fewer: Stages, rounds: Rounds
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, list[float]]]]:
-    """By pipeline and stage: the ratios of this run, and their 95 % intervals."""
+    """Ratios of this run by pipeline and stage, and their 95 % intervals."""
     keys = {(key.pipeline, key.stage): key for key in stages}
     ratios: dict[str, dict[str, Spread]] = {}
     for (pipeline, stage), key in keys.items():
@@ -283,7 +285,7 @@ def _settings(config: LoaderConfig) -> dict[str, Any]:
 
 
 def place(values: dict[str, Any]) -> dict[str, Any]:
-    """What a figure was measured on: machine, software and data."""
+    """Machine, software and data that a figure was measured on."""
     manifest = open_shards(Path(values["shards"]), False, "--shards")
     here = machine(choose_device(values.get("device", "auto"), None))
     return {

@@ -6,9 +6,9 @@
     tiles      decode, tile, shrink, encode                     against decoding and encoding the same tiles
     shards     check every photo, pack it with mask and tile    against `tar` of these files, and that check
     u2net      photos to maps in the store                      against ONNX Runtime alone on the same inputs
-    rbd        (seconds a photo; it has no yardstick)
+    rbd        (seconds a photo; it has no baseline)
 
-One process and one thread each, on files in the page cache; a ratio is the yardstick's time over the tool's,
+One process and one thread each, on files in the page cache; a ratio is the baseline's time over the tool's,
 of the same round; figures are medians over rounds.
 """
 
@@ -134,7 +134,7 @@ def _seconds(function: Callable[[], Any]) -> float:
 
 
 def measure(folder: Path, masks: Path, weights: Path | None, rounds: int) -> list[dict[str, Any]]:
-    """A row a tool: photos, seconds of the tool and of its yardstick, ratio (medians, and the lowest and
+    """A row a tool: photos, seconds of the tool and of its baseline, ratio (medians, and the lowest and
     highest)."""
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)

@@ -109,7 +109,7 @@ def dali_pipeline(config: LoaderConfig, manifest: Manifest, device_id: int | Non
 
 
 def has_webdataset() -> bool:
-    """Whether it is installed."""
+    """True if webdataset is installed."""
     return find_spec("webdataset") is not None
 
 

@@ -224,7 +224,7 @@ def page(result: dict[str, Any], picture: str | None) -> str:
 
 
 def command_line(words: list[str]) -> str:
-    """How the benchmark was called, for the page: without where this machine keeps things."""
+    """The command line for the page, without where this machine keeps things."""
     paths = ("--shards", "--ffcv", "--json")
     shown, before = [], ""
     for word in words:

@@ -1,9 +1,9 @@
-"""How far the loader's views are from the torchvision yardstick's, pixel by pixel and in distribution.
+"""Parity of the loader's views with the torchvision reference, pixel by pixel and in distribution.
 
     python -m tools.parity --shards out/demo/shards [--photos 64] [--device cpu] [--json FILE]
 
 Pixel by pixel: every step of a view is made by the loader's renderer, from a table of jobs that do nothing
-else, and by the yardstick's functions, from the same input and with the same forced parameters (windows are
+else, and by the reference's functions, from the same input and with the same forced parameters (windows are
 those that the renderer took); `view` is all of them in a row, a donor's tile treated likewise behind it. In
 distribution: every view of every method, each loader with its own random numbers.
 """
@@ -70,8 +70,9 @@ def statistics(loader: Any, config: LoaderConfig, photos: int) -> dict[str, dict
 
 
 def compare_distributions(config: LoaderConfig, photos: int) -> dict[str, dict[str, float]]:
-    """By view: the largest difference of channel means and standard deviations in grey levels, half the sum
-    of differences of the histograms (total variation), and the shares of replaced backgrounds."""
+    """Differences by view: the largest difference of channel means and standard deviations in grey levels,
+    half the sum of differences of the histograms (total variation), and the shares of replaced
+    backgrounds."""
     with build_loader(config) as ours:
         found = statistics(ours, config, photos)
     with TorchvisionLoader(config) as theirs:

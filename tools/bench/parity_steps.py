@@ -1,4 +1,4 @@
-"""Every step of a view by the loader's renderer and by the torchvision yardstick, pixel by pixel."""
+"""Every step of a view by the loader's renderer and by the torchvision reference, pixel by pixel."""
 
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from dali_bgaug.views.options import CropOptions
 from dali_bgaug.views.render import Images
 from dali_bgaug.views.table import DRAWS, GREY, OTHER, RANDOM, TILE, Slot, Table, new_jobs
 from pipelines import LoaderConfig
-from pipelines import torchvision_views as yardstick
+from pipelines import torchvision_views as reference
 from pipelines.build import choose_renderer
 from tools.offline.tiles import encode_tile
 
@@ -59,15 +59,15 @@ class Parameters:
         return replace(self, **off)
 
     def cut(self, number: int) -> dict[str, Any]:
-        """A view's window in the yardstick's words."""
+        """A view's window in the reference's words."""
         y0, x0, y1, x1 = self.window[number].tolist()
         return {"window": (y0, min(x0, x1), y1, max(x0, x1)), "flip": x0 > x1, "size": SIZE}
 
-    def look(self, number: int, **more: bool) -> yardstick.Look:
-        """A view's look in the yardstick's words."""
+    def look(self, number: int, **more: bool) -> reference.Look:
+        """A view's look in the reference's words."""
         values = {name: float(getattr(self, name)[number]) for name in JITTER}
         order = tuple(JITTER[step] for step in self.order[number])
-        return yardstick.Look(**values, order=order, sigma=float(self.sigma[number]) or None, **more)
+        return reference.Look(**values, order=order, sigma=float(self.sigma[number]) or None, **more)
 
     def crops(self) -> np.ndarray:
         """Jobs that cut these windows out, JOB [N]."""
@@ -124,18 +124,18 @@ class _Comparison:
         rng = np.random.default_rng(seed)
         self.samples, self.device, self.count = samples, device, len(samples)
         self.renderer = choose_renderer(device, LoaderConfig(shards=Path(), threads=2))
-        self.photos = [yardstick.decode(sample.photo) for sample in samples]
+        self.photos = [reference.decode(sample.photo) for sample in samples]
         self.pixels = [np.array(photo) for photo in self.photos]
         self.masks = [sample.mask for sample in samples]
         self.tiles = [
-            yardstick.decode(sample.tile)
+            reference.decode(sample.tile)
             if isinstance(sample.tile, bytes)
             else Image.fromarray(fill(pixels, sample.tile))
             for sample, pixels in zip(samples, self.pixels, strict=True)
         ]
         self.own, self.others = (self.with_windows(Parameters.draw(self.count, rng)) for _ in range(2))
-        self.crops = [yardstick.crop_view(photo, **self.own.cut(n)) for n, photo in enumerate(self.photos)]
-        self.cut = [yardstick.crop_mask(mask, **self.own.cut(n)) for n, mask in enumerate(self.masks)]
+        self.crops = [reference.crop_view(photo, **self.own.cut(n)) for n, photo in enumerate(self.photos)]
+        self.cut = [reference.crop_mask(mask, **self.own.cut(n)) for n, mask in enumerate(self.masks)]
         self.result: dict[str, dict[str, float]] = {}
 
     def render(
@@ -182,7 +182,7 @@ class _Comparison:
         self.record("crop", self.render(self.own.crops(), self.pixels)[0], self.crops)
 
     def looks(self) -> None:
-        """On views that the yardstick cropped."""
+        """On views that the torchvision reference cropped."""
         jitter = list(JITTER[:3])
         views = [np.array(view) for view in self.crops]
         for name, kept, more in (
@@ -194,7 +194,7 @@ class _Comparison:
             ("solarize", [], {"solarize": True}),
         ):
             part = self.own.only(*kept)
-            expected = [yardstick.apply_look(view, part.look(n, **more)) for n, view in enumerate(self.crops)]
+            expected = [reference.apply_look(view, part.look(n, **more)) for n, view in enumerate(self.crops)]
             found, _ = self.render(part.put_look(_whole(self.count), **more), views)
             self.record(name, found, expected)
             if name == "blur":
@@ -210,7 +210,7 @@ class _Comparison:
         found, _ = self.render(jobs, white, self.masks)
         self.record("mask", found, [255.0 * np.repeat(mask[..., None], 3, axis=2) for mask in self.cut])
         greys = [Image.new("RGB", (SIZE, SIZE), (round(grey),) * 3) for grey in level]
-        expected = [yardstick.composite(*parts) for parts in zip(self.crops, greys, self.cut, strict=True)]
+        expected = [reference.composite(*parts) for parts in zip(self.crops, greys, self.cut, strict=True)]
         jobs = _whole(self.count)
         jobs["behind"], jobs["grey"] = GREY, level
         doubled = [mask.repeat(2, axis=0).repeat(2, axis=1) for mask in self.cut]
@@ -224,11 +224,11 @@ class _Comparison:
         jobs["source"] = TILE
         found, _ = self.render(jobs, self.pixels, tiles=self.behind(self.tiles))
         cuts = [self.own.cut(number) for number in range(self.count)]
-        expected = [yardstick.crop_view(tile, **cut) for tile, cut in zip(self.tiles, cuts, strict=True)]
+        expected = [reference.crop_view(tile, **cut) for tile, cut in zip(self.tiles, cuts, strict=True)]
         self.record("tile", found, expected)
         encoded = [encode_tile(np.asarray(tile), 256, 90) for tile in self.tiles]
-        small = [yardstick.decode(jpeg) for jpeg in encoded]
-        expected = [yardstick.crop_view(tile, **cut) for tile, cut in zip(small, cuts, strict=True)]
+        small = [reference.decode(jpeg) for jpeg in encoded]
+        expected = [reference.crop_view(tile, **cut) for tile, cut in zip(small, cuts, strict=True)]
         self.record("tile, against a JPEG of 256 pixels", found, expected)
 
     def behind(self, decoded: list[Any]) -> list[np.ndarray] | np.ndarray:
@@ -240,11 +240,11 @@ class _Comparison:
         """All in a row; behind each photo the next one's tile, with a window in the next one's frame."""
         steps = (*JITTER, "sigma")
         own, others = self.own.only(*steps), self.others.only(*steps)
-        fronts = [yardstick.apply_look(view, own.look(n)) for n, view in enumerate(self.crops)]
-        behind = [yardstick.crop_view(tile, **others.cut(n)) for n, tile in enumerate(self.tiles)]
-        behind = [yardstick.apply_look(view, others.look(n)) for n, view in enumerate(behind)]
+        fronts = [reference.apply_look(view, own.look(n)) for n, view in enumerate(self.crops)]
+        behind = [reference.crop_view(tile, **others.cut(n)) for n, tile in enumerate(self.tiles)]
+        behind = [reference.apply_look(view, others.look(n)) for n, view in enumerate(behind)]
         behind = behind[1:] + behind[:1]
-        expected = [yardstick.composite(*parts) for parts in zip(fronts, behind, self.cut, strict=True)]
+        expected = [reference.composite(*parts) for parts in zip(fronts, behind, self.cut, strict=True)]
 
         donors, views = others.put_look(others.crops()), own.put_look(own.crops())
         donors["source"], donors["slot"] = TILE, -1
@@ -257,7 +257,7 @@ class _Comparison:
 
 
 def _images(tensors: list[torch.Tensor]) -> Images:
-    """Where images, uint8 [H, W, 3] each, lie; they must outlive what is rendered."""
+    """Addresses and sizes of images, uint8 [H, W, 3] each, which must outlive what is rendered."""
     shapes = np.array([tensor.shape for tensor in tensors], np.int32)
     return Images(np.array([tensor.data_ptr() for tensor in tensors]), shapes[:, :2])
 

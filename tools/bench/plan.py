@@ -42,7 +42,7 @@ class Row(BaseModel):
 
     @property
     def name(self) -> str:
-        """As --pipeline takes it."""
+        """The name that --pipeline takes."""
         return f"{self.pipeline}/{self.stage}"
 
 
@@ -61,7 +61,7 @@ class _Train(BaseModel):
 
 
 class Benchmark(BaseModel):
-    """What `tools.bench` writes."""
+    """A result of `tools.bench`."""
 
     device: str = Field(validation_alias=AliasPath("machine", "device"))
     cpus: PositiveInt = Field(validation_alias=AliasPath("machine", "cpus"))
@@ -73,7 +73,7 @@ class Benchmark(BaseModel):
 
 
 class Cluster(Options):
-    """What there is, and what is to be trained: a field is the flag of its name, with its help."""
+    """The cluster and the training: a field is the flag of its name, with its help."""
 
     images: PositiveInt = 1281167
     """photos of the data set (1281167, ImageNet's)"""

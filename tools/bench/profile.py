@@ -1,4 +1,4 @@
-"""What each step of a view costs: the loader built step by step, all builds timed in turn.
+"""The cost of each step of a view: the loader built step by step, all builds timed in turn.
 
 The price of a step is what the loader with it takes longer than the loader before it, in time and in CPU
 time.
@@ -18,7 +18,7 @@ _LOOKS = {"jitter": "jitter_p", "grayscale": "grey_p", "blur": "blur_p", "solari
 
 
 def steps(values: dict[str, Any], pipeline: str) -> dict[str, LoaderConfig]:
-    """By name, each with what was before; those that change nothing of this pipeline are left out."""
+    """Configs by step, each with what was before; steps that change nothing of this pipeline are left out."""
     settings: dict[str, Any] = {"background.kind": "none", "crop.fg_min": 0.0, **_NO_LOOK}
     plans = {"crop and normalise": dict(settings)}
     for name, look in _LOOKS.items():

@@ -1,4 +1,4 @@
-"""How good saliency maps are: F-measure, MAE, IoU and the precision-recall curve, against true masks.
+"""Scores of saliency maps: F-measure, MAE, IoU and the precision-recall curve, against true masks.
 
     python -m tools.saliency_eval --predictions out/masks --truth TREE
     python -m tools.saliency_eval --predictions rbd=out/rbd u2net=out/u2net --truth TREE --out out/saliency
@@ -35,7 +35,8 @@ CHUNK = 32  # photos a job
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Of one map, or the means over a set (then `f_max` is the largest value of the mean curve)."""
+    """The scores of one map, or their means over a set (then `f_max` is the largest value of the mean
+    curve)."""
 
     f_fixed: float
     """F at a threshold of .5, as the paper's lineage prints it."""
@@ -96,7 +97,7 @@ def _f_measure(hits: np.ndarray, found: np.ndarray, true: int) -> tuple[np.ndarr
 
 
 class Reading(NamedTuple):
-    """What images mean (`mask_images.read_grey`)."""
+    """The meaning of images (`mask_images.read_grey`)."""
 
     scale: Scale = "auto"
     channel: Channel = "auto"
@@ -157,7 +158,7 @@ def evaluate(
 
 
 def _timing(report: dict[str, Any]) -> dict[str, Any]:
-    """What making the masks took, from the report of `tools.masks`."""
+    """The time that the masks took, from the report of `tools.masks`."""
     if not report["photos_worked_on"] or report["files_kept_from_before"]:
         return {}
     return {

@@ -1,4 +1,5 @@
-"""What the benchmark times: so many batches of one stage, from nothing under way to nothing under way.
+"""The stages that the benchmark times: so many batches of one stage, from nothing under way to nothing under
+way.
 
 Between its rounds a stage makes no batch, so that none works in another's time. (A DALI reader fills its
 queue of encoded samples up again after a round; that costs less than a thousandth of the decoding.)
@@ -26,7 +27,8 @@ from pipelines.build import build_maker, check_share, default_threads, loader_re
 from pipelines.torchvision_loader import Plan, TorchvisionLoader
 
 BATCHES_PER_WORKER = 2
-"""In a round of the yardstick, at least: its workers make whole batches, and at a round's end some wait."""
+"""In a round of the torchvision reference, at least: its workers make whole batches, and at a round's end
+some wait."""
 
 
 class DaliStage:
@@ -90,7 +92,8 @@ class ViewsStage:
 
 
 class TorchvisionStage(TorchvisionLoader):
-    """The yardstick, whose workers get a round's plans at its start and then wait for the next round's.
+    """The torchvision reference, whose workers get a round's plans at its start and then wait for the next
+    round's.
 
     Normalising is part of a round, as for its users. A round is a multiple of the workers' number, or some of
     them would have nothing to do at its end.
@@ -100,7 +103,7 @@ class TorchvisionStage(TorchvisionLoader):
         super().__init__(config, workers=workers, device=device)
         self.first_at = 0.0
         self._workers, self._round = workers, _Round(self._dataset.plans())
-        self._loader = DataLoader(  # the yardstick's own, but for `sampler` and `persistent_workers`
+        self._loader = DataLoader(  # the reference's own, but for `sampler` and `persistent_workers`
             self._dataset,
             batch_size=None,
             sampler=self._round,

@@ -1,4 +1,4 @@
-"""How long a loader of a large data set takes to its first batch, and how its memory fares.
+"""Time to the first batch of a large data set, and memory over its course.
 
 The large data set is the given one's tars under many names: their indices repeat their samples until there
 are as many as wanted, a thousand a tar.

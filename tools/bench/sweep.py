@@ -1,4 +1,4 @@
-"""Which loader settings are fastest here: one setting after another, its values timed in turn.
+"""A sweep of loader settings: one setting after another, its values timed in turn.
 
 A setting that was swept keeps its best value while the next is swept: a few loaders in place of all
 combinations. A value must be more than 2 % faster than an earlier one to be preferred to it, so give those
@@ -27,7 +27,7 @@ MARGIN = 1.02
 
 
 def is_setting(text: str) -> bool:
-    """Whether `name=value,value` is to be swept; one value alone is a config's."""
+    """True of `name=value,value`, which is swept; one value alone is a config's."""
     name, _, values = text.partition("=")
     return name in SETTINGS and (name == "batch" or "," in values)
 

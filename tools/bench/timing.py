@@ -15,7 +15,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Stage(Protocol):
-    """What is timed."""
+    """A stage that can be timed."""
 
     def run(self, batches: int) -> int:
         """Make so many batches, or some more; returns how many. No work is under way before or after."""

@@ -24,7 +24,7 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 class Labels(NamedTuple):
-    """What N photos are."""
+    """The labels of N photos."""
 
     label: np.ndarray
     """int64 [N]: indices into `classes`."""
@@ -154,7 +154,7 @@ def _by_photo(
 
 
 def _are_labels(option: str, lines: list[Line], classes: list[str]) -> bool:
-    """Whether classes are labels and not names.
+    """True if classes are labels and not names.
 
     Raises:
         UserError: they are neither all numbers nor all words.
@@ -203,7 +203,7 @@ def _split(text: str, photos: Photos) -> tuple[str, str]:
 
 
 def _nothing(option: str, lines: list[Line], folders: list[str], keys: Sequence[str]) -> UserError:
-    """What to say of a list that is of other photos, or of none."""
+    """The complaint about a list that is of other photos, or of none."""
     if all(_LABEL.fullmatch(line.text.strip()) for line in lines):
         return UserError(
             f"{option}: {len(lines)} numbers, one a line, as in ImageNet's ground truth for validation, "

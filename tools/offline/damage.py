@@ -10,7 +10,7 @@ _PROGRESSIVE, _SCAN, _END = 0xC2, 0xDA, 0xD9
 
 
 def find_damage(data: bytes, warning: str) -> str:
-    """What is damaged in a JPEG that can be decoded, in words; empty if nothing is known to be.
+    """Damage inside a JPEG that can be decoded, in words; empty if none is known.
 
     warning: the decoder's (`Decoder.warning`). libjpeg warns where a scan ends early, or where bytes are left
     over after it, as of a scan that was overwritten. It does not of a progressive photo without its later
@@ -22,7 +22,8 @@ def find_damage(data: bytes, warning: str) -> str:
 
 
 def _find_missing_scans(data: bytes) -> str:
-    """Of a progressive JPEG: whether all coefficients of all components come to their last bit."""
+    """Missing scans of a progressive JPEG: whether all coefficients of all components come to their last
+    bit."""
     exact: dict[int, np.ndarray] = {}
     place = 2
     while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != _END:

@@ -1,4 +1,4 @@
-"""Say what is in mask stores, tile stores and shards: counts, sizes, foregrounds, flags, options, checks.
+"""Inspection of mask stores, tile stores and shards: counts, sizes, foregrounds, flags, options, checks.
 
     python -m tools.inspect out              everything in it
     python -m tools.inspect out/shards --verify
@@ -208,7 +208,7 @@ def _files(folder: Path, files: list[Path], photos: int, options: dict[str, Any]
 
 
 def _checksums(files: list[Path], row: str) -> str:
-    """What reading all rows of a store has shown."""
+    """The line about checksums, once all rows of a store were read."""
     if old := sum(not has_checksums(path) for path in files):
         return f"not verified: {old} of {len(files)} files were written before there were checksums"
     return f"verified: every file and every {row} in it has its checksum"

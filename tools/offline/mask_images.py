@@ -102,7 +102,7 @@ def _layers(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _is_alpha_the_mask(path: Path, colours: np.ndarray, alpha: np.ndarray | None) -> bool:
-    """Whether an image's alpha is the mask: where it varies, or where nothing is to be seen."""
+    """True if an image's alpha is the mask: where it varies, or where nothing is to be seen."""
     if alpha is None:
         return False
     low, high = int(alpha.min()), int(alpha.max())

@@ -275,7 +275,7 @@ def foreground_box(
 
 
 def choose_detector(
-    name: str | None, masks: Path | None, weights: Path | None, words: list[str]
+    name: str | None, masks: Path | None, weights: Path | None, overrides: list[str]
 ) -> DetectorOptions:
     """The detector a command line asks for: --masks means import; nothing means rbd."""
     if masks is not None and name not in (None, "import"):
@@ -289,7 +289,7 @@ def choose_detector(
     if weights is not None and name not in ("u2net", "ncut"):
         raise UserError(f"--weights={weights}: the detector {name} has none")
     values = {"folder": str(masks)} if masks else {"weights": str(weights)} if weights else {}
-    return read_options(name, values, words)
+    return read_options(name, values, overrides)
 
 
 def main() -> None:
@@ -325,9 +325,9 @@ def main() -> None:
     )
     parser.add_argument("--per-file", type=int, default=512, help="photos a file (%(default)s)")
     add_scale_arguments(parser)
-    parser.add_argument("words", nargs="*", metavar="key=value", help="further options of the detector")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="further options of the detector")
     args = parser.parse_intermixed_args()
-    detector = choose_detector(args.detector, args.masks, args.weights, args.words)
+    detector = choose_detector(args.detector, args.masks, args.weights, args.overrides)
     part = parse_part(args.part)
     with hold(args.out, part):
         report = write_mask_store(

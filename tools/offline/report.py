@@ -1,4 +1,4 @@
-"""What an offline tool did: counted while it runs, printed at its end, and written as JSON."""
+"""The report of an offline tool: counted while it runs, printed at its end, and written as JSON."""
 
 import contextlib
 import json
@@ -33,7 +33,7 @@ class LeftOut(NamedTuple):
 
 @dataclass(kw_only=True)
 class Done:
-    """What one job did: one file of a store, one shard."""
+    """The result of one job: one file of a store, one shard."""
 
     photos: int = 0
     """Photos that are in the file."""
@@ -120,7 +120,7 @@ class Report:
             raise UserError(_listed(f"{len(self.problems)} photos stop this:", sorted(self.problems)))
 
     def _is_told(self) -> bool:
-        """Whether the report that is there is of the store as it is: a run that was killed may have left one
+        """True if the report that is there is of the store as it is: a run that was killed may have left one
         of less, or none, though its workers finished their files."""
         try:
             before = json.loads(self.path.read_text(encoding="utf-8"))
@@ -163,7 +163,7 @@ class Report:
         return self.out.absolute().with_name(f"{self.out.absolute().name}-report{suffix}.json")
 
     def to_json(self) -> dict[str, Any]:
-        """What the JSON holds."""
+        """The values of the JSON."""
         seconds = max(self.seconds, 1e-9)
         return {
             "tool": self.tool,

@@ -1,4 +1,4 @@
-"""What becomes of a photo when it is packed: as it is, re-encoded, or left out."""
+"""The packing of a photo: as it is, re-encoded, or left out."""
 
 import io
 import math
@@ -28,7 +28,7 @@ _KEEP_SIZE = (
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoOptions:
-    """How photos are packed."""
+    """Options of packing photos."""
 
     reencode: bool = False
     """What is no plain JPEG, or refused by the training decoder, becomes one; else it is left out."""
@@ -38,7 +38,7 @@ class PhotoOptions:
     """Photos that are damaged inside, which decoders forgive, are left out."""
 
     def record(self) -> dict[str, Any]:
-        """How photos are packed; shards of before there was `strict` stay good."""
+        """Options as the manifest keeps them; shards of before there was `strict` stay good."""
         values = asdict(self)
         return values if self.strict else {name: values[name] for name in values if name != "strict"}
 
@@ -112,7 +112,7 @@ def _complaint(
 
 
 def _stand_alike(pixels: np.ndarray, picture: Image.Image) -> bool:
-    """Whether a photo by two decoders, of one size, is the same way up: half turns and mirrors do not show in
+    """True if a photo by two decoders, of one size, is the same way up: half turns and mirrors do not show in
     the size. No other turn of it is more like the first."""
     square = picture.width == picture.height
     others = [picture.transpose(turn) for turn in (Image.Transpose if square else _KEEP_SIZE)]

@@ -1,4 +1,4 @@
-"""Which photo goes into which shard, under which label: decided before any photo is opened.
+"""The plan of shards, which photo goes into which under which label: decided before any photo is opened.
 
 A plan is a few arrays and the photos' paths: 1.28 million photos take seconds and some hundred megabytes.
 """
@@ -76,7 +76,7 @@ class Plan:
         return [Row(self.keys[i], *row) for i, row in zip(chosen, numbers, strict=True)]
 
     def shard_photos(self, shard: int) -> int:
-        """How many photos a shard has."""
+        """The number of photos of a shard."""
         return len(self._photos(shard))
 
     def shard_bytes(self, shard: int) -> int:

@@ -39,7 +39,7 @@ MEGABYTE = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """What all shards of a run share."""
+    """The inputs that all shards of a run share."""
 
     photos: Path
     mask_files: tuple[Path, ...]

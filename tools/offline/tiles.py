@@ -33,7 +33,7 @@ SHAPE = 0.01  # of a side: models paint pictures of whole blocks, 8 pixels of 51
 
 
 class _Pictures(NamedTuple):
-    """Where tiles come from that are kept as pixels."""
+    """The source of tiles that are kept as pixels."""
 
     photos: Path | None
     """The photos, whose foreground is filled; or"""

@@ -45,7 +45,7 @@ UNTRAINED = "untrained"
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How large the experiment is."""
+    """The size of the experiment."""
 
     photos: int
     """To train on."""
@@ -72,14 +72,14 @@ SCALES = {
 
 
 class Condition(NamedTuple):
-    """What a network is trained with."""
+    """A method and its backgrounds."""
 
     method: str
     background: str
 
     @property
     def values(self) -> dict[str, Any]:
-        """Of the recipe's `data.background`."""
+        """Values of the recipe's `data.background`."""
         own = {"kind": self.background}
         own |= {} if self.background == "none" else {"p_pos": P}
         return own | ({"p_neg": P} if self.background == "swaps" else {})
@@ -176,8 +176,8 @@ def _run(condition: Condition, seed: int, shards: Path, challenge: Path, out: Pa
     if timing.exists():  # not of a run that was interrupted
         rows[0] |= {"seconds": json.loads(timing.read_text(encoding="utf-8"))}
     if condition == CONDITIONS[0]:
-        yardstick = {"method": UNTRAINED, "background": "none", "seed": seed}
-        rows.append(yardstick | _probe(folder, UNTRAINED, shards, challenge))
+        baseline = {"method": UNTRAINED, "background": "none", "seed": seed}
+        rows.append(baseline | _probe(folder, UNTRAINED, shards, challenge))
     return rows
 
 

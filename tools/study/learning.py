@@ -4,7 +4,7 @@
 
 Photos are the demo set's; the bank is `train`, the questions are `mixed_same`, of the same kind but not seen
 in training. Backgrounds stay as they are while training: they go with the class in both sets, and what
-leaving them out does is another question. A network's yardstick is itself untrained, with weights of the
+leaving them out does is another question. A network's baseline is itself untrained, with weights of the
 same seed. What is finished is kept: a second run does the rest.
 """
 

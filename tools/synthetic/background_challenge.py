@@ -258,7 +258,7 @@ def make_challenge(
 
 
 def _check_same(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What the settings file at `path` holds; a UserError where that is not what is asked for."""
+    """The settings of the file at `path`; a UserError where that is not what is asked for."""
     mend = "choose another --out, or delete that folder first"
     try:
         found = dict(json.loads(path.read_text(encoding="utf-8")))

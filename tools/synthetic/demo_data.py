@@ -48,7 +48,7 @@ _STREAMS = {"train": (0, 1), "mixed_same": (2, 3), "mixed_rand": (2, 4)}
 
 @dataclass(frozen=True, kw_only=True)
 class DemoSettings:
-    """What a demo set holds; two sets with equal settings are equal byte for byte."""
+    """The content of a demo set; two sets with equal settings are equal byte for byte."""
 
     photos: int = 2000
     """Training photos, spread evenly over the classes."""

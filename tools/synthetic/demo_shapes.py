@@ -1,4 +1,4 @@
-"""What tools.demo_data draws with: outlines that make a class, families of background texture, their tools.
+"""The shapes of the demo set: outlines that make a class, families of background texture, their tools.
 
 A family paints (H, W, 3) float32 in [0, 1] from a generator of its own; an outline is complex, about 0.
 """

@@ -292,7 +292,7 @@ def test_training_is_compared_with_a_held_batch(
     assert 0 <= found["waiting"] < 1
 
 
-def test_the_yardstick_makes_the_batches_of_its_round_and_no_more(textured: Path) -> None:
+def test_the_reference_makes_the_batches_of_its_round_and_no_more(textured: Path) -> None:
     changed = values(textured) | {"background": {"kind": "swaps"}}
     with TorchvisionStage(LoaderConfig(**changed), 2, torch.device("cpu")) as stage:
         made = []

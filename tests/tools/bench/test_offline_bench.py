@@ -1,4 +1,4 @@
-"""The benchmark of the offline tools measures every tool against its yardstick, and says so in a table."""
+"""The benchmark of the offline tools measures every tool against its baseline, and says so in a table."""
 
 from pathlib import Path
 

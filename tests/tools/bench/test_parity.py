@@ -1,4 +1,4 @@
-"""The loader's views against the torchvision yardstick: bounds of what `tools.parity` reports."""
+"""The loader's views against the torchvision reference: bounds of what `tools.parity` reports."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.helpers.shards import samples_of
 from tools.bench import parity, parity_steps
 
 
-def test_every_step_is_the_yardsticks(textured: Path) -> None:
+def test_every_step_is_the_references(textured: Path) -> None:
     check_pixels(parity_steps.compare_pixels(samples_of(textured)), BOUNDS)
 
 
@@ -30,7 +30,7 @@ def test_another_parameter_would_be_noticed(textured: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(("method", "kind"), parity.FULLEST.items())
-def test_views_are_distributed_like_the_yardsticks(textured: Path, method: str, kind: str) -> None:
+def test_views_are_distributed_like_the_references(textured: Path, method: str, kind: str) -> None:
     """1000 photos of every method: channel means and deviations, histograms, replaced backgrounds."""
     small = {"size": 32}
     views = {"global": {"crop": small}, "local": {"crop": {"size": 16}, "count": 2}}

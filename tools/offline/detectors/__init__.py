@@ -19,8 +19,8 @@ DETECTORS = {
 }
 
 
-def read_options(name: str, values: dict[str, Any], words: list[str]) -> DetectorOptions:
-    """The options of the detector `name`, from values and, over them, `key=value` words.
+def read_options(name: str, values: dict[str, Any], overrides: list[str]) -> DetectorOptions:
+    """The options of the detector `name`, from values and, over them, `key=value` overrides.
 
     Raises:
         UserError: no such detector; an unknown, missing or bad option.
@@ -30,7 +30,7 @@ def read_options(name: str, values: dict[str, Any], words: list[str]) -> Detecto
     module, options = DETECTORS[name]
     # Only what is used is imported: ncut brings torch, rbd scikit-image.
     model = getattr(import_module(f"{__name__}.{module}"), options)
-    return validate(model, override({"name": name, **values}, words), f"--detector {name}")
+    return validate(model, override({"name": name, **values}, overrides), f"--detector {name}")
 
 
 __all__ = ["DETECTORS", "Detector", "DetectorOptions", "Photo", "read_options"]

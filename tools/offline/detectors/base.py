@@ -1,4 +1,4 @@
-"""What a detector is: photos in, saliency maps out."""
+"""The interface of a detector: photos in, saliency maps out."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ class DetectorOptions(Options):
 
     @property
     def on_gpu(self) -> bool:
-        """Whether it computes on a GPU, of which a process needs much memory."""
+        """True if it computes on a GPU, of which a process needs much memory."""
         return False
 
     def sources(self, key: str) -> tuple[Path, ...]:
@@ -65,7 +65,7 @@ class DetectorOptions(Options):
         return weights.stat().st_mtime_ns if weights and weights.is_file() else 0
 
     def record(self) -> dict[str, Any]:
-        """What the store says of how its maps were made: no paths, but the hash of what they point to."""
+        """Options as the store keeps them: no paths, but the hash of what they point to."""
         return self.model_dump(mode="json", exclude={"name"})
 
     def build(self) -> Detector:

@@ -45,7 +45,7 @@ class ImportOptions(DetectorOptions):
         return (self.find(key),)
 
     def record(self) -> dict[str, Any]:
-        """How the masks were read, where that was said: stores of before there were options stay good."""
+        """Options of reading, where they were given: stores of before there were options stay good."""
         return self.model_dump(mode="json", exclude={"name", "folder"}, exclude_defaults=True)
 
     def find(self, key: str) -> Path:
@@ -65,7 +65,7 @@ class ImportOptions(DetectorOptions):
 
 
 class Import(Detector):
-    """See the module."""
+    """The import of mask images."""
 
     def __init__(self, options: ImportOptions) -> None:
         if not options.folder.is_dir():
@@ -133,7 +133,7 @@ def _misfit(
 
 
 def same_shape(one: tuple[int, int], other: tuple[int, int], share: float = 0.0) -> bool:
-    """Whether two sizes are one shape at two scales, up to rounding, or to a share of a side."""
+    """True if two sizes are one shape at two scales, up to rounding, or to a share of a side."""
     (small, large) = sorted((one, other))
     scale = max(large) / max(small)
     return all(

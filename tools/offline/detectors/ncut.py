@@ -61,7 +61,7 @@ class NCutOptions(DetectorOptions):
 
 
 class NCut(Detector):
-    """See the module."""
+    """Normalised cut on features of a backbone."""
 
     batch = 1  # photos differ in size
 

@@ -49,7 +49,7 @@ class U2NetOptions(DetectorOptions):
 
 
 class U2Net(Detector):
-    """See the module."""
+    """U²-Net through ONNX Runtime."""
 
     def __init__(self, options: U2NetOptions) -> None:
         self.stretch = options.stretch
