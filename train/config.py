@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from dali_bgaug.config import Options
 from pipelines import LoaderConfig
-from pipelines.config import FREE
+from pipelines.config import Free, free_fields
 from train.evaluate.neighbours import KnnOptions
 from train.methods import AnyMethod
 from train.networks import smallest_view
@@ -22,9 +22,9 @@ class RunConfig(Options):
     data: LoaderConfig
     optim: OptimOptions
     epochs: int = Field(ge=1, le=10**6)
-    init: Path | None = Field(default=None, strict=False)
-    """Weights to start from in place of random ones (`train.initial`); a resumed run goes on from its
-    checkpoint, and keeps what it started from on record."""
+    init: Free[Path | None] = Field(default=None, strict=False)
+    """Weights to start from in place of random ones (`train.initial`). A resumed run goes on from its
+    checkpoint, reads them no more, and keeps on record what it started from."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Of the weights and of shuffling between ranks; the data has its own (`data.seed`)."""
 
@@ -33,20 +33,20 @@ class RunConfig(Options):
     stay those of the whole. Refused where it would change the method's mathematics."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast on a GPU, float32 on the CPU."""
-    compile: bool = False
+    compile: Free[bool] = False
     """torch.compile the backbones: some minutes at the start, faster steps."""
 
-    knn: KnnOptions = KnnOptions()
+    knn: Free[KnnOptions] = KnnOptions()
 
-    log_every: int = Field(default=10, ge=1)
+    log_every: Free[int] = Field(default=10, ge=1)
     """Steps between lines of log.jsonl (reading a loss off a GPU waits for it)."""
-    checkpoint_every: int = Field(default=1000, ge=1)
+    checkpoint_every: Free[int] = Field(default=1000, ge=1)
     """Steps between checkpoints; the last step always leaves one."""
-    keep_checkpoints: int = Field(default=2, ge=1)
-    """The newest so many checkpoints are kept,"""
-    keep_every_epochs: int = Field(default=0, ge=0)
-    """and one after every so many epochs, for good (0: none)."""
-    timeout_s: int = Field(default=50, ge=1)
+    keep_checkpoints: Free[int] = Field(default=2, ge=1)
+    """How many of the newest checkpoints are kept."""
+    keep_every_epochs: Free[int] = Field(default=0, ge=0)
+    """Epochs between checkpoints that are kept for good (0: none)."""
+    timeout_s: Free[int] = Field(default=50, ge=1)
     """Seconds without an answer of another rank, at the start and once steps run, after which a rank gives
     up: a machine that vanished must not hold the others. Raise it where ranks start further apart, or where
     writing a checkpoint takes longer."""
@@ -83,20 +83,6 @@ class RunConfig(Options):
         return self.data.model_copy(update={"batch_size": self.data.batch_size // self.accumulate})
 
     def identity(self) -> str:
-        """What must be equal to resume, as JSON: everything but where data lies and how often the run
-        reports."""
-        free = {
-            "log_every",
-            "checkpoint_every",
-            "keep_checkpoints",
-            "keep_every_epochs",
-            "timeout_s",
-            "compile",
-            "knn",
-            "init",
-        }
-        # A probe's backbone may have moved: the hash of its weights says whether it is the same. Weights to
-        # start from are not read again.
-        return self.model_dump_json(
-            exclude={"data": FREE, "method": {"checkpoint"}, **dict.fromkeys(free, True)}
-        )
+        """What must be equal to resume, as JSON: all fields but those marked Free."""
+        sections = {name: free_fields(type(value)) for name, value in self if isinstance(value, Options)}
+        return self.model_dump_json(exclude=sections | dict.fromkeys(free_fields(RunConfig), True))

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from dali_bgaug.errors import UserError
+from pipelines.config import Free
 from train.batch_norm import group_batch_norm
 from train.export import load_weights, read_backbone
 from train.method import Batch, Method, MethodOptions, Metrics, Setting, accuracy, feature_std
@@ -22,8 +23,9 @@ class ProbeOptions(MethodOptions):
     pipeline: ClassVar[str] = "supervised"
 
     name: Literal["probe"] = "probe"
-    checkpoint: Path = Field(strict=False)
-    """Where the backbone comes from: a run's folder, a checkpoint, or exported weights with their card."""
+    checkpoint: Free[Path] = Field(strict=False)
+    """Where the backbone comes from: a run's folder, a checkpoint, or exported weights with their card. These
+    may move: `weights` says whether they are the same."""
     weights: str | None = None
     """SHA-256 of the backbone's weights (`train.export.Backbone`): a run is not resumed with others."""
     freeze: bool = True
