@@ -5,7 +5,7 @@
     methods/        one file a method: owns its networks, turns a batch into a loss
     networks.py     backbones and heads
     batch_norm.py   statistics over groups of photos, within a rank or across ranks
-    optim.py        LARS, LARC, the options of an optimiser
+    optim.py        LARS, LARC, the options of an optimizer
     schedules.py    learning rates, the momentum of a target network
     distributed.py  process group, gathering, exchanging rows between ranks
     signals.py      stopping when a cluster asks to

@@ -51,7 +51,7 @@ def find_checkpoint(path: Path) -> Path:
     this."""
     if not path.is_dir():
         return path
-    found = distributed.from_first_rank(checkpoint.list_checkpoints(path / "checkpoints"))
+    found = distributed.broadcast(checkpoint.list_checkpoints(path / "checkpoints"))
     if not found:
         raise UserError(
             f"{path}: {path / 'checkpoints'} has no checkpoint; give a run's folder or a checkpoint"

@@ -1,4 +1,4 @@
-"""Given weights that a run starts from (`--init`): weights only, at epoch 0 with a fresh optimiser.
+"""Given weights that a run starts from (`--init`): weights only, at epoch 0 with a fresh optimizer.
 
     a run's folder, a checkpoint    all networks of the same method, with its classifier
     an export with its card         the backbone alone; of every network that has one (MoCo-v2's, BYOL's two)

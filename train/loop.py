@@ -25,7 +25,7 @@ from train.export import export_backbone
 from train.initial import load_initial
 from train.method import Batch, Method, Metrics, Progress, Setting
 from train.monitor import Clock, Monitor
-from train.optim import build_optimiser
+from train.optim import build_optimizer
 from train.resume import Resume, find_state
 from train.signals import StopRequest
 
@@ -113,7 +113,7 @@ class Run:
         }
         self.method = self._build_method()
         self.module = self._distribute()
-        self.optimiser = build_optimiser(self.method, config.optim)
+        self.optimizer = build_optimizer(self.method, config.optim)
         self.step = 0
         self.metrics: dict[str, float] = {}
         self.finite = torch.ones((), dtype=torch.bool, device=device)
@@ -121,7 +121,7 @@ class Run:
             self._restore(state)
         elif config.init is not None:
             load_initial(self.method, config, self.data["class_names"])
-        places = distributed.gather_objects((self.step, config.identity()))
+        places = distributed.all_gather_objects((self.step, config.identity()))
         if len(set(places)) > 1:
             raise UserError(
                 f"--out={out}: ranks are at steps {[step for step, _ in places]}, or have other "
@@ -186,7 +186,7 @@ class Run:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.method.load_state_dict(state["method"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimizer.load_state_dict(state["optimiser"])
         ranks = state["ranks"]  # the loader says whether another number of ranks can take over
         same = len(ranks) == distributed.world_size()
         own = ranks[distributed.rank() if same else 0]
@@ -212,8 +212,8 @@ class Run:
             "metrics": self.metrics,
             "backbone": prefix,
             "method": self.method.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "ranks": distributed.gather_objects(own),
+            "optimiser": self.optimizer.state_dict(),
+            "ranks": distributed.all_gather_objects(own),
         }
 
     def save(self) -> None:
@@ -276,17 +276,17 @@ class Run:
         config = self.config
         progress = Progress(self.step, self.steps, self.loader.epoch)
         rate = config.optim.lr_at(self.step, self.steps, self.steps_per_epoch, config.data.batch_size)
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("scale", 1.0)
         self.method.begin_step(progress)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         passes = [
             self._pass(next(batches), number + 1 == config.accumulate) for number in range(config.accumulate)
         ]
         self.method.before_update(progress)
         if config.optim.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.method.parameters(), config.optim.clip_norm)
-        self.optimiser.step()
+        self.optimizer.step()
         self.method.after_update(progress)
         if self.step == self.first_step:  # with torch.compile it takes its time
             distributed.limit_waiting(config.timeout_s)
@@ -312,7 +312,7 @@ class Run:
             UserError: a loss since the last reading was not finite, on any rank.
         """
         tensors = [value.float() for value in (*values.values(), self.finite)]
-        *numbers, finite = distributed.mean_over_ranks(torch.stack(tensors)).tolist()
+        *numbers, finite = distributed.all_reduce_mean(torch.stack(tensors)).tolist()
         if finite < 1:
             self._give_up(f"the loss is {numbers[0]} at step {self.step}, or was not finite shortly before")
         return dict(zip(values, numbers))
@@ -343,7 +343,7 @@ class Run:
         values = (*self.method.parameters(), *self.method.buffers())
         lengths = torch.stack(torch._foreach_norm([value for value in values if value.is_floating_point()]))
         finite = torch.isfinite(lengths).all().float()[None]  # statistics are each rank's own
-        if distributed.mean_over_ranks(finite) < 1:
+        if distributed.all_reduce_mean(finite) < 1:
             self._give_up(f"the weights are not finite after step {self.step}")
 
     def _give_up(self, why: str) -> None:
@@ -357,7 +357,7 @@ class Run:
     def _report(self, numbers: dict[str, float], clock: Clock) -> None:
         rate, waiting = clock.read()
         judged = {name: value for name, value in self.metrics.items() if name.startswith("knn_")}
-        self.metrics = {**judged, "lr": self.optimiser.param_groups[0]["lr"], **numbers}
+        self.metrics = {**judged, "lr": self.optimizer.param_groups[0]["lr"], **numbers}
         place = {"step": self.step, "epoch": self.loader.epoch}
         speed = {"images_per_s": round(rate, 1), "data_wait": round(waiting, 4)}
         self.monitor.report({**place, "loss": numbers["loss"], "lr": self.metrics["lr"], **numbers, **speed})

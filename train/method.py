@@ -4,7 +4,7 @@ The loop calls, for each step, in this order:
 
     begin_step(progress)                   once, before the first forward pass
     forward(batch) -> loss, metrics        once, or `accumulate` times; in DistributedDataParallel
-    before_update(progress)                gradients are complete, the optimiser has not used them
+    before_update(progress)                gradients are complete, the optimizer has not used them
     after_update(progress)                 parameters are new
 
 What must survive a restart is in `state_dict`. A file in `train/methods/` with a MethodOptions is a method.
@@ -81,10 +81,10 @@ class Method(nn.Module):
         """Before the forward passes of a step."""
 
     def before_update(self, progress: Progress) -> None:
-        """After the backward pass, before the optimiser."""
+        """After the backward pass, before the optimizer."""
 
     def after_update(self, progress: Progress) -> None:
-        """After the optimiser."""
+        """After the optimizer."""
 
 
 class MethodOptions(Options):
@@ -129,7 +129,7 @@ def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def follow(target: nn.Module, online: nn.Module, momentum: float) -> None:
+def ema_update(target: nn.Module, online: nn.Module, momentum: float) -> None:
     """Move the target's parameters towards the online network's; buffers (batch-norm statistics) stay its
     own."""
     own, new = list(target.parameters()), [parameter.detach() for parameter in online.parameters()]

@@ -1,4 +1,4 @@
-"""Optimisers: SGD (torch's), and the two that scale each parameter's step by its norm, LARS and LARC.
+"""Optimizers: SGD (torch's), and the two that scale each parameter's step by its norm, LARS and LARC.
 
     LARS   BYOL's    the gradient, decay included, is scaled to eta times the parameter's norm; biases and
                      batch norm are excluded
@@ -20,7 +20,7 @@ from train.schedules import scaled_lr, warmup_cosine, warmup_multistep
 
 
 class OptimOptions(Options):
-    """An optimiser and its learning rate."""
+    """An optimizer and its learning rate."""
 
     kind: Literal["sgd", "lars", "larc"] = "sgd"
     lr: float = Field(gt=0)
@@ -72,8 +72,8 @@ class OptimOptions(Options):
         return warmup_multistep(step, warmup, peak, milestones, self.factor, start)
 
 
-def build_optimiser(module: nn.Module, options: OptimOptions) -> torch.optim.Optimizer:
-    """The optimiser of all parameters of `module` that are trained.
+def build_optimizer(module: nn.Module, options: OptimOptions) -> torch.optim.Optimizer:
+    """The optimizer of all parameters of `module` that are trained.
 
     A group's `scale` is what the learning rate of a step is to be multiplied by; without one it is 1.
     module: with a `backbone`, where that has a learning rate of its own.

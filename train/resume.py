@@ -21,7 +21,7 @@ def find_state(config: RunConfig, out: Path, resume: Resume) -> dict[str, Any] |
     """
     folder, main = out / "checkpoints", distributed.rank() == 0
     # One rank looks for all: a network file system need not show every machine the same files yet.
-    found = distributed.from_first_rank(checkpoint.list_checkpoints(folder)[-1:])
+    found = distributed.broadcast(checkpoint.list_checkpoints(folder)[-1:])
     if found and not resume:
         raise UserError(
             f"--out={out}: holds a run already; continue it with --resume, or choose another --out"
@@ -29,7 +29,7 @@ def find_state(config: RunConfig, out: Path, resume: Resume) -> dict[str, Any] |
     if resume is True and not found:
         raise UserError(f"--resume: {folder} has no checkpoint; start the run without --resume")
     if not found:
-        if problem := distributed.from_first_rank(_in_the_way(config, out) if main else ""):
+        if problem := distributed.broadcast(_in_the_way(config, out) if main else ""):
             raise UserError(f"{problem}; choose another --out, or delete that folder")
         return None
     state, newest, problems = None, found[0], []
@@ -37,7 +37,7 @@ def find_state(config: RunConfig, out: Path, resume: Resume) -> dict[str, Any] |
         if main:
             state, problems = checkpoint.load_newest(folder)
             newest = state and checkpoint.path_of(folder, state["step"])
-        newest, problems = distributed.from_first_rank((newest, problems))
+        newest, problems = distributed.broadcast((newest, problems))
         if newest is None:
             raise UserError("\n  ".join(["--auto-resume: no checkpoint can be read:", *problems]))
         if main and problems:

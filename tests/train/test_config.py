@@ -63,7 +63,7 @@ def test_every_row_of_the_table(method: str, setting: str, background: str) -> N
         assert view.crop.size == (96 if name == "local" else 224)
 
 
-def test_optimisers_and_methods_of_the_table() -> None:
+def test_optimizers_and_methods_of_the_table() -> None:
     moco, byol, swav, supervised = (
         read_recipe(CONFIGS / f"{method}_medium_none.yaml")
         for method in ("moco_v2", "byol", "swav", "supervised")

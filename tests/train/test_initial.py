@@ -52,7 +52,7 @@ def test_all_networks_of_a_run_and_nothing_else(method: str, textured: Path, tmp
                 assert torch.equal(tensor, trained[f"{name}.{key}"]), (name, key)
         if method == "moco_v2":
             assert not torch.equal(run.method.queue, trained["queue"])
-        assert (run.step, run.loader.epoch, run.optimiser.state_dict()["state"]) == (0, 0, {})
+        assert (run.step, run.loader.epoch, run.optimizer.state_dict()["state"]) == (0, 0, {})
         assert read_json(run.out / "config.json", "")["init"] == str(tmp_path / "first")
 
 

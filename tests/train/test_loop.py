@@ -56,7 +56,7 @@ def test_accumulation_takes_the_step_of_the_whole_batch(method: str, textured: P
             after.append([parameter.detach().clone() for parameter in run.method.parameters()])
             if accumulate == 1:
                 before = run.config.optim.lr_at(0, 48, 6, 8)
-            assert run.optimiser.param_groups[0]["lr"] == before
+            assert run.optimizer.param_groups[0]["lr"] == before
     assert losses[0] == pytest.approx(losses[1], abs=1e-10)
     for one, two in zip(*after):
         torch.testing.assert_close(one, two, atol=1e-9, rtol=1e-9)

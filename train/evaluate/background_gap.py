@@ -179,7 +179,7 @@ def background_gap(
         ):
             right = to_folder[classifier(images).argmax(dim=1)] == labels
             counts += torch.stack([right.sum(), torch.full_like(right.sum(), len(labels))])
-        right, photos = map(int, distributed.sum_over_ranks(counts).tolist())
+        right, photos = map(int, distributed.all_reduce_sum(counts).tolist())
         record = {key: value for key, value in set_record(split.place, photos).items() if key != "shards"}
         found[name] = {"accuracy": round(right / photos, 4), **record}
     gap = None

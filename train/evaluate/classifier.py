@@ -88,7 +88,7 @@ def count_right(
     counts = torch.zeros(len(TOP) + 1, dtype=torch.double, device=device)
     for images, labels in batches(data, device, title):
         counts += torch.cat([right_in_top(logits(images), labels), counts.new_tensor([len(labels)])])
-    *right, photos = map(int, distributed.sum_over_ranks(counts).tolist())
+    *right, photos = map(int, distributed.all_reduce_sum(counts).tolist())
     return right, photos
 
 

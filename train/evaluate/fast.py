@@ -83,7 +83,7 @@ def linear_fast(
     config = evaluation_data(backbone.config["data"], test, "--test", words)
     features = extract_features(found.backbone, config, device, "test")
     counts = [right_in_top(logits, features.labels) for logits in found.fitted.heads.logits(features.rows)]
-    right = distributed.sum_over_ranks(torch.stack(counts)).long().tolist()
+    right = distributed.all_reduce_sum(torch.stack(counts)).long().tolist()
     photos = count_photos(features)
     return {
         **shares(right[found.fitted.best], photos),

@@ -125,7 +125,7 @@ def extract_features(
 
 def count_photos(features: Features) -> int:
     """Of all ranks' shares together; every rank must call this."""
-    return int(distributed.sum_over_ranks(torch.tensor([len(features.rows)], device=features.rows.device)))
+    return int(distributed.all_reduce_sum(torch.tensor([len(features.rows)], device=features.rows.device)))
 
 
 def ready(network: nn.Module, device: torch.device) -> nn.Module:

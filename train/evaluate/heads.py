@@ -70,7 +70,7 @@ def fit_and_choose(
     wrong = [rate for rate in rates if not 0 < rate < math.inf]
     if wrong or not rates:
         raise UserError(f"--rates={' '.join(map(str, rates))}: learning rates must be above 0")
-    fewest = min(distributed.gather_objects(len(features.rows)))
+    fewest = min(distributed.all_gather_objects(len(features.rows)))
     if fewest < 2:
         raise UserError(f"a rank has {fewest} photos to fit on, two are needed; take fewer ranks")
     order = torch.randperm(len(features.rows), generator=torch.Generator().manual_seed(seed))
@@ -82,7 +82,7 @@ def fit_and_choose(
     right = torch.zeros(len(rates), dtype=torch.double, device=order.device)
     for part in kept.split(_ROWS):
         right += (trial.logits(features.rows[part]).argmax(dim=2) == features.labels[part]).sum(dim=1)
-    counts = distributed.sum_over_ranks(torch.cat([right, right.new_tensor([len(kept)])]))
+    counts = distributed.all_reduce_sum(torch.cat([right, right.new_tensor([len(kept)])]))
     heads = fit_heads(features, classes, rates, epochs=epochs, seed=seed, title="heads, on all photos")
     return Fitted(heads, tuple(rates), (counts[:-1] / counts[-1]).tolist())
 
@@ -114,7 +114,7 @@ def fit_heads(
     if chosen is None:
         chosen = torch.arange(len(rows), device=device)
     mean, scale = _standard(rows, chosen)
-    share = min(distributed.gather_objects(len(chosen)))
+    share = min(distributed.all_gather_objects(len(chosen)))
     size = min(math.ceil(batch / ranks), share)
     weight = torch.zeros(len(rates), rows.shape[1], classes, device=device)
     bias = torch.zeros(len(rates), 1, classes, device=device)
@@ -133,7 +133,7 @@ def fit_heads(
                 gradients = (x.T @ error, error.sum(dim=1, keepdim=True))
                 factor = rate * warmup_cosine(step, steps, 0, 1.0)
                 for value, speed, gradient in zip((weight, bias), velocity, gradients, strict=True):
-                    speed.mul_(MOMENTUM).add_(distributed.mean_over_ranks(gradient))
+                    speed.mul_(MOMENTUM).add_(distributed.all_reduce_mean(gradient))
                     value.sub_(factor * speed)
                 bar.update()
     return Heads(mean, scale, weight, bias)
@@ -148,7 +148,7 @@ def _standard(rows: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, t
     for index in chosen.split(_ROWS):  # in double precision a set of features would be twice as large
         part = rows[index].double()
         sums += torch.stack([torch.full_like(part[0], len(part)), part.sum(0), part.square().sum(0)])
-    count, total, squares = distributed.sum_over_ranks(sums)
+    count, total, squares = distributed.all_reduce_sum(sums)
     if not torch.isfinite(squares).all():
         raise UserError("the backbone's features are not finite numbers; its weights are damaged")
     mean = total / count

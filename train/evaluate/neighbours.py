@@ -66,7 +66,7 @@ def nearest_classes(
         int64 [N], the same on every rank. Every rank must call this.
     """
     bank = F.normalize(bank, dim=1)
-    classes = max(distributed.gather_objects(int(bank_labels.max()) + 1 if len(bank) else 0))
+    classes = max(distributed.all_gather_objects(int(bank_labels.max()) + 1 if len(bank) else 0))
     answers = []
     for rows in F.normalize(features, dim=1).split(_ROWS):
         similarity, labels = _nearest(rows, bank, bank_labels, neighbours)
@@ -91,7 +91,7 @@ def _nearest(
 
 def _side_by_side(values: torch.Tensor) -> torch.Tensor:
     """[N, k] of every rank -> [N, ranks * k]."""
-    return torch.cat(distributed.gather_rows(values).split(len(values)), dim=1)
+    return torch.cat(distributed.all_gather_rows(values).split(len(values)), dim=1)
 
 
 def knn_accuracy(
@@ -101,7 +101,7 @@ def knn_accuracy(
 
     bank, test: this rank's shares; every rank must call this.
     """
-    rows, labels = (distributed.gather_uneven(values) for values in test)
+    rows, labels = (distributed.all_gather_uneven(values) for values in test)
     return (nearest_classes(rows, *bank, neighbours, temperature) == labels).float().mean().item()
 
 
@@ -151,5 +151,5 @@ def first_ranks_copy(name: str, backbone: nn.Module) -> nn.Module:
     """
     with torch.random.fork_rng(devices=[]):  # what it draws, training must not miss
         copy = build_backbone(name)
-    copy.load_state_dict(distributed.from_first_rank({k: v.cpu() for k, v in backbone.state_dict().items()}))
+    copy.load_state_dict(distributed.broadcast({k: v.cpu() for k, v in backbone.state_dict().items()}))
     return copy

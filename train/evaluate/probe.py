@@ -84,7 +84,7 @@ def run_probe(job: ProbeJob, device: torch.device, stop: StopRequest) -> dict[st
             return None
         photos = run.data["photos"]
     distributed.limit_waiting(distributed.START.total_seconds())  # testing, ranks meet at the end only
-    distributed.gather_objects(None)  # the last checkpoint is written
+    distributed.all_gather_objects(None)  # the last checkpoint is written
     trained = load_classifier(job.out)  # with the first rank's batch-norm statistics, as others will
     data = evaluation_data(
         config.model_dump(mode="json")["data"], job.test, "--test", same_reading(config.data)

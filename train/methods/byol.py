@@ -14,16 +14,7 @@ from pydantic import Field
 from torch import nn
 
 from train.batch_norm import group_batch_norm
-from train.method import (
-    Batch,
-    Method,
-    MethodOptions,
-    Metrics,
-    Progress,
-    Setting,
-    feature_std,
-    follow,
-)
+from train.method import Batch, Method, MethodOptions, Metrics, Progress, Setting, ema_update, feature_std
 from train.networks import FEATURES, build_backbone, mlp, precise
 from train.schedules import cosine_momentum
 
@@ -95,7 +86,7 @@ class Byol(Method):
     def after_update(self, progress: Progress) -> None:
         """The target follows."""
         momentum = cosine_momentum(progress.step, progress.steps, self.options.momentum)
-        follow(self.target, self.online, momentum)
+        ema_update(self.target, self.online, momentum)
 
 
 def _project(network: nn.ModuleDict, view: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from torch import nn
 
 from dali_bgaug.errors import UserError
 from train.batch_norm import group_batch_norm, interleave, separate
-from train.distributed import gather_rows, take_rows, world_size
+from train.distributed import all_gather_rows, permute_rows, world_size
 from train.method import (
     Batch,
     Method,
@@ -26,8 +26,8 @@ from train.method import (
     Progress,
     Setting,
     accuracy,
+    ema_update,
     feature_std,
-    follow,
 )
 from train.networks import FEATURES, build_backbone, mlp, precise
 
@@ -135,7 +135,7 @@ class Moco(Method):
 
     def begin_step(self, progress: Progress) -> None:
         """Momentum update of the key encoder."""
-        follow(self.key_encoder, self.query_encoder, self.options.momentum)
+        ema_update(self.key_encoder, self.query_encoder, self.options.momentum)
         self._new_keys = []
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, Metrics]:
@@ -162,14 +162,14 @@ class Moco(Method):
             return list(F.normalize(precise(self.key_encoder(torch.cat(views))), dim=1).chunk(len(views)))
         rows = interleave(views, self._groups)
         order = torch.randperm(len(rows) * world_size(), generator=self._shuffler)
-        encoded = F.normalize(precise(self.key_encoder(take_rows(rows, order))), dim=1)
-        return list(separate(take_rows(encoded, torch.argsort(order)), len(views), self._groups))
+        encoded = F.normalize(precise(self.key_encoder(permute_rows(rows, order))), dim=1)
+        return list(separate(permute_rows(encoded, torch.argsort(order)), len(views), self._groups))
 
     @torch.no_grad()
     def after_update(self, progress: Progress) -> None:
         """All ranks' positives of this step replace the oldest keys of the queue."""
         for keys in self._new_keys:
-            everyone = gather_rows(keys)
+            everyone = all_gather_rows(keys)
             places = (self.queue_ptr + torch.arange(len(everyone), device=keys.device)) % self.options.queue
             self.queue.index_copy_(1, places, everyone.T)
             self.queue_ptr.add_(len(everyone)).remainder_(self.options.queue)

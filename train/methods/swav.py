@@ -16,7 +16,7 @@ from torch import nn
 
 from dali_bgaug.errors import UserError
 from train.batch_norm import group_batch_norm, interleave, separate
-from train.distributed import gather_rows, rank, world_size
+from train.distributed import all_gather_rows, rank, world_size
 from train.method import Batch, Method, MethodOptions, Metrics, Progress, Setting, feature_std
 from train.networks import FEATURES, build_backbone, mlp, precise
 
@@ -80,7 +80,7 @@ def sinkhorn(scores: torch.Tensor, epsilon: float = 0.05, iterations: int = 3) -
     """
     log_codes = precise(scores) / epsilon
     for _ in range(iterations):
-        per_prototype = gather_rows(log_codes.logsumexp(dim=0, keepdim=True)).logsumexp(dim=0)
+        per_prototype = all_gather_rows(log_codes.logsumexp(dim=0, keepdim=True)).logsumexp(dim=0)
         log_codes = log_codes - per_prototype
         log_codes = log_codes - log_codes.logsumexp(dim=1, keepdim=True)
     return log_codes.exp()
@@ -174,7 +174,7 @@ class Swav(Method):
 
     def _enqueue(self, embeddings: torch.Tensor) -> None:
         """All ranks' embeddings of the global views [views, N, dim] replace the oldest."""
-        everyone = torch.stack([gather_rows(view) for view in embeddings])
+        everyone = torch.stack([all_gather_rows(view) for view in embeddings])
         start = self._queued % self.options.queue
         self.queue[:, start : start + everyone.shape[1]] = everyone
         self._queued += everyone.shape[1]
@@ -188,6 +188,6 @@ class Swav(Method):
         self._queued = state["queued"]
 
     def before_update(self, progress: Progress) -> None:
-        """Without a gradient the optimiser leaves the prototypes alone, momentum and decay included."""
+        """Without a gradient the optimizer leaves the prototypes alone, momentum and decay included."""
         if progress.step < self.options.freeze_prototypes_steps:
             self.prototypes.weight.grad = None

@@ -8,7 +8,7 @@ import torch
 from tests.processes import run
 from tests.train.evaluate.sets import COLOURS, picture, untrained_run
 from tests.train.runs import use_tiny_net
-from train.distributed import gather_uneven, process_group, rank
+from train.distributed import all_gather_uneven, process_group, rank
 from train.evaluate.backbone import load_backbone
 from train.evaluate.background_gap import background_gap, open_splits
 from train.evaluate.classifier import count_right, right_in_top
@@ -43,7 +43,7 @@ def _evaluate(flat: Path, coloured: Path, checkpoint: Path, out: Path) -> None:
         trained = load_backbone(checkpoint).config["data"]
         data = evaluation_data(trained, flat, "--data", ["batch_size=18", "device=cpu", "threads=1"])
         rows, _ = extract_features(_level, data, CPU, "levels")
-        levels = gather_uneven(rows).flatten().tolist()
+        levels = all_gather_uneven(rows).flatten().tolist()
         right, photos = count_right(_below_twenty, data, CPU, "count")
         found = knn(load_backbone(checkpoint).network, trained, coloured, coloured, CPU)
         fast = linear_fast(checkpoint, coloured, coloured, CPU, rates=(0.1,))

@@ -64,10 +64,10 @@ def test_fine_tuning_trains_all_of_it_at_two_rates(job: ProbeJob) -> None:
     with Run(config, job.out, False, CPU) as run:
         before = {name: value.clone() for name, value in run.method.named_parameters()}
         run.train_step(iter(run.loader))
-        assert [group["lr"] for group in run.optimiser.param_groups] == pytest.approx([0.3, 0.003])
+        assert [group["lr"] for group in run.optimizer.param_groups] == pytest.approx([0.3, 0.003])
         for name, value in run.method.named_parameters():
             assert not torch.equal(value, before[name]), name
-        heads = run.optimiser.param_groups[0]["params"]
+        heads = run.optimizer.param_groups[0]["params"]
         assert {id(p) for p in heads} == {id(p) for p in run.method.classifier.parameters()}
 
 
