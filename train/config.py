@@ -1,16 +1,17 @@
 """What a training run is. Recipes in `configs/` are values of RunConfig; unknown keys are errors."""
 
+import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from dali_bgaug.config import Options
+from dali_bgaug.config import Options, validate
 from pipelines import LoaderConfig
 from pipelines.config import Free, free_fields
-from train.evaluate.neighbours import KnnOptions
 from train.methods import AnyMethod
-from train.networks import smallest_view
+from train.neighbours import KnnOptions
+from train.networks import BackboneName, smallest_view
 from train.optim import OptimOptions
 
 
@@ -18,7 +19,7 @@ class RunConfig(Options):
     """A pre-training run."""
 
     method: AnyMethod
-    backbone: Literal["resnet10_narrow", "resnet18", "resnet50", "alexnet"] = "resnet50"
+    backbone: BackboneName = "resnet50"
     data: LoaderConfig
     optim: OptimOptions
     epochs: int = Field(ge=1, le=10**6)
@@ -76,6 +77,24 @@ class RunConfig(Options):
             if epochs > self.epochs:
                 raise ValueError(f"optim.{name}={epochs:g}: longer than epochs={self.epochs}")
         return self
+
+    @classmethod
+    def stored(cls, values: dict[str, Any], source: str) -> "RunConfig":
+        """The config of an earlier run, out of its record; keys that there are no more are left out.
+
+        source: where it is from, for errors.
+        """
+        values = json.loads(text := json.dumps(values))
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            for problem in error.errors():
+                if problem["type"] == "extra_forbidden":
+                    section = values
+                    for key in problem["loc"][:-1]:  # the name of a method, which is among these, is no key
+                        section = section.get(key, section)
+                    del section[problem["loc"][-1]]
+        return validate(cls, values, source)
 
     @property
     def pass_data(self) -> LoaderConfig:

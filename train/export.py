@@ -13,19 +13,19 @@ A run that ends leaves both in its folder.
 import argparse
 import hashlib
 import io
-import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from dali_bgaug.errors import UserError, run_program
 from dali_bgaug.files import atomic, read_json, sha256, write_json
 from train import checkpoint, distributed, foreign
 from train.networks import FEATURES, build_backbone
+from train.records import CARD_VERSION, CHECKPOINT_VERSION, Card, CheckpointRecord, ConfigRecord, wrong_field
 
-CARD_VERSION = 1
 _SHOWN = 20  # names of one kind in an error
 
 
@@ -33,7 +33,7 @@ class Backbone(NamedTuple):
     """What a file holds of a backbone."""
 
     weights: dict[str, torch.Tensor]
-    config: dict[str, Any]
+    config: ConfigRecord
     """Of the run it comes from."""
 
     @property
@@ -59,12 +59,12 @@ def find_checkpoint(path: Path) -> Path:
     return found[-1]
 
 
-def backbone_weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:
+def backbone_weights(record: CheckpointRecord) -> dict[str, torch.Tensor]:
     """The backbone's own state_dict out of a checkpoint."""
-    prefix = f"{state['backbone']}."
+    prefix = f"{record.backbone}."
     return {
         name.removeprefix(prefix): value.detach().cpu().contiguous()
-        for name, value in state["method"].items()
+        for name, value in record.method.items()
         if name.startswith(prefix)
     }
 
@@ -77,15 +77,15 @@ def read_backbone(path: Path) -> Backbone:
     """
     card = path.with_suffix(".json")
     if path.is_file() and card.is_file():
-        values = _read_card(card)
-        if values.get("sha256", digest := sha256(path)) != digest:
+        record = read_card(card)
+        if record.sha256 != sha256(path):
             raise UserError(f"{path}: its checksum is not the one in {card.name}: damaged, or another's card")
-        return Backbone(checkpoint.read(path), values["config"])
-    state = read_checkpoint(path)
-    return Backbone(backbone_weights(state), json.loads(state["config"]))
+        return Backbone(checkpoint.read(path), record.config)
+    record = read_checkpoint(path)
+    return Backbone(backbone_weights(record), record.run)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> CheckpointRecord:
     """A checkpoint, or the newest one of a run's folder; every rank must call this.
 
     Raises:
@@ -93,26 +93,28 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     path = find_checkpoint(path)
     state = checkpoint.read(path)
-    if not checkpoint.is_whole(state):
-        raise UserError(
-            f"{path}: neither a checkpoint of a run (version {checkpoint.VERSION}) nor exported weights with "
-            f"their card, {path.with_suffix('.json').name}, beside them: {foreign.describe(state)}"
-        )
     try:
-        known = json.loads(state["config"])["backbone"] in FEATURES
-    except (ValueError, KeyError, TypeError):
-        known = False
-    if not known:
-        raise UserError(f"{path}: its config names no backbone that there is; give another file")
-    return state
+        record = CheckpointRecord.model_validate(state)
+    except ValidationError as error:
+        raise UserError(
+            f"{path}: neither a checkpoint of a run (version {CHECKPOINT_VERSION}) nor exported weights with "
+            f"their card, {path.with_suffix('.json').name}, beside them: {foreign.describe(state)}"
+        ) from error
+    try:
+        record.run  # noqa: B018
+    except ValidationError as error:
+        raise UserError(f"{path}: its config names no backbone that there is; give another file") from error
+    return record
 
 
-def _read_card(card: Path) -> dict[str, Any]:
-    values = read_json(card, "export it again")
-    config = values.get("config")
-    if not isinstance(config, dict) or str(config.get("backbone")) not in FEATURES:
-        raise UserError(f"{card}: not the card of an exported backbone; export it again")
-    return values
+def read_card(path: Path) -> Card:
+    """The card of an exported backbone; UserError if it is none, or of another version."""
+    try:
+        return Card.model_validate(read_json(path, "export it again"))
+    except ValidationError as error:
+        raise UserError(
+            f"{path}: not the card of an exported backbone ({wrong_field(error)}); export it again"
+        ) from error
 
 
 def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], source: str) -> None:
@@ -145,36 +147,31 @@ def _list(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def export_backbone(state: dict[str, Any], out: Path) -> Path:
-    """Write a checkpoint's backbone to `out` and its card beside it, NAME.json; returns the card's path.
-
-    The card: architecture and method, steps and epochs, the whole config, what it was trained on (photos,
-    classes, hash of the manifest), the metrics last logged, and the SHA-256 of the weights.
-    """
-    config = json.loads(state["config"])
-    weights = backbone_weights(state)
+def export_backbone(record: CheckpointRecord, out: Path) -> Path:
+    """Write a checkpoint's backbone to `out` and its card beside it, NAME.json; returns the card's path."""
+    config, weights = record.run, backbone_weights(record)
     # Complete, or an error here and not at its user's.
-    load_weights(build_backbone(config["backbone"]), weights, f"the checkpoint of step {state['step']}")
+    load_weights(build_backbone(config["backbone"]), weights, f"the checkpoint of step {record.step}")
     buffer = io.BytesIO()
     torch.save(weights, buffer)
     with atomic(out) as temporary:
         temporary.write_bytes(buffer.getbuffer())
-    card = {
-        "format": "dali_bgaug backbone",
-        "version": CARD_VERSION,
-        "architecture": config["backbone"],
-        "features": FEATURES[config["backbone"]],
-        "method": config["method"]["name"],
-        "step": state["step"],
-        "epochs": state["epochs"],
-        "input": {"normalise": config["data"]["normalise"], "range": [0, 1], "channels": "RGB"},
-        "metrics": state["metrics"],
-        "data": state["data"],
-        "sha256": sha256(out),
-        "config": config,
-    }
+    card = Card(
+        format="dali_bgaug backbone",
+        version=CARD_VERSION,
+        architecture=config["backbone"],
+        features=FEATURES[config["backbone"]],
+        method=config["method"]["name"],
+        step=record.step,
+        epochs=record.epochs,
+        input={"normalise": config["data"]["normalise"], "range": [0, 1], "channels": "RGB"},
+        metrics=record.metrics,
+        data=record.data,
+        sha256=sha256(out),
+        config=config,
+    )
     path = out.with_suffix(".json")
-    write_json(path, card)
+    write_json(path, card.model_dump())
     return path
 
 

@@ -16,6 +16,7 @@ from train import checkpoint
 from train.config import RunConfig
 from train.export import export_backbone
 from train.foreign import take_backbone
+from train.records import CHECKPOINT_VERSION, CheckpointRecord
 
 
 def import_backbone(path: Path, config: RunConfig, out: Path, prefix: str | None = None) -> Path:
@@ -31,14 +32,16 @@ def import_backbone(path: Path, config: RunConfig, out: Path, prefix: str | None
         UserError: no such backbone in it, or several.
     """
     weights = take_backbone(checkpoint.read(path), config.backbone, path, prefix)
-    state = {
-        "config": config.model_dump_json(),
-        "backbone": "backbone",
-        "method": {f"backbone.{name}": value for name, value in weights.items()},
-        **{"step": 0, "epochs": 0, "metrics": {}},
-        "data": {"imported_from": path.name, "sha256": sha256(path)},
-    }
-    return export_backbone(state, out)
+    record = CheckpointRecord(
+        version=CHECKPOINT_VERSION,
+        **{"step": 0, "epochs": 0, "metrics": {}, "optimiser": {}, "ranks": []},
+        identity=config.identity(),
+        config=config.model_dump_json(),
+        backbone="backbone",
+        method={f"backbone.{name}": value for name, value in weights.items()},
+        data={"imported_from": path.name, "sha256": sha256(path)},
+    )
+    return export_backbone(record, out)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@ warning."""
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -14,10 +15,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
+from pydantic import ValidationError
 from tqdm import tqdm
 
 from dali_bgaug.files import read_log, write_text
 from dali_bgaug.loader import Loader
+from train.records import LogLine
 
 PATIENCE = 50
 """Logged losses in a row at the loss of chance before a run is warned of."""
@@ -41,37 +44,29 @@ class Monitor:
         """A step is done."""
         self._bar.update()
 
-    def report(self, values: dict[str, Any]) -> None:
-        """Log a step: `step`, `loss`, `images_per_s`, `data_wait` and whatever else there is to say."""
-        warning = self._warning(values["loss"])
-        self._write({**values, "warning": warning} if warning else values)
-        self._show(values)
+    def report(self, line: LogLine) -> None:
+        """Log a step: with `loss`, `images_per_s` and `data_wait`."""
+        warning = self._warning(line.loss)
+        self.note(line.model_copy(update={"warning": warning}))
         self._bar.set_postfix_str(
-            f"loss {values['loss']:.3f}, {values['images_per_s']:.0f} images/s, "
-            f"{values['data_wait']:.0%} waiting for data",
+            f"loss {line.loss:.3f}, {line.images_per_s:.0f} images/s, {line.data_wait:.0%} waiting for data",
             refresh=False,
         )
         if warning:
             self.say(f"warning: {warning}")
 
-    def note(self, values: dict[str, Any]) -> None:
-        """Log what is measured apart from steps: `step` and what was found after it."""
-        self._write(values)
-        self._show(values)
+    def note(self, line: LogLine) -> None:
+        """Log what was measured after a step."""
+        if problem := self._log.write(line):
+            self.say(f"warning: {problem}")
+        if self._board:
+            for name, value in line.values().items():
+                if name not in ("step", "warning"):
+                    self._board.add_scalar(name, value, line.step)
 
     def say(self, text: str) -> None:
         """A line above the progress bar."""
         self._bar.write(text, file=_Screen(sys.stdout))
-
-    def _write(self, values: dict[str, Any]) -> None:
-        if problem := self._log.write(values):
-            self.say(f"warning: {problem}")
-
-    def _show(self, values: dict[str, Any]) -> None:
-        if self._board:
-            for name, value in values.items():
-                if name != "step":
-                    self._board.add_scalar(name, value, values["step"])
 
     def _warning(self, loss: float) -> str | None:
         """Once: the loss has not left the number that a network reaches which tells nothing apart."""
@@ -122,13 +117,30 @@ def _tensorboard(folder: Path, step: int) -> Any:
     return SummaryWriter(str(folder), purge_step=step + 1)
 
 
+def read_lines(path: Path) -> tuple[list[LogLine], list[int]]:
+    """The lines of a log, and the numbers, from 1, of those that are damaged or no LogLine."""
+    whole, damaged = read_log(path)
+    lines, wrong = [], []
+    numbers = (number for number in itertools.count(1) if number not in damaged)
+    for number, values in zip(numbers, whole):
+        try:
+            lines.append(LogLine.model_validate(values))
+        except ValidationError:
+            wrong.append(number)
+    return lines, sorted(damaged + wrong)
+
+
+def _as_text(line: LogLine) -> str:
+    return json.dumps(line.values()) + "\n"
+
+
 class JsonLog:
     """Appends lines to a file, which a full disk delays; a resumed run first drops what came after its
     checkpoint."""
 
     def __init__(self, path: Path, step: int) -> None:
         """path: the file; step: how many steps the run has done (lines of later ones are dropped)."""
-        lines, damaged = read_log(path) if step else ([], [])
+        lines, damaged = read_lines(path) if step else ([], [])
         if damaged:
             kept = path.with_name(f"{path.name}.damaged-{step}")
             shutil.copyfile(path, kept)
@@ -136,13 +148,13 @@ class JsonLog:
                 f"{path}: left out lines {damaged}, which are damaged; as it was it is {kept}",
                 file=sys.stderr,
             )
-        write_text(path, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
+        write_text(path, "".join(_as_text(line) for line in lines if line.step <= step))
         self._path, self._unwritten = path, ""
 
-    def write(self, values: dict[str, Any]) -> str | None:
+    def write(self, line: LogLine) -> str | None:
         """Add a line. What cannot be written (a full disk) is kept for the next time; says so once."""
         known = bool(self._unwritten)
-        self._unwritten += json.dumps(values) + "\n"
+        self._unwritten += _as_text(line)
         data = self._unwritten.encode()
         try:
             with self._path.open("ab", buffering=0) as file:

@@ -11,7 +11,6 @@ import argparse
 import itertools
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,9 +25,9 @@ from dali_bgaug.errors import UserError, run_program
 from dali_bgaug.files import write_text
 from train import distributed
 from train.config import RunConfig
-from train.loop import Run, choose_torch_device
+from train.device import choose_torch_device
 from train.method import Batch
-from train.signals import StopRequest
+from train.trainer import Trainer
 
 
 def measure(config: RunConfig, rounds: int, steps: int) -> dict[str, Any]:
@@ -40,28 +39,24 @@ def measure(config: RunConfig, rounds: int, steps: int) -> dict[str, Any]:
     device = choose_torch_device(config.data.device)
     seconds: dict[str, list[float]] = {"loader": [], "held": []}
     waits = []
-    with (
-        distributed.process_group(device),
-        tempfile.TemporaryDirectory() as folder,
-        Run(config, Path(folder), False, device, StopRequest()) as run,
-    ):
-        source = _Source(itertools.chain.from_iterable(itertools.repeat(run.loader)))
+    with distributed.process_group(device), Trainer(config, device) as trainer:
+        source = _Source(itertools.chain.from_iterable(itertools.repeat(trainer.loader)))
         batch = {name: tensor.to(device, copy=True) for name, tensor in next(source).items()}
         held = itertools.repeat(batch)
         for batches in (held, source):  # compiles, tunes, warms
-            _time(run, batches, 3, device)
-        with tqdm(total=2 * rounds, desc="train", unit="round", disable=not run.main) as bar:
+            _time(trainer, batches, 3, device)
+        with tqdm(total=2 * rounds, desc="train", unit="round", disable=distributed.rank() > 0) as bar:
             for _ in range(rounds):
                 # Till the loader has nothing left to do: it must not work in the held batch's time.
                 time.sleep((config.data.prefetch + 1) * max(seconds["loader"][-1:], default=0.5))
-                seconds["held"].append(_time(run, held, steps, device))
+                seconds["held"].append(_time(trainer, held, steps, device))
                 bar.update()
                 for _ in range(
                     config.data.prefetch + 1
                 ):  # ready since, or while, the model had its own batch
                     next(source)
                 source.waited = 0.0
-                seconds["loader"].append(_time(run, source, steps, device))
+                seconds["loader"].append(_time(trainer, source, steps, device))
                 waits.append(source.waited / steps / seconds["loader"][-1])
                 bar.update()
     medians = {name: float(np.median(values)) for name, values in seconds.items()}
@@ -96,12 +91,12 @@ class _Source:
         return batch
 
 
-def _time(run: Run, batches: Iterator[Batch], steps: int, device: torch.device) -> float:
+def _time(trainer: Trainer, batches: Iterator[Batch], steps: int, device: torch.device) -> float:
     """Seconds a step."""
-    run.step = 0  # a short recipe may have fewer steps than are timed
+    trainer.steps_done = 0  # a short recipe may have fewer steps than are timed
     start = time.perf_counter()
     for _ in range(steps):
-        run.train_step(batches)
+        trainer.step(batches)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return (time.perf_counter() - start) / steps

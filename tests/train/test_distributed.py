@@ -16,13 +16,13 @@ from tests.train.runs import read_recipe, train_rank, use_tiny_net, write_recipe
 from train import batch_norm
 from train.batch_norm import Grouping, group_batch_norm, plan_groups
 from train.distributed import all_gather_rows, all_reduce_mean, permute_rows, process_group, rank, world_size
-from train.loop import Run
 from train.method import MethodOptions, Progress, Setting
 from train.methods.byol import ByolOptions
 from train.methods.moco import MocoOptions
 from train.methods.rotnet import RotnetOptions
 from train.methods.supervised import SupervisedOptions
 from train.methods.swav import SwavOptions, sinkhorn
+from train.trainer import Trainer
 
 PHOTOS = 8
 STEPS = 2
@@ -154,16 +154,16 @@ def _accumulate(recipe: Path, accumulate: int, folder: Path) -> None:
     cpu = torch.device("cpu")
     with process_group(cpu):
         config = read_recipe(recipe, f"accumulate={accumulate}")
-        with Run(config, folder / f"run-{world_size()}", False, cpu) as run:
+        with Trainer(config, cpu) as trainer:
             whole = _batch(config.method.name, 0)
             passes = []
             for number in range(accumulate):
                 part = {name: rows.tensor_split(accumulate)[number] for name, rows in whole.items()}
                 own = {name: rows.tensor_split(world_size())[rank()] for name, rows in part.items()}
                 passes.append({name: v.float() if v.is_floating_point() else v for name, v in own.items()})
-            loss = all_reduce_mean(run.train_step(iter(passes))["loss"])
+            loss = all_reduce_mean(trainer.step(iter(passes))["loss"])
             if rank() == 0:
-                weights = dict(run.method.named_parameters())
+                weights = dict(trainer.method.named_parameters())
                 torch.save((loss, weights), folder / f"{world_size()}.pt")
 
 

@@ -11,7 +11,7 @@ from dali_bgaug.files import read_log
 from tests.processes import holding
 from tests.train.runs import TinyNet, read_recipe, write_recipe
 from train import checkpoint
-from train.loop import Run, train
+from train.loop import Loop, train
 from train.networks import FEATURES
 
 CPU = torch.device("cpu")
@@ -82,24 +82,24 @@ def test_a_run_does_not_begin_in_anothers_folder(textured: Path, tmp_path: Path)
     """Also where that has no checkpoint yet, or none any more; the same run may."""
     recipe = write_recipe(tmp_path, textured)
     out = tmp_path / "out"
-    with Run(read_recipe(recipe, "seed=1"), out, "auto", CPU):
+    with Loop(read_recipe(recipe, "seed=1"), out, "auto", CPU):
         pass
     for resume in (False, "auto"):
         with pytest.raises(UserError, match=r"config.json: a run with another config began here: seed was 1"):
-            Run(read_recipe(recipe, "seed=2"), out, resume, CPU)
+            Loop(read_recipe(recipe, "seed=2"), out, resume, CPU)
     with pytest.raises(UserError, match=r"began here: init was None, now it is .*weights.pt"):
-        Run(read_recipe(recipe, "seed=1", "init=weights.pt"), out, "auto", CPU)
-    with Run(read_recipe(recipe, "seed=1", "log_every=3"), out, "auto", CPU):
+        Loop(read_recipe(recipe, "seed=1", "init=weights.pt"), out, "auto", CPU)
+    with Loop(read_recipe(recipe, "seed=1", "log_every=3"), out, "auto", CPU):
         pass
     (out / "backbone.pt").touch()
     for resume in (False, "auto"):
         with pytest.raises(
             UserError, match=r"backbone.pt: a run has ended here, and its checkpoints are gone"
         ):
-            Run(read_recipe(recipe, "seed=1"), out, resume, CPU)
+            Loop(read_recipe(recipe, "seed=1"), out, resume, CPU)
     (out / "config.json").write_text("{}")
     (out / "backbone.pt").unlink()
     with pytest.raises(
         UserError, match=r"another config began here: it cannot be read; choose another --out"
     ):
-        Run(read_recipe(recipe, "seed=1"), out, False, CPU)
+        Loop(read_recipe(recipe, "seed=1"), out, False, CPU)

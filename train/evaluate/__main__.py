@@ -17,21 +17,21 @@ from typing import Any
 
 import torch
 
-from dali_bgaug.config import override
+from dali_bgaug.config import override, validate
 from dali_bgaug.errors import UserError, run_program
 from dali_bgaug.files import write_json
+from pipelines import LoaderConfig
 from train import distributed
+from train.device import choose_torch_device
 from train.evaluate.backbone import load_backbone
 from train.evaluate.background_gap import background_gap, open_splits
 from train.evaluate.classifier import load_classifier
 from train.evaluate.fast import fit_fast, linear_fast
-from train.evaluate.features import ready, same_classes
 from train.evaluate.heads import RATES
 from train.evaluate.labels import labels_of
-from train.evaluate.neighbours import TEMPERATURE, K, knn
-from train.evaluate.probe import ProbeJob, recipe_of, run_probe
-from train.export import read_backbone
-from train.loop import choose_torch_device
+from train.evaluate.probe import ProbeJob, probe_config, recipe_of, run_probe
+from train.features import evaluation_values, ready, same_classes
+from train.neighbours import TEMPERATURE, K, knn
 from train.signals import StopRequest
 
 Result = dict[str, Any] | None
@@ -41,15 +41,9 @@ def _linear(args: argparse.Namespace, device: torch.device) -> Result:
     if args.fast:
         _refuse(args, ("bn", "recipe", "out"), "--fast: features are extracted once, in evaluation mode")
         rates = RATES if args.rates is None else tuple(args.rates)
-        return linear_fast(
-            args.checkpoint,
-            args.data,
-            args.test,
-            device,
-            untrained=args.untrained,
-            words=_loader_words(args),
-            rates=rates,
-        )
+        backbone = load_backbone(args.checkpoint, args.untrained)
+        found = linear_fast(backbone, *_sets_of(args, backbone.config.data), device, rates=rates)
+        return {**found, "untrained": args.untrained}
     _refuse(args, ("rates", "untrained"), "a probe by a recipe has one rate and trained weights: with --fast")
     return _probe(args, device, None, [f"method.backbone_bn={args.bn}"] if args.bn else [])
 
@@ -61,35 +55,22 @@ def _finetune(args: argparse.Namespace, device: torch.device) -> Result:
 
 
 def _probe(args: argparse.Namespace, device: torch.device, percent: int | None, words: list[str]) -> Result:
-    method = read_backbone(args.checkpoint).config["method"]["name"]
-    job = ProbeJob(
-        checkpoint=args.checkpoint,
-        data=args.data,
-        test=args.test,
-        out=args.out or _folder(args.checkpoint) / _name(args),
-        recipe=args.recipe or recipe_of(args.protocol, method, percent),
-        words=[*words, *args.overrides],
-    )
-    return run_probe(job, device, StopRequest())
+    backbone = load_backbone(args.checkpoint)
+    recipe = args.recipe or recipe_of(args.protocol, backbone.config.method.name, percent)
+    given = override({}, [*words, *args.overrides])
+    config = probe_config(backbone, args.checkpoint, args.data, recipe, given)
+    out = args.out or _folder(args.checkpoint) / _name(args)
+    return run_probe(ProbeJob(config, args.test, out, recipe.stem), device, StopRequest())
 
 
 def _knn(args: argparse.Namespace, device: torch.device) -> Result:
     backbone = load_backbone(args.checkpoint, args.untrained)
-    found = knn(
-        backbone.network,
-        backbone.config["data"],
-        args.data,
-        args.test,
-        device,
-        words=_loader_words(args),
-        neighbours=args.k,
-        temperature=args.temperature,
-    )
-    return {"backbone": backbone.config["backbone"], "weights": backbone.sha256, **found}
+    sets = _sets_of(args, backbone.config.data)
+    found = knn(backbone.network, *sets, device, neighbours=args.k, temperature=args.temperature)
+    return {"backbone": backbone.config.backbone, "weights": backbone.sha256, **found}
 
 
 def _background_gap(args: argparse.Namespace, device: torch.device) -> Result:
-    words = _loader_words(args)
     if args.train is None:
         _refuse(args, ("untrained",), "--untrained: there is nothing to classify with; give --train=SHARDS")
         source = trained = load_classifier(args.checkpoint)
@@ -98,10 +79,13 @@ def _background_gap(args: argparse.Namespace, device: torch.device) -> Result:
     else:
         source = backbone = load_backbone(args.checkpoint, args.untrained)
         splits = open_splits(args.data, same_classes({"--train": args.train}), args.class_map)
-        fast = fit_fast(backbone, args.train, device, option="--train", words=words)
+        data = _reading(args, backbone.config.data, "--train", args.train)
+        fast = fit_fast(backbone, data, device, option="--train")
         logits, how = fast.logits, {"bn": "eval", "untrained": args.untrained, "classifier": fast.result}
-    found = background_gap(logits, splits, source.config["data"], device, words=words)
-    what = {"backbone": source.config["backbone"], "weights": source.sha256}
+    name, split = next(iter(splits.items()))
+    reading = _reading(args, source.config.data, f"--data: {name}", split.place)
+    found = background_gap(logits, splits, reading, device)
+    what = {"backbone": source.config.backbone, "weights": source.sha256}
     return {**what, **how, "data": str(args.data), **found}
 
 
@@ -113,6 +97,16 @@ def _refuse(args: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
 
 def _loader_words(args: argparse.Namespace) -> list[str]:
     return [word.removeprefix("data.") for word in args.overrides]
+
+
+def _reading(args: argparse.Namespace, run: LoaderConfig, option: str, shards: Path) -> LoaderConfig:
+    """How a set is read: as `evaluation_config` has it, with the loader's values of the command line."""
+    values = override(evaluation_values(run, shards), _loader_words(args))
+    return validate(LoaderConfig, values, f"{option}={shards}")
+
+
+def _sets_of(args: argparse.Namespace, run: LoaderConfig) -> list[LoaderConfig]:
+    return [_reading(args, run, f"--{name}", getattr(args, name)) for name in ("data", "test")]
 
 
 # ---------------------------------------------------------------- what comes of it

@@ -2,12 +2,11 @@
 
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from dali_bgaug.config import validate
 from dali_bgaug.views.options import expand
 from train.config import RunConfig
 from train.export import load_weights, read_backbone
@@ -20,7 +19,7 @@ class Loaded(NamedTuple):
 
     network: nn.Module
     """In evaluation mode, on the CPU."""
-    config: dict[str, Any]
+    config: RunConfig
     """Of the run it comes from."""
     sha256: str
     """Of its weights."""
@@ -36,12 +35,12 @@ def load_backbone(path: Path, untrained: bool = False) -> Loaded:
     Raises:
         UserError: no such file, or its weights are not exactly those of its architecture.
     """
-    weights, config = stored = read_backbone(path)
+    stored = read_backbone(path)
+    config = RunConfig.stored(stored.config, f"{path}: config")
     if untrained:
-        network = initial_backbone(validate(RunConfig, config, f"{path}: config"))
-        return Loaded(network.eval(), config, f"untrained {stored.sha256}")
-    network = build_backbone(config["backbone"])
-    load_weights(network, weights, f"{path} as a {config['backbone']}")
+        return Loaded(initial_backbone(config).eval(), config, f"untrained {stored.sha256}")
+    network = build_backbone(config.backbone)
+    load_weights(network, stored.weights, f"{path} as a {config.backbone}")
     return Loaded(network.eval(), config, stored.sha256)
 
 

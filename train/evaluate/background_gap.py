@@ -10,7 +10,7 @@ BG-Gap is the accuracy on mixed_same minus that on mixed_rand; lower is better.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +20,9 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import require_folder
 from dali_bgaug.folder import CHALLENGE
 from dali_bgaug.photo_tree import normal
+from pipelines import LoaderConfig
 from train import distributed
-from train.evaluate.features import batches, evaluation_data, open_set, set_record
+from train.features import batches, open_set, set_record
 
 NONE = -1
 """In a class map: a class that is none of the folders'."""
@@ -153,10 +154,8 @@ def open_splits(root: Path, classes: list[str], class_map: Path | None = None) -
 def background_gap(
     classifier: Callable[[torch.Tensor], torch.Tensor],
     splits: dict[str, Split],
-    trained: dict[str, Any],
+    reading: LoaderConfig,
     device: torch.device,
-    *,
-    words: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Accuracy on every split; every rank must call this.
 
@@ -164,8 +163,7 @@ def background_gap(
         classifier: images [n, 3, H, W] on `device` -> logits [n, classes]. The most likely of all classes
             counts for the folder it belongs to, as in ImageNet-9.
         splits: of `open_splits`.
-        trained: the `data` section of the backbone's run.
-        words: `key=value` of the loader's config.
+        reading: how a split is read and shown, of `evaluation_config`; its `shards` are each split's instead.
 
     Returns:
         `splits`, accuracy and photos by name, and `bg_gap`, None without both mixed splits.
@@ -174,9 +172,8 @@ def background_gap(
     for name, split in splits.items():
         to_folder = split.to_folder.to(device)
         counts = torch.zeros(2, dtype=torch.double, device=device)
-        for images, labels in batches(
-            evaluation_data(trained, split.place, f"--data: {name}", words), device, name
-        ):
+        data = reading.model_copy(update={"shards": split.place})
+        for images, labels in batches(data, device, name):
             right = to_folder[classifier(images).argmax(dim=1)] == labels
             counts += torch.stack([right.sum(), torch.full_like(right.sum(), len(labels))])
         right, photos = map(int, distributed.all_reduce_sum(counts).tolist())

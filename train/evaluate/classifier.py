@@ -1,6 +1,5 @@
 """A classifier of a run with labels, and how many photos of a set it gets right."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,8 +10,9 @@ from torch import nn
 from dali_bgaug.errors import UserError
 from pipelines import LoaderConfig
 from train import distributed
-from train.evaluate.features import batches
+from train.config import RunConfig
 from train.export import Backbone, backbone_weights, find_checkpoint, load_weights, read_checkpoint
+from train.features import batches
 from train.networks import build_backbone, build_classifier, read_features
 
 TOP = (1, 5)
@@ -35,14 +35,14 @@ class Trained(NamedTuple):
     """A classifier, and the run it comes from."""
 
     network: Classifier
-    config: dict[str, Any]
+    config: RunConfig
     sha256: str
     """Of the backbone's weights."""
 
     @property
     def bn(self) -> str:
         """How batch norm in its backbone was trained."""
-        return self.config["method"].get("backbone_bn", "train")
+        return getattr(self.config.method, "backbone_bn", "train")
 
 
 def load_classifier(path: Path) -> Trained:
@@ -55,24 +55,24 @@ def load_classifier(path: Path) -> Trained:
         UserError: it has no classifier, or weights that are not exactly its own.
     """
     path = find_checkpoint(path)
-    state = read_checkpoint(path)
-    config = json.loads(state["config"])
-    method, prefix = config["method"], "classifier."
-    if method["name"] not in ("probe", "supervised"):
+    record = read_checkpoint(path)
+    config = RunConfig.stored(record.run, f"{path}: config")
+    method, prefix, classes = config.method, "classifier.", record.data["classes"]
+    if method.name not in ("probe", "supervised"):
         raise UserError(
-            f"{path}: a backbone trained by {method['name']} has no classifier; give the run of a linear "
+            f"{path}: a backbone trained by {method.name} has no classifier; give the run of a linear "
             "probe, or --train=SHARDS to fit one on"
         )
-    layer = method.get("layer", "last")
-    backbone = build_backbone(config["backbone"])
-    stored = Backbone(backbone_weights(state), config)
-    load_weights(backbone, stored.weights, f"{path} as a {config['backbone']}")
-    normalised = method.get("classifier") == "normalised"
-    linear = build_classifier(config["backbone"], layer, state["data"]["classes"], normalised)
-    weights = {k.removeprefix(prefix): v for k, v in state["method"].items() if k.startswith(prefix)}
-    load_weights(linear, weights, f"{path}: classifier of {state['data']['classes']} classes")
+    layer = getattr(method, "layer", "last")
+    backbone = build_backbone(config.backbone)
+    stored = Backbone(backbone_weights(record), record.run)
+    load_weights(backbone, stored.weights, f"{path} as a {config.backbone}")
+    normalised = getattr(method, "classifier", "linear") == "normalised"
+    linear = build_classifier(config.backbone, layer, classes, normalised)
+    weights = {k.removeprefix(prefix): v for k, v in record.method.items() if k.startswith(prefix)}
+    load_weights(linear, weights, f"{path}: classifier of {classes} classes")
     numbers = [str(label) for label in range(linear.out_features)]  # of runs made before names were kept
-    network = Classifier(backbone, layer, linear, state["data"].get("class_names", numbers))
+    network = Classifier(backbone, layer, linear, record.data.get("class_names", numbers))
     return Trained(network.eval(), config, stored.sha256)
 
 

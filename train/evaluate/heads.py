@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from dali_bgaug.errors import UserError
 from train import distributed
-from train.evaluate.features import Features
+from train.features import Features
 from train.schedules import scaled_lr, warmup_cosine
 
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)

@@ -10,16 +10,9 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from dali_bgaug.config import Options
+from pipelines import LoaderConfig
 from train import distributed
-from train.evaluate.features import (
-    Features,
-    count_photos,
-    evaluation_data,
-    extract_features,
-    ready,
-    same_classes,
-    set_record,
-)
+from train.features import Features, count_photos, extract_features, ready, same_classes, set_record
 from train.networks import build_backbone
 
 K, TEMPERATURE = 20, 0.07
@@ -107,12 +100,10 @@ def knn_accuracy(
 
 def knn(
     network: nn.Module,
-    trained: dict[str, Any],
-    bank: Path,
-    test: Path,
+    bank: LoaderConfig,
+    test: LoaderConfig,
     device: torch.device,
     *,
-    words: list[str] | None = None,
     neighbours: int = K,
     temperature: float = TEMPERATURE,
     options: tuple[str, str] = ("--data", "--test"),
@@ -121,26 +112,23 @@ def knn(
 
     Args:
         network: a backbone, on any device; on this one afterwards.
-        trained: the `data` section of its run.
-        bank, test: shards, or folders of class folders.
-        words: `key=value` of the loaders' config.
+        bank, test: the sets, of `evaluation_config`.
         options: where the sets come from, for errors.
 
     Returns:
         `top1`, and what it was measured on.
     """
-    same_classes(dict(zip(options, (bank, test), strict=True)))
+    same_classes(dict(zip(options, (bank.shards, test.shards), strict=True)))
     network = ready(network, device)
     sets = [
-        extract_features(network, evaluation_data(trained, shards, option, words or ()), device, title)
-        for shards, option, title in zip((bank, test), options, ("bank", "test"), strict=True)
+        extract_features(network, data, device, title) for data, title in ((bank, "bank"), (test, "test"))
     ]
     photos = [count_photos(features) for features in sets]
     return {
         "top1": round(knn_accuracy(*sets, neighbours, temperature), 4),
         **{"k": neighbours, "temperature": temperature, "bn": "eval"},
-        "data": set_record(bank, photos[0]),
-        "test": set_record(test, photos[1]),
+        "data": set_record(bank.shards, photos[0]),
+        "test": set_record(test.shards, photos[1]),
     }
 
 
