@@ -127,8 +127,7 @@ def load(path: Path) -> CheckpointRecord:
 
 
 def load_newest(folder: Path) -> tuple[CheckpointRecord | None, list[str]]:
-    """The newest checkpoint of a run that is not damaged, if there is one, and what is wrong with those after
-    it."""
+    """The newest checkpoint of a run that is not damaged, if any, and what is wrong with those after it."""
     problems = []
     for path in reversed(list_checkpoints(folder)):
         try:

@@ -64,8 +64,7 @@ class Checkpointer:
         return record
 
     def _in_the_way(self) -> str:
-        """Why a run without checkpoints may not begin here: another's folder, or that of one that has
-        ended."""
+        """Why a run without checkpoints may not begin: the folder is another's, or that of one that ended."""
         before, weights = self.out / "config.json", self.out / "backbone.pt"
         if weights.exists():
             return f"{weights}: a run has ended here, and its checkpoints are gone"
@@ -119,8 +118,7 @@ class Checkpointer:
         )
 
     def save(self, trainer: Trainer) -> None:
-        """Write a checkpoint, and after the last step the backbone; then delete old checkpoints. Every rank
-        must call this."""
+        """Write a checkpoint, prune; after the last step, export the backbone. Every rank must call this."""
         record = self.record(trainer)
         if distributed.rank() == 0:
             checkpoint.write(self.folder, record)

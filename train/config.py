@@ -1,6 +1,7 @@
-"""What a training run is. Recipes in `configs/` are values of RunConfig; unknown keys are errors."""
+"""The config of a training run. Recipes in `configs/` are values of RunConfig; unknown keys are errors."""
 
 import json
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,9 +49,8 @@ class RunConfig(Options):
     keep_every_epochs: Free[int] = Field(default=0, ge=0)
     """Epochs between checkpoints that are kept for good (0: none)."""
     timeout_s: Free[int] = Field(default=50, ge=1)
-    """Seconds without an answer of another rank, at the start and once steps run, after which a rank gives
-    up: a machine that vanished must not hold the others. Raise it where ranks start further apart, or where
-    writing a checkpoint takes longer."""
+    """Seconds without an answer of another rank after which a rank gives up, at the start and once steps run.
+    Raise it where ranks start further apart, or where writing a checkpoint takes longer."""
 
     @model_validator(mode="after")
     def _check(self) -> "RunConfig":
@@ -59,11 +59,9 @@ class RunConfig(Options):
                 f"data.pipeline={self.data.pipeline}: method.name={self.method.name} takes the views of "
                 f"{self.method.pipeline}"
             )
-        if self.data.batch_size % self.accumulate:
-            raise ValueError(
-                f"accumulate={self.accumulate}: must divide data.batch_size={self.data.batch_size}"
-            )
-        self.method.check(self.data.batch_size, self.accumulate)
+        if (batch := self.data.batch_size) % self.accumulate:
+            raise ValueError(f"accumulate={self.accumulate}: must divide data.batch_size={batch}")
+        self.method.check(batch, self.accumulate)
         for name, view in self.data.views.items():
             if view.count and view.crop.size < smallest_view(self.backbone):
                 raise ValueError(
@@ -90,16 +88,9 @@ class RunConfig(Options):
         except ValidationError as error:
             for problem in error.errors():
                 if problem["type"] == "extra_forbidden":
-                    section = values
-                    for key in problem["loc"][:-1]:  # the name of a method, which is among these, is no key
-                        section = section.get(key, section)
-                    del section[problem["loc"][-1]]
+                    *place, key = problem["loc"]  # the name of a method, which may be among these, is no key
+                    del reduce(lambda section, name: section.get(name, section), place, values)[key]
         return validate(cls, values, source)
-
-    @property
-    def pass_data(self) -> LoaderConfig:
-        """The loader of one forward pass."""
-        return self.data.model_copy(update={"batch_size": self.data.batch_size // self.accumulate})
 
     def identity(self) -> str:
         """What must be equal to resume, as JSON: all fields but those marked Free."""

@@ -1,5 +1,4 @@
-"""The backbone alone, for others: a state_dict that torchvision's networks load, and a card that says what
-it is.
+"""Export of a run's backbone: a state_dict that torchvision's networks load, and a card of what it is.
 
     python -m train.export RUN-OR-CHECKPOINT [--out backbone.pt]
 
@@ -26,8 +25,6 @@ from train import checkpoint, distributed, foreign
 from train.networks import FEATURES, build_backbone
 from train.records import CARD_VERSION, CHECKPOINT_VERSION, Card, CheckpointRecord, ConfigRecord, wrong_field
 
-_SHOWN = 20  # names of one kind in an error
-
 
 class Backbone(NamedTuple):
     """What a file holds of a backbone."""
@@ -47,15 +44,13 @@ class Backbone(NamedTuple):
 
 
 def find_checkpoint(path: Path) -> Path:
-    """A checkpoint itself, or the newest one of a run's folder that the first rank sees; every rank must call
-    this."""
+    """A checkpoint itself, or the newest of a run's folder as rank 0 sees it; every rank must call this."""
     if not path.is_dir():
         return path
     found = distributed.broadcast(checkpoint.list_checkpoints(path / "checkpoints"))
     if not found:
-        raise UserError(
-            f"{path}: {path / 'checkpoints'} has no checkpoint; give a run's folder or a checkpoint"
-        )
+        place = path / "checkpoints"
+        raise UserError(f"{path}: {place} has no checkpoint; give a run's folder or a checkpoint")
     return found[-1]
 
 
@@ -82,7 +77,7 @@ def read_backbone(path: Path) -> Backbone:
             raise UserError(f"{path}: its checksum is not the one in {card.name}: damaged, or another's card")
         return Backbone(checkpoint.read(path), record.config)
     record = read_checkpoint(path)
-    return Backbone(backbone_weights(record), record.run)
+    return Backbone(backbone_weights(record), record.run_config())
 
 
 def read_checkpoint(path: Path) -> CheckpointRecord:
@@ -101,7 +96,7 @@ def read_checkpoint(path: Path) -> CheckpointRecord:
             f"their card, {path.with_suffix('.json').name}, beside them: {foreign.describe(state)}"
         ) from error
     try:
-        record.run  # noqa: B018
+        record.run_config()
     except ValidationError as error:
         raise UserError(f"{path}: its config names no backbone that there is; give another file") from error
     return record
@@ -137,19 +132,21 @@ def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], source: s
         "of another shape": shapes,
     }
     if any(problems.values()):
-        lines = [f"{what}: {_list(names)}" for what, names in problems.items() if names]
+        lines = [f"{what}: {few(names, shown=20)}" for what, names in problems.items() if names]
         raise UserError("\n  ".join([f"{source}: these weights are not the network's", *lines]))
     network.load_state_dict(weights)
 
 
-def _list(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+def few(names: list[str], shown: int = 8) -> str:
+    """The first names of a list and how many more there are, for errors."""
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def export_backbone(record: CheckpointRecord, out: Path) -> Path:
     """Write a checkpoint's backbone to `out` and its card beside it, NAME.json; returns the card's path."""
-    config, weights = record.run, backbone_weights(record)
+    if out.suffix == ".json":
+        raise UserError(f"--out={out}: the card gets this name; give the weights another, e.g. backbone.pt")
+    config, weights = record.run_config(), backbone_weights(record)
     # Complete, or an error here and not at its user's.
     load_weights(build_backbone(config["backbone"]), weights, f"the checkpoint of step {record.step}")
     buffer = io.BytesIO()
@@ -178,15 +175,12 @@ def export_backbone(record: CheckpointRecord, out: Path) -> Path:
 def main() -> None:
     """Export from the command line."""
     parser = argparse.ArgumentParser(prog="train.export", description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="a run's folder (its newest checkpoint) or a checkpoint")
-    parser.add_argument(
-        "--out", type=Path, help="the weights (default RUN/backbone.pt, or beside the checkpoint)"
-    )
+    add = parser.add_argument
+    add("run", type=Path, help="a run's folder (its newest checkpoint) or a checkpoint")
+    add("--out", type=Path, help="the weights (default RUN/backbone.pt, or beside the checkpoint)")
     args = parser.parse_args()
     path = find_checkpoint(args.run)
     out = args.out or (args.run if args.run.is_dir() else path.parent) / "backbone.pt"
-    if out.suffix == ".json":
-        raise UserError(f"--out={out}: the card gets this name; give the weights another, e.g. backbone.pt")
     card = export_backbone(read_checkpoint(path), out)
     print(f"{out} and {card}, of {path}")
 

@@ -30,7 +30,7 @@ class Features(NamedTuple):
 
 
 class Runtime(Options):
-    """How photos are read, whatever a backbone is shown of them; None: as a loader does by default."""
+    """How photos are read, whatever a backbone is shown of them; None: the loader's default."""
 
     batch_size: int | None = None
     """Photos a batch over all ranks; by default PHOTOS of each."""
@@ -49,9 +49,6 @@ class Runtime(Options):
         return cls(**{name: getattr(data, name) for name in cls.model_fields if name != "batch_size"})
 
 
-DEFAULT = Runtime()
-
-
 def evaluation_values(run: LoaderConfig, shards: Path) -> dict[str, Any]:
     """What `evaluation_config` gives the loader of a set, as plain values."""
     size = next(iter(run.views.values())).crop.size
@@ -61,15 +58,16 @@ def evaluation_values(run: LoaderConfig, shards: Path) -> dict[str, Any]:
     }
 
 
-def evaluation_config(run: LoaderConfig, shards: Path, *, runtime: Runtime = DEFAULT) -> LoaderConfig:
-    """How a backbone is shown a set: resized and normalised as the views were that it was trained on.
+def evaluation_config(run: LoaderConfig, shards: Path, *, runtime: Runtime | None = None) -> LoaderConfig:
+    """The loader of a set to evaluate on: resized and normalised as the views were that it was trained on.
 
     Args:
         run: the `data` section of its run.
         shards: packed shards, or a folder of class folders of photos.
-        runtime: how the set is read.
+        runtime: how the set is read; by default as a loader is.
     """
-    return LoaderConfig(**evaluation_values(run, shards) | runtime.model_dump(exclude_none=True))
+    reading = {} if runtime is None else runtime.model_dump(exclude_none=True)
+    return LoaderConfig(**evaluation_values(run, shards) | reading)
 
 
 def open_set(path: Path, option: str) -> Manifest | PhotoFolder:

@@ -1,4 +1,4 @@
-"""Given weights that a run starts from (`--init`): weights only, at epoch 0 with a fresh optimizer.
+"""Initial weights of a run (`--init`): weights only, at epoch 0 with a fresh optimizer.
 
     a run's folder, a checkpoint    all networks of the same method, with its classifier
     an export with its card         the backbone alone; of every network that has one (MoCo-v2's, BYOL's two)
@@ -26,7 +26,7 @@ def load_initial(method: Method, config: RunConfig, class_names: list[str]) -> N
     path, source = config.init, f"--init={config.init}"
     exported = path.is_file() and path.with_suffix(".json").is_file()
     stored = read_backbone(path) if exported else read_checkpoint(path)
-    trained = stored.config if exported else stored.run
+    trained = stored.config if exported else stored.run_config()
     if trained["backbone"] != config.backbone:
         raise UserError(
             f"{source}: weights of backbone={trained['backbone']}, this run has backbone={config.backbone}; "

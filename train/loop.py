@@ -1,6 +1,7 @@
 """The training loop: epochs of the trainer, and what happens between its steps."""
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -47,22 +48,16 @@ def train(config: RunConfig, out: Path, resume: Resume = False) -> None:
         loop.run()
 
 
-class Loop:
+class Loop(AbstractContextManager):
     """A run in its folder: after which steps it logs, saves, is evaluated by k-NN, and stops."""
 
     def __init__(
-        self,
-        config: RunConfig,
-        out: Path,
-        resume: Resume,
-        device: torch.device,
-        stop: StopRequest | None = None,
+        self, config: RunConfig, out: Path, resume: Resume, device: torch.device, stop: StopRequest
     ) -> None:
-        """Build the trainer, from the run's checkpoint if it is resumed; every rank must call this. Arguments
-        and errors are those of `train`."""
+        """Build the trainer or restore it; every rank must call this. Arguments and errors: as `train`."""
         self.out, self._resumes = out, resume == "auto"
-        self._stop = stop or StopRequest()
-        self._stop.connect()
+        self._stop = stop
+        stop.connect()
         self.checkpointer = Checkpointer(config, out)
         record = self.checkpointer.load(resume)
         if record is not None:  # what it started from stays on record, whatever is given now
@@ -87,9 +82,6 @@ class Loop:
             self.monitor = Monitor(out, trainer.steps_done, trainer.steps, trainer.method.chance_loss)
             write_text(out / "config.json", config.model_dump_json(indent=1) + "\n")
 
-    def __enter__(self) -> "Loop":
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.trainer.loader.close()
         if self.monitor:
@@ -107,22 +99,18 @@ class Loop:
         """One epoch, or the rest of it; whether to go on."""
         config, trainer = self.config, self.trainer
         clock = Clock(trainer.loader, distributed.world_size())
-        permanent, judged = (
-            epochs * trainer.steps_per_epoch for epochs in (config.keep_every_epochs, config.knn.every_epochs)
-        )
         for values in trainer.epoch(clock.batches(), self._stop.ask):
             step, asked = trainer.steps_done, self._stop.answer()
             last = step == trainer.steps
             logging = last or step % config.log_every == 0
-            judging = judged > 0 and step % judged == 0 and not asked
-            saving = asked or last or judging or step % config.checkpoint_every == 0
-            saving = saving or (permanent > 0 and step % permanent == 0)
+            judging = trainer.completes(config.knn.every_epochs) and not asked
+            permanent = trainer.completes(config.keep_every_epochs)
+            saving = asked or last or judging or permanent or step % config.checkpoint_every == 0
             if logging or saving:
                 numbers, finite = trainer.read(values)
                 if not finite:
-                    self._give_up(
-                        f"the loss is {numbers['loss']} at step {step}, or was not finite shortly before"
-                    )
+                    loss = numbers["loss"]
+                    self._give_up(f"the loss is {loss} at step {step}, or was not finite shortly before")
             if self.monitor:
                 if logging:
                     self._log(numbers, clock)

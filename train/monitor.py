@@ -1,10 +1,8 @@
-"""Watching a run: log.jsonl, TensorBoard where it is installed, the progress bar, and what is worth a
-warning."""
+"""Monitoring of a run: log.jsonl, TensorBoard where it is installed, the progress bar, warnings."""
 
 import contextlib
 import errno
 import itertools
-import json
 import os
 import shutil
 import sys
@@ -30,14 +28,11 @@ class Monitor:
     """What rank 0 tells of a run; the other ranks have none."""
 
     def __init__(self, out: Path, step: int, steps: int, chance_loss: float | None) -> None:
-        """out: the run's folder; step: how many steps it has done (what was logged of later ones is
-        dropped)."""
+        """out: the run's folder; step: how many it has done, of `steps` (later lines are dropped)."""
         self._log = JsonLog(out / "log.jsonl", step)
         self._board = _tensorboard(out / "tensorboard", step)
-        screen = _Screen(sys.stderr)
-        self._bar = tqdm(
-            total=steps, initial=step, desc="train", unit="step", dynamic_ncols=True, file=screen
-        )
+        err = _Screen(sys.stderr)
+        self._bar = tqdm(total=steps, initial=step, desc="train", unit="step", dynamic_ncols=True, file=err)
         self._chance, self._losses, self._warned = chance_loss, deque(maxlen=PATIENCE), False
 
     def advance(self) -> None:
@@ -130,13 +125,8 @@ def read_lines(path: Path) -> tuple[list[LogLine], list[int]]:
     return lines, sorted(damaged + wrong)
 
 
-def _as_text(line: LogLine) -> str:
-    return json.dumps(line.values()) + "\n"
-
-
 class JsonLog:
-    """Appends lines to a file, which a full disk delays; a resumed run first drops what came after its
-    checkpoint."""
+    """A log that a full disk delays; a resumed run first drops the lines after its checkpoint."""
 
     def __init__(self, path: Path, step: int) -> None:
         """path: the file; step: how many steps the run has done (lines of later ones are dropped)."""
@@ -148,13 +138,13 @@ class JsonLog:
                 f"{path}: left out lines {damaged}, which are damaged; as it was it is {kept}",
                 file=sys.stderr,
             )
-        write_text(path, "".join(_as_text(line) for line in lines if line.step <= step))
+        write_text(path, "".join(line.text() for line in lines if line.step <= step))
         self._path, self._unwritten = path, ""
 
     def write(self, line: LogLine) -> str | None:
         """Add a line. What cannot be written (a full disk) is kept for the next time; says so once."""
         known = bool(self._unwritten)
-        self._unwritten += _as_text(line)
+        self._unwritten += line.text()
         data = self._unwritten.encode()
         try:
             with self._path.open("ab", buffering=0) as file:

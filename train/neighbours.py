@@ -1,5 +1,4 @@
-"""How good are features as they are? By the classes of a photo's nearest neighbours: nothing is trained,
-nothing chosen."""
+"""Weighted k-nearest-neighbour classification of features: nothing is trained, nothing chosen."""
 
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,7 @@ class KnnOptions(Options):
     """After every so many epochs, once a checkpoint is written (0: never): `knn_accuracy` and its `knn_epoch`
     in the log and on the backbone's card."""
     bank: Path | None = Field(default=None, strict=False)
-    """The photos that neighbours are among: shards, or a folder of class folders; by default those that are
-    trained on."""
+    """The memory bank of neighbours: shards, or a folder of class folders; by default the training set."""
     test: Path | None = Field(default=None, strict=False)
     """The photos to classify."""
 
@@ -87,9 +85,7 @@ def _side_by_side(values: torch.Tensor) -> torch.Tensor:
     return torch.cat(distributed.all_gather_rows(values).split(len(values)), dim=1)
 
 
-def knn_accuracy(
-    bank: Features, test: Features, neighbours: int = K, temperature: float = TEMPERATURE
-) -> float:
+def knn_accuracy(bank: Features, test: Features, neighbours: int, temperature: float) -> float:
     """The share of a set's photos whose class their neighbours say.
 
     bank, test: this rank's shares; every rank must call this.
@@ -120,9 +116,7 @@ def knn(
     """
     same_classes(dict(zip(options, (bank.shards, test.shards), strict=True)))
     network = ready(network, device)
-    sets = [
-        extract_features(network, data, device, title) for data, title in ((bank, "bank"), (test, "test"))
-    ]
+    sets = [extract_features(network, data, device, name) for data, name in ((bank, "bank"), (test, "test"))]
     photos = [count_photos(features) for features in sets]
     return {
         "top1": round(knn_accuracy(*sets, neighbours, temperature), 4),

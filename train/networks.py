@@ -28,8 +28,7 @@ def build_backbone(name: str, zero_init_residual: bool = False) -> nn.Module:
 
 
 def smallest_view(name: str) -> int:
-    """The least side of a view, in pixels, that a backbone can take: AlexNet's last pooling needs 3 x 3
-    cells."""
+    """The least side of a view, in pixels: AlexNet's last pooling needs 3 x 3 cells."""
     return 63 if name == "alexnet" else 1
 
 

@@ -9,7 +9,7 @@ once.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -17,6 +17,8 @@ from torch import nn
 
 from dali_bgaug.config import Options
 from train.schedules import scaled_lr, warmup_cosine, warmup_multistep
+
+Tensors = list[torch.Tensor]
 
 
 class OptimOptions(Options):
@@ -108,11 +110,18 @@ def _groups(parameters: list[nn.Parameter], options: OptimOptions) -> list[dict[
 class _ScaledSGD(torch.optim.Optimizer):
     """SGD with momentum on gradients that `_scaled` has changed; no dampening, no Nesterov."""
 
-    def __init__(self, params: Iterable[Any], lr: float, momentum: float, defaults: dict[str, Any]) -> None:
-        for name, value in {"lr": lr, "momentum": momentum, **defaults}.items():
+    DEFAULTS: ClassVar[dict[str, Any]]
+    """Options of a parameter group beside learning rate and momentum."""
+
+    def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.9, **options: Any) -> None:
+        """options: in place of DEFAULTS."""
+        defaults = {"lr": lr, "momentum": momentum, **self.DEFAULTS, **options}
+        if unknown := set(options) - set(self.DEFAULTS):
+            raise TypeError(f"{min(unknown)}: no option of {type(self).__name__}")
+        for name, value in defaults.items():
             if value < 0:
                 raise ValueError(f"{name}={value}: must not be negative")
-        super().__init__(params, {"lr": lr, "momentum": momentum, **defaults})
+        super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -135,13 +144,11 @@ class _ScaledSGD(torch.optim.Optimizer):
             torch._foreach_add_(params, buffers, alpha=-group["lr"])
         return loss
 
-    def _scaled(
-        self, params: list[torch.Tensor], grads: list[torch.Tensor], group: dict[str, Any]
-    ) -> list[torch.Tensor]:
+    def _scaled(self, params: Tensors, grads: Tensors, group: dict[str, Any]) -> Tensors:
         raise NotImplementedError
 
 
-def _norms(tensors: list[torch.Tensor]) -> torch.Tensor:
+def _norms(tensors: Tensors) -> torch.Tensor:
     """The length of each: [len(tensors)]; nothing waits for a GPU."""
     return torch.stack(torch._foreach_norm(tensors))
 
@@ -155,21 +162,9 @@ class LARS(_ScaledSGD):
     A parameter group with `excluded: True` gets neither weight decay nor the trust ratio.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        eta: float = 1e-3,
-    ) -> None:
-        """eta: the trust coefficient."""
-        defaults = {"weight_decay": weight_decay, "eta": eta, "excluded": False}
-        super().__init__(params, lr, momentum, defaults)
+    DEFAULTS: ClassVar = {"weight_decay": 0.0, "eta": 1e-3, "excluded": False}
 
-    def _scaled(
-        self, params: list[torch.Tensor], grads: list[torch.Tensor], group: dict[str, Any]
-    ) -> list[torch.Tensor]:
+    def _scaled(self, params: Tensors, grads: Tensors, group: dict[str, Any]) -> Tensors:
         if group["excluded"]:
             return grads
         grads = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
@@ -188,22 +183,9 @@ class LARC(_ScaledSGD):
     A parameter or gradient that is all zero: its plain gradient, without weight decay.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        trust_coefficient: float = 1e-3,
-        eps: float = 1e-8,
-    ) -> None:
-        """eps: added to the denominator."""
-        defaults = {"weight_decay": weight_decay, "trust_coefficient": trust_coefficient, "eps": eps}
-        super().__init__(params, lr, momentum, defaults)
+    DEFAULTS: ClassVar = {"weight_decay": 0.0, "trust_coefficient": 1e-3, "eps": 1e-8}
 
-    def _scaled(
-        self, params: list[torch.Tensor], grads: list[torch.Tensor], group: dict[str, Any]
-    ) -> list[torch.Tensor]:
+    def _scaled(self, params: Tensors, grads: Tensors, group: dict[str, Any]) -> Tensors:
         decay = group["weight_decay"]
         lengths, steps = _norms(params), _norms(grads)
         scaled = (lengths > 0) & (steps > 0)

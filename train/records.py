@@ -4,6 +4,7 @@ A record is built where it is written and validated where it is read: its versio
 fields. Other fields are another version.
 """
 
+import json
 from typing import Any, Literal
 
 import torch
@@ -40,19 +41,12 @@ class DataRecord(TypedDict, total=False):
     sha256: str
 
 
-class MethodRecord(TypedDict):
-    """The `method` section of a run's config."""
-
-    __pydantic_config__ = ConfigDict(extra="allow")
-    name: str
-
-
 class ConfigRecord(TypedDict):
     """A run's config, by the fields that every version has; `RunConfig.stored` reads all of it."""
 
     __pydantic_config__ = ConfigDict(extra="allow")
     backbone: BackboneName
-    method: MethodRecord
+    method: dict[str, Any]
     data: dict[str, Any]
 
 
@@ -86,9 +80,8 @@ class CheckpointRecord(_Record):
     """state_dict of the optimizer."""
     ranks: list[RankRecord]
 
-    @property
-    def run(self) -> ConfigRecord:
-        """The config; raises ValueError if it is none of a run."""
+    def run_config(self) -> ConfigRecord:
+        """The config, parsed; raises ValueError if it is none of a run."""
         return TypeAdapter(ConfigRecord).validate_json(self.config)
 
 
@@ -130,3 +123,7 @@ class LogLine(_Record, extra="allow"):
     def values(self) -> dict[str, Any]:
         """The fields that are set, by name."""
         return self.model_dump(exclude_none=True)
+
+    def text(self) -> str:
+        """The line."""
+        return json.dumps(self.values()) + "\n"

@@ -1,4 +1,4 @@
-"""Stopping on request: SIGTERM and SIGUSR1, as clusters send them before they take a machine away."""
+"""Stop requests: SIGTERM and SIGUSR1, as clusters send them before they take a machine away."""
 
 import signal
 import threading
@@ -33,8 +33,7 @@ class StopRequest:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Take the signals. Once one came, further ones are ignored until the process ends: launcher and
-        scheduler often both send one. Python has signals taken by the main thread alone: in another one
-        nothing is."""
+        scheduler often both send one. In another thread than the main one, Python lets nothing be taken."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

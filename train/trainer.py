@@ -5,7 +5,7 @@ Knows nothing of what a method does inside, nor of files.
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
@@ -22,7 +22,7 @@ from train.optim import build_optimizer
 from train.records import DataRecord
 
 
-class Trainer:
+class Trainer(AbstractContextManager):
     """The loader, the method's networks and the optimizer of a run, and the steps it has done with them."""
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:
@@ -32,11 +32,12 @@ class Trainer:
             UserError: the batch does not divide, an epoch has no step, or the method cannot be built so.
         """
         self.config, self.device = config, device
-        self.bfloat16 = config.precision == "bfloat16" or (
-            config.precision == "auto" and device.type == "cuda"
-        )
+        self.amp = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
+        """Whether forward passes run in bfloat16 autocast."""
         self._check()
-        self.loader = build_loader(config.pass_data, distributed.rank(), distributed.world_size())
+        photos = config.data.batch_size // config.accumulate
+        per_pass = config.data.model_copy(update={"batch_size": photos})
+        self.loader = build_loader(per_pass, distributed.rank(), distributed.world_size())
         self.steps_per_epoch = len(self.loader) // config.accumulate
         self.steps = self.steps_per_epoch * config.epochs
         if self.steps_per_epoch == 0:
@@ -58,9 +59,6 @@ class Trainer:
         self.metrics: dict[str, float] = {}
         self._finite = torch.ones((), dtype=torch.bool, device=device)
 
-    def __enter__(self) -> "Trainer":
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.loader.close()
 
@@ -71,7 +69,7 @@ class Trainer:
                 f"data.batch_size={config.data.batch_size}: must be divisible by the number of ranks times "
                 f"accumulate, {ranks} x {config.accumulate}"
             )
-        if config.data.half and not self.bfloat16:
+        if config.data.half and not self.amp:
             raise UserError("data.half=true: needs precision=bfloat16 (float16 views, float32 networks)")
 
     def _build_method(self) -> Method:
@@ -103,9 +101,7 @@ class Trainer:
                 self.method, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
             )
 
-    def epoch(
-        self, batches: Iterator[Batch], before_step: Callable[[], None] = lambda: None
-    ) -> Iterator[Metrics]:
+    def epoch(self, batches: Iterator[Batch], before_step: Callable[[], None]) -> Iterator[Metrics]:
         """The optimizer steps of an epoch, or of the rest of it; yields what each `step` returns.
 
         batches: of the loader's epoch. before_step: called before each step.
@@ -116,6 +112,10 @@ class Trainer:
         for _ in batches:  # passes too few for a step; the epoch ends
             pass
 
+    def completes(self, epochs: int) -> bool:
+        """Whether the last step was that of a multiple of so many epochs (0: of none)."""
+        return epochs > 0 and self.steps_done % (epochs * self.steps_per_epoch) == 0
+
     def step(self, batches: Iterator[Batch]) -> Metrics:
         """One optimizer step; returns the loss and the metrics on the device, means over the passes."""
         config = self.config
@@ -125,9 +125,7 @@ class Trainer:
             group["lr"] = rate * group.get("scale", 1.0)
         self.method.begin_step(progress)
         self.optimizer.zero_grad(set_to_none=True)
-        passes = [
-            self._pass(next(batches), number + 1 == config.accumulate) for number in range(config.accumulate)
-        ]
+        passes = [self._pass(next(batches), left == 0) for left in reversed(range(config.accumulate))]
         self.method.before_update(progress)
         if config.optim.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.method.parameters(), config.optim.clip_norm)
@@ -145,14 +143,13 @@ class Trainer:
         batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
         alone = last or distributed.world_size() == 1
         with nullcontext() if alone else self.module.no_sync():
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
                 loss, metrics = self.module(batch)
             (loss / self.config.accumulate).backward()
         return {"loss": loss.detach(), **metrics}
 
     def read(self, values: Metrics) -> tuple[dict[str, float], bool]:
-        """What a step returned as numbers, means over the ranks, and whether all losses so far were finite;
-        every rank must call this."""
+        """Metrics of a step, means over ranks, and whether all losses so far were finite; a collective."""
         tensors = [value.float() for value in (*values.values(), self._finite)]
         *numbers, finite = distributed.all_reduce_mean(torch.stack(tensors)).tolist()
         return dict(zip(values, numbers)), finite == 1

@@ -21,6 +21,7 @@ from train.export import backbone_weights, export_backbone, read_checkpoint
 from train.export import main as export
 from train.loop import Loop, train
 from train.networks import AlexNet
+from train.signals import StopRequest
 from train.trainer import Trainer
 
 
@@ -79,7 +80,7 @@ def test_export_from_the_command_line(
 def test_alexnet_is_exported_too(textured: Path, tmp_path: Path) -> None:
     words = ("backbone=alexnet", "data.crop.size=63")
     config = read_recipe(write_recipe(tmp_path, textured, "rotnet"), *words)
-    with Loop(config, tmp_path / "run", False, torch.device("cpu")) as loop:
+    with Loop(config, tmp_path / "run", False, torch.device("cpu"), StopRequest()) as loop:
         weights = backbone_weights(loop.checkpointer.record(loop.trainer))
         AlexNet().load_state_dict(weights)
         assert torch.equal(weights["features.0.weight"], loop.trainer.method.network.features[0].weight)

@@ -17,6 +17,7 @@ from train.export import export_backbone
 from train.loop import Loop
 from train.networks import FEATURES
 from train.records import CheckpointRecord
+from train.signals import StopRequest
 
 CPU = torch.device("cpu")
 
@@ -29,7 +30,7 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _start(folder: Path, shards: Path, method: str, *words: str, out: str = "first") -> Loop:
     recipe = write_recipe(folder, shards, method)
-    return Loop(read_recipe(recipe, *words), folder / out, False, CPU)
+    return Loop(read_recipe(recipe, *words), folder / out, False, CPU, StopRequest())
 
 
 def _trained(folder: Path, shards: Path, method: str, *words: str) -> CheckpointRecord:
@@ -87,13 +88,13 @@ def test_a_resumed_run_goes_on_from_its_checkpoint(textured: Path, tmp_path: Pat
     _trained(tmp_path, textured, "supervised")
     recipe, out = write_recipe(tmp_path, textured, "supervised"), tmp_path / "second"
     config = read_recipe(recipe, f"init={tmp_path / 'backbone.pt'}")
-    with Loop(config, out, False, CPU) as loop:
+    with Loop(config, out, False, CPU, StopRequest()) as loop:
         loop.trainer.step(iter(loop.trainer.loader))
         loop.checkpointer.save(loop.trainer)
         weight = loop.trainer.method.classifier.weight.clone()
     (tmp_path / "backbone.pt").unlink()
     for again in (config, read_recipe(recipe), read_recipe(recipe, "init=elsewhere.pt")):
-        with Loop(again, out, True, CPU) as loop:
+        with Loop(again, out, True, CPU, StopRequest()) as loop:
             assert loop.trainer.steps_done == 1
             assert torch.equal(loop.trainer.method.classifier.weight, weight)
             loop.checkpointer.save(loop.trainer)

@@ -1,4 +1,4 @@
-"""What is a pre-trained backbone worth?
+"""Evaluation of a pre-trained backbone.
 
     python -m train.evaluate linear         --checkpoint RUN --data SHARDS --test SHARDS [--bn eval] [--fast]
     python -m train.evaluate finetune       --checkpoint RUN --data SHARDS --test SHARDS --percent 1
@@ -131,34 +131,28 @@ def _result_path(args: argparse.Namespace) -> Path:
 
 def _name(args: argparse.Namespace) -> str:
     """What results of this kind are called."""
-    words = [args.protocol]
-    words += ["fast"] if getattr(args, "fast", False) else []
-    words += [f"{args.percent}percent"] if getattr(args, "percent", None) else []
-    words += ["any-subset"] if getattr(args, "any_subset", False) else []
-    words += ["untrained"] if getattr(args, "untrained", False) else []
-    return "-".join(words)
+    given = vars(args)
+    kinds = {"fast": "fast", "percent": f"{given.get('percent')}percent", "any_subset": "any-subset"}
+    kinds |= {"untrained": "untrained"}
+    return "-".join([args.protocol, *(text for name, text in kinds.items() if given.get(name))])
 
 
 def table(result: dict[str, Any]) -> str:
     """A result for people."""
     rows: list[tuple[str, str]] = []
     if "splits" in result:
-        rows += [
-            (name, f"{s['accuracy']:8.2%}  {s['photos']:>7} photos") for name, s in result["splits"].items()
-        ]
-        gap = result["bg_gap"]
-        rows += [
-            ("BG-Gap", "needs mixed_same and mixed_rand" if gap is None else f"{100 * gap:7.2f}   points")
-        ]
+        splits, gap = result["splits"].items(), result["bg_gap"]
+        rows += [(name, f"{s['accuracy']:8.2%}  {s['photos']:>7} photos") for name, s in splits]
+        points = "needs mixed_same and mixed_rand" if gap is None else f"{100 * gap:7.2f}   points"
+        rows.append(("BG-Gap", points))
     else:
         rows += [(name, f"{result[name]:8.2%}") for name in ("top1", "top5") if name in result]
         rows += [("photos", f"{result['test']['photos']:>8}")]
     if labels := result.get("labels"):
         whole = f"of {labels['of']}, {labels['list']}" if "of" in labels else "all of the shards"
         rows.append(("labels", f"{labels['photos']:>8}  {whole}"))
-    for rate, held_out, top1 in zip(
-        result.get("rates", ()), result.get("held_out", ()), result.get("top1_by_rate", ()), strict=False
-    ):
+    columns = (result.get(name, ()) for name in ("rates", "held_out", "top1_by_rate"))
+    for rate, held_out, top1 in zip(*columns):
         chosen = "  <- chosen" if rate == result["rate"] else ""
         rows.append((f"rate {rate:g}", f"{top1:8.2%}  {held_out:.2%} of photos kept back{chosen}"))
     rows.append(("batch norm", f"     {result['bn']}"))
@@ -171,82 +165,64 @@ def table(result: dict[str, Any]) -> str:
 
 def _common(protocol: str, what: str, words: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"train.evaluate {protocol}", description=what)
-    parser.add_argument(
-        "--checkpoint", type=Path, required=True, help="a run, a checkpoint, or exported weights"
-    )
-    parser.add_argument(
-        "--json", type=Path, help=f"the result (default: {protocol}.json in the run's folder)"
-    )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help=words)
+    add = parser.add_argument
+    add("--checkpoint", type=Path, required=True, help="a run, a checkpoint, or exported weights")
+    add("--json", type=Path, help=f"the result (default: {protocol}.json in the run's folder)")
+    add("overrides", nargs="*", metavar="key=value", help=words)
     return parser
 
 
 _LOADER_WORDS = "loader config, e.g. batch_size=256"
 _RUN_WORDS = "values of the recipe, e.g. optim.lr=3 data.batch_size=256; with --fast of the loader"
-_UNTRAINED = "the weights the run started from: the yardstick"
+_UNTRAINED = "the weights the run started from: the baseline"
 
 
-def _sets(parser: argparse.ArgumentParser, data: str) -> None:
-    parser.add_argument("--data", type=Path, required=True, help=data)
-    parser.add_argument("--test", type=Path, required=True, help="to test on: shards, or a folder of classes")
+def _sets(parser: argparse.ArgumentParser, data: str) -> Callable[..., Any]:
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help=data)
+    add("--test", type=Path, required=True, help="to test on: shards, or a folder of classes")
+    return add
 
 
 def _linear_parser() -> argparse.ArgumentParser:
     parser = _common("linear", "A linear classifier on the frozen backbone.", _RUN_WORDS)
-    _sets(parser, "shards to train on")
-    parser.add_argument("--bn", choices=["train", "eval"], help="batch norm while training (the recipe's)")
-    parser.add_argument("--recipe", type=Path, help="(configs/evaluate/linear_METHOD.yaml)")
-    parser.add_argument("--out", type=Path, help="folder of the probe's run (default: linear in the run's)")
-    parser.add_argument("--fast", action="store_true", help="fit on features that are extracted once")
-    parser.add_argument(
-        "--rates",
-        type=float,
-        nargs="+",
-        help=f"with --fast: rates per 256 photos ({' '.join(map(str, RATES))})",
-    )
-    parser.add_argument("--untrained", action="store_true", help=f"with --fast: {_UNTRAINED}")
+    add = _sets(parser, "shards to train on")
+    add("--bn", choices=["train", "eval"], help="batch norm while training (the recipe's)")
+    add("--recipe", type=Path, help="(configs/evaluate/linear_METHOD.yaml)")
+    add("--out", type=Path, help="folder of the probe's run (default: linear in the run's)")
+    add("--fast", action="store_true", help="fit on features that are extracted once")
+    rates = f"with --fast: rates per 256 photos ({' '.join(map(str, RATES))})"
+    add("--rates", type=float, nargs="+", help=rates)
+    add("--untrained", action="store_true", help=f"with --fast: {_UNTRAINED}")
     return parser
 
 
 def _finetune_parser() -> argparse.ArgumentParser:
     parser = _common("finetune", "The whole network, from some of the labels.", _RUN_WORDS)
-    _sets(parser, "shards of the labelled photos (tools.subsets chooses, tools.shards --subset packs them)")
-    parser.add_argument(
-        "--percent", type=int, choices=[1, 10], required=True, help="of the labels: the recipe"
-    )
-    parser.add_argument(
-        "--any-subset",
-        action="store_true",
-        help="also on shards whose manifest does not say that they are these percent",
-    )
-    parser.add_argument("--recipe", type=Path, help="(configs/evaluate/finetune_METHOD_Npercent.yaml)")
-    parser.add_argument(
-        "--out", type=Path, help="folder of the run (default: finetune-Npercent in the run's)"
-    )
+    add = _sets(parser, "labelled shards (tools.subsets chooses photos, tools.shards --subset packs them)")
+    add("--percent", type=int, choices=[1, 10], required=True, help="of the labels: the recipe")
+    add("--any-subset", action="store_true", help="also if the manifest does not say that it is this subset")
+    add("--recipe", type=Path, help="(configs/evaluate/finetune_METHOD_Npercent.yaml)")
+    add("--out", type=Path, help="folder of the run (default: finetune-Npercent in the run's)")
     return parser
 
 
 def _knn_parser() -> argparse.ArgumentParser:
     parser = _common("knn", "Weighted k-nearest neighbours.", _LOADER_WORDS)
-    _sets(parser, "the photos that neighbours are among: shards, or a folder of classes")
-    parser.add_argument("--k", type=int, default=K, help="neighbours (%(default)s)")
-    parser.add_argument(
-        "--temperature", type=float, default=TEMPERATURE, help="of their weights (%(default)s)"
-    )
-    parser.add_argument("--untrained", action="store_true", help=_UNTRAINED)
+    add = _sets(parser, "the photos that neighbours are among: shards, or a folder of classes")
+    add("--k", type=int, default=K, help="neighbours (%(default)s)")
+    add("--temperature", type=float, default=TEMPERATURE, help="of their weights (%(default)s)")
+    add("--untrained", action="store_true", help=_UNTRAINED)
     return parser
 
 
 def _gap_parser() -> argparse.ArgumentParser:
     parser = _common("background-gap", "Accuracy with other backgrounds.", _LOADER_WORDS)
-    parser.add_argument("--data", type=Path, required=True, help="ImageNet-9's folder, or one like it")
-    parser.add_argument(
-        "--train", type=Path, help="fit a linear classifier on these photos (default: the run's own)"
-    )
-    parser.add_argument(
-        "--class-map", type=Path, help="JSON, {class: folder} (default: classes are the folders, by name)"
-    )
-    parser.add_argument("--untrained", action="store_true", help=f"with --train: {_UNTRAINED}")
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="ImageNet-9's folder, or one like it")
+    add("--train", type=Path, help="fit a linear classifier on these photos (default: the run's own)")
+    add("--class-map", type=Path, help="JSON, {class: folder} (default: classes are the folders, by name)")
+    add("--untrained", action="store_true", help=f"with --train: {_UNTRAINED}")
     return parser
 
 

@@ -15,7 +15,7 @@ from train.networks import build_backbone
 
 
 class Loaded(NamedTuple):
-    """A backbone that is ready to be evaluated."""
+    """A backbone, or a classifier, that is ready to be evaluated."""
 
     network: nn.Module
     """In evaluation mode, on the CPU."""
@@ -23,6 +23,11 @@ class Loaded(NamedTuple):
     """Of the run it comes from."""
     sha256: str
     """Of its weights."""
+
+    @property
+    def bn(self) -> str:
+        """How batch norm in the backbone of a classifier was trained: `train` or `eval`."""
+        return getattr(self.config.method, "backbone_bn", "train")
 
 
 def load_backbone(path: Path, untrained: bool = False) -> Loaded:

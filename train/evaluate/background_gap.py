@@ -1,4 +1,4 @@
-"""How much does a classifier lean on backgrounds? Its accuracy where these are swapped, or all there is.
+"""The background gap: a classifier's accuracy where backgrounds are swapped, or all there is.
 
 Folders are laid out as ImageNet-9's (Xiao et al. 2020, "Noise or Signal"); `tools.background_challenge` makes
 them of other sets:
@@ -22,6 +22,7 @@ from dali_bgaug.folder import CHALLENGE
 from dali_bgaug.photo_tree import normal
 from pipelines import LoaderConfig
 from train import distributed
+from train.export import few
 from train.features import batches, open_set, set_record
 
 NONE = -1
@@ -49,7 +50,7 @@ def find_splits(root: Path) -> dict[str, Path]:
 
 
 def read_class_map(path: Path | None, classes: list[str], folders: list[str]) -> torch.Tensor:
-    """Which folder a classifier's class belongs to: int64 [len(classes)], NONE for those that belong to none.
+    """The folder of every class of a classifier: int64 [len(classes)], NONE for those that have none.
 
     Args:
         path: JSON, {class: folder}; a class is its name, or else its number, a folder its name, its number or
@@ -64,7 +65,7 @@ def read_class_map(path: Path | None, classes: list[str], folders: list[str]) ->
     if path is None:
         if classes != folders:
             only = sorted(set(classes) ^ set(folders))
-            how = f"only in one of them: {_few(only)}" if only else "in another order"
+            how = f"only in one of them: {few(only)}" if only else "in another order"
             raise UserError(
                 f"the classifier has {len(classes)} classes, the folders are {len(folders)} ({how}); give "
                 "--class-map=FILE, which says what belongs to what"
@@ -86,22 +87,20 @@ def read_class_map(path: Path | None, classes: list[str], folders: list[str]) ->
             )
     missing = [name for number, name in enumerate(classes) if number not in of_class]
     if foreign or missing:
-        faults = [f"{len(foreign)} are none of these: {_few(foreign)}"] if foreign else []
-        faults += [f"none for {_few(missing)}"] if missing else []
+        faults = [f"{len(foreign)} are none of these: {few(foreign)}"] if foreign else []
+        faults += [f"none for {few(missing)}"] if missing else []
         raise UserError(
             f"--class-map={path}: has {len(entries)} entries, the classifier {len(classes)} classes "
-            f"({_few(classes)}); {'; '.join(faults)}: give a map of the classifier's own classes, by name "
+            f"({few(classes)}); {'; '.join(faults)}: give a map of the classifier's own classes, by name "
             "where numbers are another classifier's"
         )
     chosen = [of_class[number] for number in range(len(classes))]
     places = {normal(name): number for number, name in enumerate(folders)}
     values = [places.get(normal(value), value) if isinstance(value, str) else value for value in chosen]
-    wrong = [
-        v for v in values if isinstance(v, bool) or not isinstance(v, int) or not NONE <= v < len(folders)
-    ]
+    wrong = [value for value in values if type(value) is not int or not NONE <= value < len(folders)]
     if wrong:
         raise UserError(
-            f"--class-map={path}: {wrong[0]!r} is no folder; there are {len(folders)}: {_few(folders)}; "
+            f"--class-map={path}: {wrong[0]!r} is no folder; there are {len(folders)}: {few(folders)}; "
             f"{NONE} means none"
         )
     return torch.tensor(values)
@@ -122,10 +121,6 @@ def _read_entries(path: Path) -> dict[str, Any]:
     if not isinstance(entries, dict):
         raise UserError(f"--class-map={path}: expected {{class: folder}}, found a {type(entries).__name__}")
     return entries
-
-
-def _few(names: list[str], shown: int = 8) -> str:
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 class Split(NamedTuple):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ from dali_bgaug.errors import UserError
 from pipelines import LoaderConfig
 from train import distributed
 from train.config import RunConfig
+from train.evaluate.backbone import Loaded
 from train.export import Backbone, backbone_weights, find_checkpoint, load_weights, read_checkpoint
 from train.features import batches
 from train.networks import build_backbone, build_classifier, read_features
@@ -31,21 +32,7 @@ class Classifier(nn.Module):
         return self.linear(read_features(self.backbone, x, self.layer).float())
 
 
-class Trained(NamedTuple):
-    """A classifier, and the run it comes from."""
-
-    network: Classifier
-    config: RunConfig
-    sha256: str
-    """Of the backbone's weights."""
-
-    @property
-    def bn(self) -> str:
-        """How batch norm in its backbone was trained."""
-        return getattr(self.config.method, "backbone_bn", "train")
-
-
-def load_classifier(path: Path) -> Trained:
+def load_classifier(path: Path) -> Loaded:
     """The classifier of a run with labels (a probe, or supervised training), in evaluation mode.
 
     Args:
@@ -56,7 +43,7 @@ def load_classifier(path: Path) -> Trained:
     """
     path = find_checkpoint(path)
     record = read_checkpoint(path)
-    config = RunConfig.stored(record.run, f"{path}: config")
+    config = RunConfig.stored(record.run_config(), f"{path}: config")
     method, prefix, classes = config.method, "classifier.", record.data["classes"]
     if method.name not in ("probe", "supervised"):
         raise UserError(
@@ -65,7 +52,7 @@ def load_classifier(path: Path) -> Trained:
         )
     layer = getattr(method, "layer", "last")
     backbone = build_backbone(config.backbone)
-    stored = Backbone(backbone_weights(record), record.run)
+    stored = Backbone(backbone_weights(record), record.run_config())
     load_weights(backbone, stored.weights, f"{path} as a {config.backbone}")
     normalised = getattr(method, "classifier", "linear") == "normalised"
     linear = build_classifier(config.backbone, layer, classes, normalised)
@@ -73,7 +60,7 @@ def load_classifier(path: Path) -> Trained:
     load_weights(linear, weights, f"{path}: classifier of {classes} classes")
     numbers = [str(label) for label in range(linear.out_features)]  # of runs made before names were kept
     network = Classifier(backbone, layer, linear, record.data.get("class_names", numbers))
-    return Trained(network.eval(), config, stored.sha256)
+    return Loaded(network.eval(), config, stored.sha256)
 
 
 @torch.no_grad()

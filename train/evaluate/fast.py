@@ -19,7 +19,6 @@ class FastClassifier(NamedTuple):
 
     backbone: nn.Module
     fitted: Fitted
-    classes: list[str]
     result: dict[str, Any]
     """The rates, their accuracy on photos kept back, the rate chosen, and on what they were fitted."""
 
@@ -50,7 +49,7 @@ def fit_fast(
         "rate": fitted.rates[fitted.best],
         "data": set_record(data.shards, count_photos(features)),
     }
-    return FastClassifier(network, fitted, classes, result)
+    return FastClassifier(network, fitted, result)
 
 
 def linear_fast(

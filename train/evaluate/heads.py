@@ -22,16 +22,16 @@ RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 EPOCHS, BATCH, MOMENTUM = 50, 256, 0.9
 _ROWS = 4096  # worked on at a time
 HOLD_OUT = 10
-"""One photo of so many is kept back to choose the rate by."""
+"""One photo of so many is held out, to choose the rate by."""
 
 
 class Heads(NamedTuple):
     """L linear classifiers on standardised features."""
 
     mean: torch.Tensor
-    """Of the features they were fitted on, [D],"""
+    """Of the features they were fitted on, [D]."""
     scale: torch.Tensor
-    """and one over their standard deviation, [D]."""
+    """One over the standard deviation of these features, [D]."""
     weight: torch.Tensor
     """[L, D, C]."""
     bias: torch.Tensor
@@ -39,9 +39,8 @@ class Heads(NamedTuple):
 
     def logits(self, rows: torch.Tensor) -> torch.Tensor:
         """[N, D] -> [L, N, C]."""
-        return torch.baddbmm(
-            self.bias, ((rows - self.mean) * self.scale).expand(len(self.weight), -1, -1), self.weight
-        )
+        x = (rows - self.mean) * self.scale
+        return torch.baddbmm(self.bias, x.expand(len(self.weight), -1, -1), self.weight)
 
 
 class Fitted(NamedTuple):
@@ -51,11 +50,11 @@ class Fitted(NamedTuple):
     """Fitted on all photos."""
     rates: tuple[float, ...]
     held_out: list[float]
-    """Accuracy of each rate on photos that were kept back while it was fitted on the others."""
+    """Accuracy of each rate on photos that were held out while it was fitted on the others."""
 
     @property
     def best(self) -> int:
-        """The rate that was best on the photos kept back."""
+        """The index of the rate that was best on the photos held out."""
         return max(range(len(self.rates)), key=self.held_out.__getitem__)
 
 
@@ -76,14 +75,13 @@ def fit_and_choose(
     order = torch.randperm(len(features.rows), generator=torch.Generator().manual_seed(seed))
     order = order.to(features.rows.device)
     kept, others = order.tensor_split([max(1, len(order) // HOLD_OUT)])
-    trial = fit_heads(
-        features, classes, rates, chosen=others, epochs=epochs, seed=seed, title="heads, to choose a rate"
-    )
+    title, options = "heads, to choose a rate", {"epochs": epochs, "seed": seed}
+    trial = fit_heads(features, classes, rates, chosen=others, title=title, **options)
     right = torch.zeros(len(rates), dtype=torch.double, device=order.device)
     for part in kept.split(_ROWS):
         right += (trial.logits(features.rows[part]).argmax(dim=2) == features.labels[part]).sum(dim=1)
     counts = distributed.all_reduce_sum(torch.cat([right, right.new_tensor([len(kept)])]))
-    heads = fit_heads(features, classes, rates, epochs=epochs, seed=seed, title="heads, on all photos")
+    heads = fit_heads(features, classes, rates, title="heads, on all photos", **options)
     return Fitted(heads, tuple(rates), (counts[:-1] / counts[-1]).tolist())
 
 

@@ -1,4 +1,4 @@
-"""Is a set of shards the 1 % or 10 % of the labels that fine-tuning on it is said to be? By its manifest."""
+"""The labelled subset that shards are, by their manifest: the 1 % or 10 % fine-tuning is said to be on."""
 
 from pathlib import Path
 from typing import Any

@@ -55,9 +55,8 @@ class Byol(Method):
         self.options = options
         features, hidden, dim = FEATURES[setting.backbone], options.hidden, options.dim
         backbone = build_backbone(setting.backbone)
-        self.online = nn.ModuleDict(
-            {"backbone": backbone, "projector": mlp(features, hidden, dim, bias=False)}
-        )
+        projector = mlp(features, hidden, dim, bias=False)
+        self.online = nn.ModuleDict({"backbone": backbone, "projector": projector})
         self.predictor = mlp(dim, hidden, dim, bias=False)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         grouping = options.grouping(setting)

@@ -18,17 +18,7 @@ from torch import nn
 from dali_bgaug.errors import UserError
 from train.batch_norm import group_batch_norm, interleave, separate
 from train.distributed import all_gather_rows, permute_rows, world_size
-from train.method import (
-    Batch,
-    Method,
-    MethodOptions,
-    Metrics,
-    Progress,
-    Setting,
-    accuracy,
-    ema_update,
-    feature_std,
-)
+from train.method import Batch, Method, MethodOptions, Metrics, Progress, Setting, classification, ema_update
 from train.networks import FEATURES, build_backbone, mlp, precise
 
 
@@ -36,9 +26,7 @@ class MocoOptions(MethodOptions):
     """MoCo-v2's own parameters."""
 
     pipeline: ClassVar[str] = "moco_v2"
-    synchronise: ClassVar[bool] = (
-        False  # common statistics would give the positive away; keys are shuffled instead
-    )
+    synchronise: ClassVar[bool] = False  # it would give the positive away; keys are shuffled instead
 
     name: Literal["moco_v2"] = "moco_v2"
     dim: int = Field(default=128, ge=1, le=2**16)
@@ -83,9 +71,7 @@ def contrastive_logits(
     Returns:
         [N, 1 + K], or [N, 1 + K + n] with `negative`; the right class is 0.
     """
-    with torch.autocast(
-        query.device.type, enabled=False
-    ):  # in the precision of the embeddings, not autocast's
+    with torch.autocast(query.device.type, enabled=False):  # in the embeddings' precision, not autocast's
         columns = [(query * positive).sum(dim=1, keepdim=True), query @ queue]
         if negative is not None:
             columns.append((query[:, None] * negative.reshape(len(query), -1, query.shape[1])).sum(dim=2))
@@ -151,13 +137,11 @@ class Moco(Method):
         negative = torch.stack(rest, dim=1) if rest else None
         logits = contrastive_logits(query, positive, self.queue, negative, self.options.temperature)
         labels = torch.zeros(len(query), dtype=torch.long, device=logits.device)
-        loss = F.cross_entropy(logits, labels)
-        return loss, {"accuracy": accuracy(logits, labels), "feature_std": feature_std(query.detach())}
+        return classification(logits, labels, query)
 
     def _encode_keys(self, views: list[torch.Tensor]) -> list[torch.Tensor]:
         """Embed views with other company than the queries had: statistics of a common group would give the
-        positive away. They lie as on as many ranks as there are groups, so that the number of ranks changes
-        nothing."""
+        positive away. They lie as on a rank a group, so that the number of ranks changes nothing."""
         if self._groups == 1 and world_size() == 1:
             return list(F.normalize(precise(self.key_encoder(torch.cat(views))), dim=1).chunk(len(views)))
         rows = interleave(views, self._groups)

@@ -39,8 +39,7 @@ class SwavOptions(MethodOptions):
     freeze_prototypes_steps: int = Field(default=313, ge=0)
     """Steps at the start in which prototypes are not trained (313: the first epoch at a batch of 4096)."""
     queue: int = Field(default=0, ge=0, le=2**24)
-    """Earlier embeddings, of all ranks, that codes are made with besides the batch's own; for small
-    batches."""
+    """Earlier embeddings, of all ranks, that codes are made with besides the batch's (small batches)."""
     queue_from_epoch: int = Field(default=15, ge=0)
     """The queue is filled from this epoch on, and used once it is full."""
 
@@ -124,11 +123,6 @@ class Swav(Method):
         self.register_buffer("queue", torch.zeros(self._codes_of, options.queue, options.dim))
         self.chance_loss = math.log(options.prototypes)
 
-    @property
-    def backbone(self) -> nn.Module:
-        """The only one."""
-        return self.network
-
     @torch.no_grad()
     def begin_step(self, progress: Progress) -> None:
         """Prototypes are kept at length 1."""
@@ -160,8 +154,7 @@ class Swav(Method):
 
     @torch.no_grad()
     def _codes(self, scores: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
-        """Codes of the global views [views, N, K], made with this rank's part of the queue once that is
-        full."""
+        """Codes of the global views [views, N, K], with this rank's part of the queue once that is full."""
         options, count = self.options, scores.shape[1]
         if 0 < options.queue <= self._queued:
             share = options.queue // world_size()
