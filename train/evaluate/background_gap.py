@@ -18,13 +18,14 @@ import torch
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import require_folder
-from dali_bgaug.folder import CHALLENGE
 from dali_bgaug.photo_tree import normal
 from pipelines import LoaderConfig
 from train import distributed
 from train.export import few
 from train.features import batches, open_set, set_record
 
+SPLITS = ("original", "mixed_same", "mixed_rand", "mixed_next", "only_fg", "only_bg_b", "only_bg_t", "no_fg")
+"""The folders of ImageNet-9 (Xiao et al. 2020, Table 1)."""
 NONE = -1
 """In a class map: a class that is none of the folders'."""
 
@@ -37,13 +38,13 @@ def find_splits(root: Path) -> dict[str, Path]:
     """
     require_folder(root, "--data")
     found = {}
-    for split in CHALLENGE:
+    for split in SPLITS:
         inner, outer = root / split / "val", root / split
         if outer.is_dir():
             found[split] = inner if inner.is_dir() else outer
     if not found:
         raise UserError(
-            f"--data={root}: has none of the folders {', '.join(CHALLENGE)}; give ImageNet-9's folder, or "
+            f"--data={root}: has none of the folders {', '.join(SPLITS)}; give ImageNet-9's folder, or "
             "one that `python -m tools.background_challenge` made"
         )
     return found

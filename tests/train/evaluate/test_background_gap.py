@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.folder import CHALLENGE
 from pipelines import LoaderConfig
 from tests.train.evaluate.sets import COLOURS, picture
+from tools.background_challenge import SPLITS as CHALLENGE
 from tools.background_challenge import make_challenge
 from train.evaluate.__main__ import main
-from train.evaluate.background_gap import background_gap, find_splits, open_splits, read_class_map
+from train.evaluate.background_gap import SPLITS, background_gap, find_splits, open_splits, read_class_map
 from train.features import Runtime, evaluation_config
 
 CPU = torch.device("cpu")
@@ -172,7 +172,7 @@ def test_from_the_command_line(
     main()
     result = json.loads((untrained / "background-gap.json").read_text())
     accuracy = {name: values["accuracy"] for name, values in result["splits"].items()}
-    assert tuple(accuracy) == CHALLENGE
+    assert tuple(accuracy) == SPLITS == CHALLENGE
     assert accuracy["original"] == accuracy["mixed_same"] == accuracy["mixed_rand"] == 1.0
     assert result["bg_gap"] == 0.0
     assert accuracy["no_fg"] < 0.7  # black where the colour was
