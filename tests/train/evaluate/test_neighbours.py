@@ -92,6 +92,37 @@ def test_from_the_command_line(
         main()
 
 
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("foo=1", "foo: unknown key (value 1); remove it or mend its spelling"),
+        ("crop.siz=3", "views.image.crop.siz: unknown key (value 3); remove it or mend its spelling"),
+        ("batch_size=x", "batch_size='x': Input should be a valid integer"),
+        ("data.mmap=3", "mmap=3: Input should be a valid boolean"),
+    ],
+)
+def test_wrong_loader_words(
+    untrained: Path, coloured: Path, monkeypatch: pytest.MonkeyPatch, word: str, message: str
+) -> None:
+    places = ["--checkpoint", str(untrained), "--data", str(coloured), "--test", str(coloured)]
+    for words in (["knn"], ["linear", "--fast"]):
+        monkeypatch.setattr(sys, "argv", ["evaluate", *words, *places, "device=cpu", word])
+        with pytest.raises(UserError) as error:
+            main()
+        assert str(error.value) == f"--data={coloured}:\n  {message}"
+
+
+def test_every_loader_key_may_be_given(
+    untrained: Path, coloured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those of what is shown: photos of 16 pixels, of which random features still know the colour."""
+    words = ["--checkpoint", str(untrained), "--data", str(coloured), "--test", str(coloured), "--k", "5"]
+    words += ["device=cpu", "crop.size=16", "resize=20", "mmap=false", "prefetch=1", "reader_depth=1"]
+    monkeypatch.setattr(sys, "argv", ["evaluate", "knn", *words, "normalise.std=[0.5, 0.5, 0.5]"])
+    main()
+    assert json.loads((untrained / "knn.json").read_text())["top1"] == 1.0
+
+
 def test_while_training(tmp_path: Path, coloured: Path) -> None:
     """Every second epoch, without a trace in what is trained, and what the last checkpoint gives."""
     recipe = write_recipe(tmp_path, coloured, epochs=3)
