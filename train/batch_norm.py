@@ -25,7 +25,7 @@ from train.networks import precise
 
 
 class Grouping(NamedTuple):
-    """How ranks normalise: in `groups` parts each, or `ranks` of them together."""
+    """The grouping of batch norm: `groups` parts of each rank's batch, or `ranks` together."""
 
     groups: int = 1
     ranks: int = 1

@@ -24,7 +24,7 @@ _NAME = re.compile(r"step-(\d{8})\.pt$")
 
 
 def path_of(folder: Path, step: int) -> Path:
-    """Where the checkpoint after `step` steps lies."""
+    """The path of the checkpoint after `step` steps."""
     return folder / f"step-{step:08d}.pt"
 
 
@@ -76,7 +76,7 @@ def read(path: Path, mend: str = "give another file") -> dict[str, Any]:
 
 
 def _damage(path: Path) -> str | None:
-    """What is wrong with a file that torch.save has written; None if nothing is, or it is of another kind."""
+    """The damage of a file that torch.save has written; None if there is none, or it is of another kind."""
     if not zipfile.is_zipfile(path):
         return None
     try:
@@ -88,7 +88,7 @@ def _damage(path: Path) -> str | None:
 
 
 def _kind(path: Path) -> str:
-    """What a file is that torch does not load."""
+    """The kind of a file that torch does not load."""
     with path.open("rb") as file:
         start = file.read(512)
     if not start:

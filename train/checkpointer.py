@@ -135,7 +135,7 @@ class Checkpointer:
 
 
 def _difference(before: str, now: str) -> str:
-    """What two configs, as JSON, differ in: `optim.lr was 0.1, now it is 0.2; …`."""
+    """The differences of two configs, as JSON: `optim.lr was 0.1, now it is 0.2; …`."""
     old, new = (_flatten("", json.loads(text)) for text in (before, now))
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     return "; ".join(f"{key} was {old.get(key)!r}, now it is {new.get(key)!r}" for key in changed)

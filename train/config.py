@@ -28,7 +28,7 @@ class RunConfig(Options):
     """Weights to start from in place of random ones (`train.initial`). A resumed run goes on from its
     checkpoint, reads them no more, and keeps on record what it started from."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Of the weights and of shuffling between ranks; the data has its own (`data.seed`)."""
+    """Seed of the weights and of shuffling between ranks; the data has its own (`data.seed`)."""
 
     accumulate: int = Field(default=1, ge=1, le=2**16)
     """Forward passes a step: each takes 1/accumulate of `data.batch_size`, the step and its learning rate
@@ -45,7 +45,7 @@ class RunConfig(Options):
     checkpoint_every: Free[int] = Field(default=1000, ge=1)
     """Steps between checkpoints; the last step always leaves one."""
     keep_checkpoints: Free[int] = Field(default=2, ge=1)
-    """How many of the newest checkpoints are kept."""
+    """Number of newest checkpoints that are kept."""
     keep_every_epochs: Free[int] = Field(default=0, ge=0)
     """Epochs between checkpoints that are kept for good (0: none)."""
     timeout_s: Free[int] = Field(default=50, ge=1)
@@ -93,6 +93,6 @@ class RunConfig(Options):
         return validate(cls, values, source)
 
     def identity(self) -> str:
-        """What must be equal to resume, as JSON: all fields but those marked Free."""
+        """The identity of the run, equal wherever it resumes: all fields but those marked Free, as JSON."""
         sections = {name: free_fields(type(value)) for name, value in self if isinstance(value, Options)}
         return self.model_dump_json(exclude=sections | dict.fromkeys(free_fields(RunConfig), True))

@@ -16,17 +16,17 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import lock
 
 START = datetime.timedelta(minutes=10)
-"""How long ranks that have met wait for each other until the first step is done: shards are opened, networks
+"""Limit of waiting for ranks that have met, until the first step is done: shards are opened, networks
 compiled. One that dies meanwhile closes its connections, which the others notice at once."""
 
 
 def rank() -> int:
-    """This process among all."""
+    """The number of this process."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """The number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 

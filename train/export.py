@@ -27,7 +27,7 @@ from train.records import CARD_VERSION, CHECKPOINT_VERSION, Card, CheckpointReco
 
 
 class Backbone(NamedTuple):
-    """What a file holds of a backbone."""
+    """A backbone's weights, and the config of its run."""
 
     weights: dict[str, torch.Tensor]
     config: ConfigRecord

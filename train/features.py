@@ -21,7 +21,7 @@ PHOTOS = 64
 
 
 class Features(NamedTuple):
-    """Of this rank's share of a set."""
+    """Features and labels of this rank's share of a set."""
 
     rows: torch.Tensor
     """float32 [n, D]."""
@@ -30,7 +30,7 @@ class Features(NamedTuple):
 
 
 class Runtime(Options):
-    """How photos are read, whatever a backbone is shown of them; None: the loader's default."""
+    """Runtime options of a loader, which change nothing of what is shown; None: the loader's default."""
 
     batch_size: int | None = None
     """Photos a batch over all ranks; by default PHOTOS of each."""
@@ -50,7 +50,7 @@ class Runtime(Options):
 
 
 def evaluation_values(run: LoaderConfig, shards: Path) -> dict[str, Any]:
-    """What `evaluation_config` gives the loader of a set, as plain values."""
+    """The values of `evaluation_config`, over which those of a command line are laid."""
     size = next(iter(run.views.values())).crop.size
     return {
         **{"pipeline": "evaluation", "batch_size": PHOTOS * distributed.world_size(), "shards": str(shards)},
@@ -81,11 +81,11 @@ def open_set(path: Path, option: str) -> Manifest | PhotoFolder:
 
 
 _folders: dict[Path, dict[str, Oddity]] = {}
-"""Those that were opened, and what was odd."""
+"""Folders that were opened, and what was odd in them."""
 
 
 def set_record(path: Path, photos: int) -> dict[str, Any]:
-    """What a result says of a set that `open_set` opened."""
+    """The record, in a result, of a set that `open_set` opened."""
     oddities = _folders.get(path)
     return {"shards": str(path), "photos": photos, **({"oddities": recorded(oddities)} if oddities else {})}
 
@@ -138,7 +138,7 @@ def extract_features(
 
 
 def count_photos(features: Features) -> int:
-    """Of all ranks' shares together; every rank must call this."""
+    """The count of photos in all ranks' shares; every rank must call this."""
     return int(distributed.all_reduce_sum(torch.tensor([len(features.rows)], device=features.rows.device)))
 
 

@@ -26,7 +26,7 @@ def find_state_dict(state: Any) -> dict[str, torch.Tensor] | None:
 
 
 def describe(state: dict[str, Any]) -> str:
-    """What a file holds that is no checkpoint of ours, and what to do with it."""
+    """A description of a file that is no checkpoint of ours, and what to do with it."""
     tensors = find_state_dict(state)
     if tensors is None:
         return f"it holds {', '.join(map(repr, list(state)[:5]))}; give another file"

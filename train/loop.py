@@ -103,9 +103,9 @@ class Loop(AbstractContextManager):
             step, asked = trainer.steps_done, self._stop.answer()
             last = step == trainer.steps
             logging = last or step % config.log_every == 0
-            judging = trainer.completes(config.knn.every_epochs) and not asked
+            evaluating = trainer.completes(config.knn.every_epochs) and not asked
             permanent = trainer.completes(config.keep_every_epochs)
-            saving = asked or last or judging or permanent or step % config.checkpoint_every == 0
+            saving = asked or last or evaluating or permanent or step % config.checkpoint_every == 0
             if logging or saving:
                 numbers, finite = trainer.read(values)
                 if not finite:
@@ -120,7 +120,7 @@ class Loop(AbstractContextManager):
                     self._give_up(f"the weights are not finite after step {step}")
                 self.checkpointer.save(trainer)
                 clock.restart()
-            if judging:  # after saving: what is wrong with its photos must not cost the run its progress
+            if evaluating:  # after saving: what is wrong with its photos must not cost the run its progress
                 self._evaluate()
                 clock.restart()
                 if last:
@@ -145,24 +145,18 @@ class Loop(AbstractContextManager):
         found = knn(network, bank, test, trainer.device, options=tuple(sets))
         distributed.limit_waiting(config.timeout_s)
         epoch = round(trainer.steps_done / trainer.steps_per_epoch)
-        judged = {"knn_accuracy": found["top1"], "knn_epoch": epoch}
-        trainer.metrics |= judged
+        accuracy = {"knn_accuracy": found["top1"], "knn_epoch": epoch}
+        trainer.metrics |= accuracy
         if self.monitor:
-            self.monitor.note(LogLine(step=trainer.steps_done, **judged))
+            self.monitor.note(LogLine(step=trainer.steps_done, **accuracy))
 
     def _log(self, numbers: dict[str, float], clock: Clock) -> None:
         trainer, (rate, waiting) = self.trainer, clock.read()
-        judged = {name: value for name, value in trainer.metrics.items() if name.startswith("knn_")}
-        trainer.metrics = {**judged, "lr": trainer.optimizer.param_groups[0]["lr"], **numbers}
-        line = LogLine(
-            step=trainer.steps_done,
-            epoch=trainer.loader.epoch,
-            lr=trainer.metrics["lr"],
-            images_per_s=round(rate, 1),
-            data_wait=round(waiting, 4),
-            **numbers,
-        )
-        self.monitor.report(line)
+        accuracy = {name: value for name, value in trainer.metrics.items() if name.startswith("knn_")}
+        trainer.metrics = {**accuracy, "lr": trainer.optimizer.param_groups[0]["lr"], **numbers}
+        place = {"step": trainer.steps_done, "epoch": trainer.loader.epoch, "lr": trainer.metrics["lr"]}
+        speed = {"images_per_s": round(rate, 1), "data_wait": round(waiting, 4)}
+        self.monitor.report(LogLine(**place, **speed, **numbers))
 
     def _give_up(self, why: str) -> None:
         found = checkpoint.list_checkpoints(self.checkpointer.folder)

@@ -28,7 +28,7 @@ Metrics = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Setting:
-    """What a method is built for."""
+    """The setting that a method is built for."""
 
     backbone: str
     """A name of `networks.FEATURES`."""
@@ -41,14 +41,14 @@ class Setting:
     classes: int = 0
     """Classes of the data set."""
     seed: int = 0
-    """Of what all ranks draw alike."""
+    """Seed of what all ranks draw alike."""
     device: str = "cpu"
-    """Where it will run, `cpu` or `cuda`; it is built on the CPU and moved there."""
+    """Type of the device it will run on, `cpu` or `cuda`; it is built on the CPU and moved there."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is."""
+    """The progress of a run."""
 
     step: int
     """Steps done before this one."""
@@ -68,7 +68,7 @@ class Method(nn.Module):
 
     @property
     def backbone(self) -> nn.Module:
-        """What is exported and evaluated: `network`, where a method has but one."""
+        """The network that is exported and evaluated: `network`, where a method has but one."""
         return self.network
 
     def networks(self) -> list[nn.Module]:
@@ -106,7 +106,7 @@ class MethodOptions(Options):
         raise NotImplementedError
 
     def grouping(self, setting: Setting) -> Grouping:
-        """How this rank normalises; raises UserError where it cannot."""
+        """The batch-norm grouping of this rank; raises UserError where there is none."""
         return plan_groups(self.bn_group, setting.photos, self.synchronise, setting.accumulate)
 
     def check(self, batch_size: int, accumulate: int) -> None:
@@ -115,7 +115,7 @@ class MethodOptions(Options):
 
 @torch.no_grad()
 def feature_std(features: torch.Tensor) -> torch.Tensor:
-    """How far L2-normalised features [N, D] spread: their standard deviation over the batch times sqrt(D).
+    """Spread of L2-normalised features [N, D]: their standard deviation over the batch times sqrt(D).
 
     About 1 if they cover the sphere, 0 if all are the same (collapse). Source: Chen, He 2021 (SimSiam),
     section 4.1.

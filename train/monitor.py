@@ -25,7 +25,7 @@ PATIENCE = 50
 
 
 class Monitor:
-    """What rank 0 tells of a run; the other ranks have none."""
+    """The monitor of a run, on rank 0 alone: log, TensorBoard, progress bar, warnings."""
 
     def __init__(self, out: Path, step: int, steps: int, chance_loss: float | None) -> None:
         """out: the run's folder; step: how many it has done, of `steps` (later lines are dropped)."""

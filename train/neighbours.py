@@ -15,11 +15,11 @@ from train.features import Features, count_photos, extract_features, ready, same
 from train.networks import build_backbone
 
 K, TEMPERATURE = 20, 0.07
-_ROWS = 1024  # questions at a time: what is held is so many times the bank
+_ROWS = 1024  # queries at a time: what is held is so many times the bank
 
 
 class KnnOptions(Options):
-    """k-NN while pre-training: a run is judged before it ends."""
+    """k-NN evaluation while pre-training."""
 
     every_epochs: int = Field(default=0, ge=0)
     """After every so many epochs, once a checkpoint is written (0: never): `knn_accuracy` and its `knn_epoch`

@@ -31,9 +31,9 @@ class OptimOptions(Options):
     """Peak learning rate of the backbone where it has its own (fine-tuning); follows the same schedule."""
     lr_batch: int = Field(default=256, ge=1)
     warmup_lr: float = Field(default=0.0, ge=0)
-    """Where the warm-up starts, also at `lr_batch`."""
+    """Learning rate at the start of the warm-up, also at `lr_batch`."""
     final_lr: float = Field(default=0.0, ge=0)
-    """cosine: where it ends, also at `lr_batch`."""
+    """cosine: learning rate at the end, also at `lr_batch`."""
     warmup_epochs: float = Field(default=0, ge=0)
     schedule: Literal["cosine", "steps"] = "cosine"
     milestones: Annotated[tuple[int, ...], Field(strict=False)] = ()
@@ -80,13 +80,13 @@ def build_optimizer(module: nn.Module, options: OptimOptions) -> torch.optim.Opt
     A group's `scale` is what the learning rate of a step is to be multiplied by; without one it is 1.
     module: with a `backbone`, where that has a learning rate of its own.
     """
-    trunk = [] if options.backbone_lr is None else list(module.backbone.parameters())
-    known = {id(parameter) for parameter in trunk}
+    backbone = [] if options.backbone_lr is None else list(module.backbone.parameters())
+    known = {id(parameter) for parameter in backbone}
     head = [parameter for parameter in module.parameters() if id(parameter) not in known]
     groups = _groups(head, options)
     if options.backbone_lr is not None:
         scale = options.backbone_lr / options.lr
-        groups += [{**group, "scale": scale} for group in _groups(trunk, options)]
+        groups += [{**group, "scale": scale} for group in _groups(backbone, options)]
     if options.kind == "lars":
         return LARS(groups, options.lr, options.momentum, eta=options.trust)
     if options.kind == "larc":
@@ -95,7 +95,7 @@ def build_optimizer(module: nn.Module, options: OptimOptions) -> torch.optim.Opt
 
 
 def _groups(parameters: list[nn.Parameter], options: OptimOptions) -> list[dict[str, Any]]:
-    """Those that are trained, and apart from them biases and normalisation, if these are excluded."""
+    """Parameter groups: all that is trained, or apart from it biases and normalisation, if excluded."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     excluded = [p for p in trained if p.dim() <= 1] if options.exclude_bias_and_norm else []
     included = [p for p in trained if p.dim() > 1] if options.exclude_bias_and_norm else trained
@@ -154,7 +154,7 @@ def _norms(tensors: Tensors) -> torch.Tensor:
 
 
 class LARS(_ScaledSGD):
-    """LARS as DeepMind's BYOL has it (`utils/optimizers.py`).
+    """LARS as in BYOL's reference implementation (`utils/optimizers.py`).
 
         g <- g + weight_decay p;   g <- g eta |p| / |g|   (times 1 if either norm is 0)
         m <- momentum m + g;       p <- p - lr m
@@ -175,7 +175,7 @@ class LARS(_ScaledSGD):
 
 
 class LARC(_ScaledSGD):
-    """LARC as SwAV has it: apex's, without clipping.
+    """LARC as in SwAV's reference implementation: apex's, without clipping.
 
         g <- (g + weight_decay p) trust_coefficient |p| / (|g| + weight_decay |p| + eps)
         m <- momentum m + g;       p <- p - lr m

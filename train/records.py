@@ -71,7 +71,7 @@ class CheckpointRecord(_Record):
     """The RunConfig, as JSON."""
     data: DataRecord
     metrics: dict[str, Number]
-    """As last logged."""
+    """Metrics of the last line of the log."""
     backbone: str
     """The prefix of the backbone's names in `method`."""
     method: InstanceOf[dict]
@@ -86,7 +86,7 @@ class CheckpointRecord(_Record):
 
 
 class Card(_Record):
-    """What exported weights are; a JSON file beside them."""
+    """The card of exported weights; a JSON file beside them."""
 
     format: Literal["dali_bgaug backbone"]
     version: Literal[1]
@@ -101,7 +101,7 @@ class Card(_Record):
     metrics: dict[str, Number]
     data: DataRecord
     sha256: str
-    """Of the file of weights."""
+    """SHA-256 of the file of weights."""
     config: ConfigRecord
 
 

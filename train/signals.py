@@ -15,7 +15,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopRequest:
-    """Whether any rank has been asked to stop; all ranks learn of it at the same step."""
+    """A stop request to any rank; all ranks learn of it at the same step."""
 
     def __init__(self) -> None:
         self.name = ""
@@ -55,7 +55,7 @@ class StopRequest:
             self._work = dist.all_reduce(self._flag, dist.ReduceOp.MAX, self._group, async_op=True)
 
     def answer(self) -> bool:
-        """What `ask` found, the same on every rank."""
+        """The answer to `ask`, the same on every rank."""
         if self._work is not None:
             self._work.wait()
         return bool(self._flag.item())

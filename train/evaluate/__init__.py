@@ -1,4 +1,4 @@
-"""What a pre-trained backbone is worth: `python -m train.evaluate linear | finetune | knn | background-gap`.
+"""Evaluation of pre-trained backbones: `python -m train.evaluate linear | finetune | knn | background-gap`.
 
     backbone.py         the backbone of a run, a checkpoint or an exported file
     classifier.py       a trained classifier, and how many photos of a set it gets right

@@ -100,7 +100,7 @@ def _loader_words(args: argparse.Namespace) -> list[str]:
 
 
 def _reading(args: argparse.Namespace, run: LoaderConfig, option: str, shards: Path) -> LoaderConfig:
-    """How a set is read: as `evaluation_config` has it, with the loader's values of the command line."""
+    """The loader of a set: that of `evaluation_config`, with the values of the command line."""
     values = override(evaluation_values(run, shards), _loader_words(args))
     return validate(LoaderConfig, values, f"{option}={shards}")
 
@@ -120,7 +120,7 @@ def _folder(checkpoint: Path) -> Path:
 
 
 def _result_path(args: argparse.Namespace) -> Path:
-    """Where the result goes: beside a probe's run, or into the folder of the run that is judged."""
+    """The path of the result: beside a probe's run, or in the folder of the run that is evaluated."""
     if args.json:
         return args.json
     if getattr(args, "out", None):
@@ -130,7 +130,7 @@ def _result_path(args: argparse.Namespace) -> Path:
 
 
 def _name(args: argparse.Namespace) -> str:
-    """What results of this kind are called."""
+    """The name of results of this kind."""
     given = vars(args)
     kinds = {"fast": "fast", "percent": f"{given.get('percent')}percent", "any_subset": "any-subset"}
     kinds |= {"untrained": "untrained"}

@@ -20,13 +20,13 @@ class Loaded(NamedTuple):
     network: nn.Module
     """In evaluation mode, on the CPU."""
     config: RunConfig
-    """Of the run it comes from."""
+    """Config of the run it comes from."""
     sha256: str
-    """Of its weights."""
+    """SHA-256 of its weights."""
 
     @property
     def bn(self) -> str:
-        """How batch norm in the backbone of a classifier was trained: `train` or `eval`."""
+        """The mode, `train` or `eval`, of batch norm in the backbone while a classifier was trained."""
         return getattr(self.config.method, "backbone_bn", "train")
 
 

@@ -129,7 +129,7 @@ class Split(NamedTuple):
 
     place: Path
     to_folder: torch.Tensor
-    """Of each class of the classifier, its folder's number: int64 [classes]."""
+    """The folder's number of each class of the classifier: int64 [classes]."""
 
 
 def open_splits(root: Path, classes: list[str], class_map: Path | None = None) -> dict[str, Split]:

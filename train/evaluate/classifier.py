@@ -67,7 +67,7 @@ def load_classifier(path: Path) -> Loaded:
 def count_right(
     logits: Callable[[torch.Tensor], torch.Tensor], data: LoaderConfig, device: torch.device, title: str
 ) -> tuple[list[int], int]:
-    """How many photos of a set have their class among the TOP most likely, and how many there are.
+    """Top-k counts: photos of a set whose class is among the TOP most likely, and photos in all.
 
     logits: images [n, 3, H, W] on `device` -> [n, classes]. Counts are of all ranks, each photo once; every
     rank must call this.

@@ -20,7 +20,7 @@ class FastClassifier(NamedTuple):
     backbone: nn.Module
     fitted: Fitted
     result: dict[str, Any]
-    """The rates, their accuracy on photos kept back, the rate chosen, and on what they were fitted."""
+    """The rates, their accuracy on photos held out, the rate chosen, and on what they were fitted."""
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """[n, 3, H, W] -> [n, classes], by the head chosen."""

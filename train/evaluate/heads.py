@@ -29,7 +29,7 @@ class Heads(NamedTuple):
     """L linear classifiers on standardised features."""
 
     mean: torch.Tensor
-    """Of the features they were fitted on, [D]."""
+    """Mean of the features they were fitted on, [D]."""
     scale: torch.Tensor
     """One over the standard deviation of these features, [D]."""
     weight: torch.Tensor

@@ -22,7 +22,7 @@ class ProbeJob(NamedTuple):
     """A linear probe, or fine-tuning, of a checkpoint."""
 
     config: RunConfig
-    """Of `probe_config`."""
+    """The run, of `probe_config`."""
     test: Path
     """Shards, or class folders, to test on."""
     out: Path
@@ -86,13 +86,13 @@ def run_probe(job: ProbeJob, device: torch.device, stop: StopRequest) -> dict[st
     trained = load_classifier(job.out)  # with the first rank's batch-norm statistics, as others will
     data = evaluation_config(config.data, job.test, runtime=Runtime.of(config.data))
     right, tested = count_right(ready(trained.network, device), data, device, "test")
-    trunk = 0 if config.method.freeze else config.optim.backbone_lr or config.optim.lr
+    backbone_lr = 0 if config.method.freeze else config.optim.backbone_lr or config.optim.lr
     return {
         **shares(right, tested),
         "bn": trained.bn,
         **{"backbone": config.backbone, "weights": config.method.weights},
         **{"recipe": job.recipe, "epochs": config.epochs, "batch_size": config.data.batch_size},
-        **{"lr": config.optim.lr, "backbone_lr": trunk},
+        **{"lr": config.optim.lr, "backbone_lr": backbone_lr},
         "data": {"shards": str(config.data.shards), "photos": photos},
         "test": set_record(job.test, tested),
     }

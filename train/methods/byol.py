@@ -2,7 +2,7 @@
 another view.
 
 Both networks run in train mode, the target on its own batch statistics. Loss, initial gamma and bias-free
-last layers are those of DeepMind's code.
+last layers are those of the reference implementation.
 """
 
 import copy
@@ -30,7 +30,7 @@ class ByolOptions(MethodOptions):
     dim: int = Field(default=256, ge=1, le=2**16)
     """Size of a projection."""
     momentum: float = Field(default=0.99, ge=0, le=1)
-    """Of the target network at the first step; it rises to 1 along a cosine."""
+    """Momentum of the target network at the first step; it rises to 1 along a cosine."""
 
     def build(self, setting: Setting) -> "Byol":
         """Online network, predictor, and a target equal to the online network."""
@@ -83,7 +83,7 @@ class Byol(Method):
         return loss, {"feature_std": feature_std(projections[0].detach())}
 
     def after_update(self, progress: Progress) -> None:
-        """The target follows."""
+        """The EMA update of the target."""
         momentum = cosine_momentum(progress.step, progress.steps, self.options.momentum)
         ema_update(self.target, self.online, momentum)
 

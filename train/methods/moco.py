@@ -1,9 +1,9 @@
 """MoCo-v2 (Chen et al. 2020) with the matched negative of BG_Swaps (Ryali, Schwab, Morcos 2021).
 
-A step, as in the original: momentum update of the key encoder (parameters only, never batch-norm
-statistics); query forward; keys forward, shuffled between batch-norm groups and ranks; logits over the
-positive, the queue and the matched negative; after the update the positives enter the queue. (The original
-moves the key encoder after the query's forward pass, which does not touch it.)
+A step, as in the reference implementation: momentum update of the key encoder (parameters only, never
+batch-norm statistics); query forward; keys forward, shuffled between batch-norm groups and ranks; logits over
+the positive, the queue and the matched negative; after the update the positives enter the queue. (There the
+key encoder moves after the query's forward pass, which does not touch it.)
 """
 
 import warnings
@@ -34,7 +34,7 @@ class MocoOptions(MethodOptions):
     queue: int = Field(default=65536, ge=1, le=2**24)
     """Keys remembered; divisible by the global batch."""
     momentum: float = Field(default=0.999, ge=0, lt=1)
-    """Of the key encoder."""
+    """Momentum of the key encoder."""
     temperature: float = Field(default=0.2, gt=0)
     bn_group: int | None = Field(default=32, ge=2)
     """Queries that share batch-norm statistics (keys: with BG_Swaps twice as many views, their negatives
@@ -140,7 +140,7 @@ class Moco(Method):
         return classification(logits, labels, query)
 
     def _encode_keys(self, views: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Embed views with other company than the queries had: statistics of a common group would give the
+        """Key embeddings by other batch-norm groups than the queries': statistics in common would give the
         positive away. They lie as on a rank a group, so that the number of ranks changes nothing."""
         if self._groups == 1 and world_size() == 1:
             return list(F.normalize(precise(self.key_encoder(torch.cat(views))), dim=1).chunk(len(views)))

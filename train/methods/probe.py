@@ -23,7 +23,7 @@ class ProbeOptions(MethodOptions):
 
     name: Literal["probe"] = "probe"
     checkpoint: Free[Path] = Field(strict=False)
-    """Where the backbone comes from: a run's folder, a checkpoint, or exported weights with their card. These
+    """Source of the backbone: a run's folder, a checkpoint, or exported weights with their card. These
     may move: `weights` says whether they are the same."""
     weights: str | None = None
     """SHA-256 of the backbone's weights (`train.export.Backbone`): a run is not resumed with others."""

@@ -34,7 +34,7 @@ class SwavOptions(MethodOptions):
     prototypes: int = Field(default=3000, ge=2, le=2**20)
     temperature: float = Field(default=0.1, gt=0)
     epsilon: float = Field(default=0.05, gt=0)
-    """Of Sinkhorn's algorithm: smaller gives sharper codes."""
+    """Entropy of Sinkhorn's codes: smaller gives sharper ones."""
     sinkhorn_iterations: int = Field(default=3, ge=1, le=1000)
     freeze_prototypes_steps: int = Field(default=313, ge=0)
     """Steps at the start in which prototypes are not trained (313: the first epoch at a batch of 4096)."""
@@ -173,7 +173,7 @@ class Swav(Method):
         self._queued += everyone.shape[1]
 
     def get_extra_state(self) -> dict[str, Any]:
-        """How much was queued, for `state_dict`."""
+        """The count of queued embeddings, for `state_dict`."""
         return {"queued": self._queued}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
