@@ -30,9 +30,6 @@ from dali_bgaug.photo_tree import (
 from dali_bgaug.reading import READER, Seeds
 
 ENDINGS = (*JPEG_ENDINGS, ".png", ".webp", ".bmp", ".tif", ".tiff")
-MIXED = ("mixed_same", "mixed_rand", "mixed_next")
-CHALLENGE = ("original", *MIXED, "only_fg", "only_bg_b", "only_bg_t", "no_fg")
-"""The folders of the backgrounds challenge (ImageNet-9; Xiao et al. 2020, Table 1)."""
 _SHOWN = 8  # names in an error
 
 

@@ -4,7 +4,7 @@ import pkgutil
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -15,8 +15,15 @@ from pipelines import methods
 
 METHODS = tuple(sorted(module.name for module in pkgutil.iter_modules(methods.__path__)))
 _COMMON = ("crop", "photometric")
-FREE = {"shards", "threads", "prefetch", "verify", "mmap", "reader_depth", "preallocate"}
-"""Fields that may differ when a run is resumed: they change no batch."""
+
+Value = TypeVar("Value")
+Free = Annotated[Value, "free"]
+"""The type of a field that may differ when a run is resumed: it changes no batch, and no weight."""
+
+
+def free_fields(model: type[Options]) -> set[str]:
+    """The names of a model's Free fields."""
+    return {name for name, field in model.model_fields.items() if "free" in field.metadata}
 
 
 def method_module(name: str) -> ModuleType:
@@ -39,14 +46,14 @@ class LoaderConfig(Options):
 
     pipeline: str = "moco_v2"
     """The method whose views are made: a module of `pipelines.methods`."""
-    shards: Path = Field(strict=False)
+    shards: Free[Path] = Field(strict=False)
     """Folder of packed shards (`tools.shards`); evaluation also reads a folder of class folders of photos."""
     batch_size: int = Field(default=256, ge=1, le=2**20)
     """Photos a batch over all ranks; the number of ranks must divide it."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where pixels are made; auto takes a GPU if there is one."""
-    verify: bool | None = None
+    verify: Free[bool | None] = None
     """Checksums of the shards at start; by default (null) if they are below 1 GiB."""
     half: bool = False
     """float16 views instead of float32."""
@@ -57,20 +64,20 @@ class LoaderConfig(Options):
     resize: int = Field(default=256, ge=8, le=4096)
     """Central crops (evaluation, `crop.kind: central`): the photo's short side before, in pixels."""
 
-    mmap: bool = True
+    mmap: Free[bool] = True
     """Map shards into memory; turn off on network file systems."""
     shuffle_buffer: int = Field(default=4096, ge=1, le=2**24)
     """Samples held (encoded) to draw from. Shards are globally shuffled when packed; this shuffles anew."""
-    reader_depth: int = Field(default=2, ge=1, le=64)
+    reader_depth: Free[int] = Field(default=2, ge=1, le=64)
     """Batches the reader keeps ahead."""
-    threads: int = Field(default=0, ge=0, le=1024)
+    threads: Free[int] = Field(default=0, ge=0, le=1024)
     """CPU threads of a rank that decode, and as many that make views without a GPU; 0: the CPUs of this
     process shared out among the ranks of the machine."""
-    prefetch: int = Field(default=2, ge=1, le=64)
+    prefetch: Free[int] = Field(default=2, ge=1, le=64)
     """Finished batches kept ahead."""
     hw_decoder_load: float = Field(default=0.65, ge=0, le=1)
     """GPU: share of photos for the hardware JPEG decoder."""
-    preallocate: Annotated[tuple[int, int], Field(strict=False)] = (0, 0)
+    preallocate: Free[Annotated[tuple[int, int], Field(strict=False)]] = (0, 0)
     """GPU: width and height of photos the decoder's memory is made for at start; larger ones make it grow."""
 
     @model_validator(mode="before")
@@ -131,6 +138,10 @@ class LoaderConfig(Options):
             if view.crop.kind == "central" and view.crop.size > self.resize:
                 raise ValueError(f"views.{name}.crop.size={view.crop.size}: larger than resize={self.resize}")
         return self
+
+
+FREE = free_fields(LoaderConfig)
+"""Fields that may differ when a loader's state is restored."""
 
 
 def _reaching(own: dict[str, Any], given: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:

@@ -1,21 +1,32 @@
 """A thin DDP trainer: `torchrun -m train --config configs/NAME.yaml [key=value …]`.
 
-    config.py       what a run is (RunConfig)
-    method.py       what a method is: its options, its hooks around a step
-    methods/        one file a method: owns its networks, turns a batch into a loss
-    networks.py     backbones and heads
-    batch_norm.py   statistics over groups of photos, within a rank or across ranks
-    optim.py        LARS, LARC, the options of an optimiser
-    schedules.py    learning rates, the momentum of a target network
-    distributed.py  process group, gathering, exchanging rows between ranks
-    signals.py      stopping when a cluster asks to
-    checkpoint.py   atomic checkpoints
-    monitor.py      log, progress bar, TensorBoard, warnings
-    loop.py         epochs, steps, resume
-    initial.py      given weights that a run starts from
-    resume.py       the checkpoint that a run goes on from
-    export.py       `python -m train.export`: the backbone alone, with a card
-    evaluate/       `python -m train.evaluate`: linear probes, fine-tuning, k-NN, the background gap
+The lowest floor first; modules import only from floors below their own (`tests/train/test_floors.py`):
+
+    distributed.py     process group, collectives, rows exchanged between ranks
+    schedules.py       learning rates, the momentum of a target network
+    networks.py        backbones and heads
+    device.py          the device of the networks
+    records.py         checkpoints, cards and log lines: typed, versioned, validated when read
+    batch_norm.py      statistics over groups of photos, within a rank or across ranks
+    optim.py           LARS, LARC, the options of an optimizer
+    signals.py         stop requests of a cluster
+    checkpoint.py      files of checkpoints
+    foreign.py         weights of other projects
+    monitor.py         log, progress bar, TensorBoard, warnings
+    features.py        features of a whole set, each photo once, on any number of ranks
+    neighbours.py      weighted k-NN; also every n epochs while pre-training
+    export.py          `python -m train.export`: the backbone alone, with a card
+    method.py          the interface of a method: its options, its hooks around a step
+    methods/           one file a method: owns its networks, turns a batch into a loss
+    config.py          RunConfig
+    initial.py         initial weights of a run
+    trainer.py         Trainer: optimizer steps, epochs
+    checkpointer.py    Checkpointer: load, restore, save, prune
+    loop.py            Loop, train: what happens between steps
+    evaluate/          `python -m train.evaluate`: linear probes, fine-tuning, k-NN, the background gap
+    import_weights.py  `python -m train.import_weights`: a backbone from another project's file
+    speed.py           `python -m train.speed`: throughput with the loader and without
+    __main__.py        `python -m train`
 
 Nothing outside this folder imports it. Data comes from `pipelines`.
 """

@@ -1,4 +1,4 @@
-"""`python -m train` (one process) or `torchrun --nproc-per-node=8 -m train` (one a GPU)."""
+"""The command line: `python -m train`, or `torchrun --nproc-per-node=8 -m train` (a process a GPU)."""
 
 import argparse
 import logging
@@ -14,26 +14,20 @@ from train.loop import train
 def main() -> None:
     """Read the recipe, print it or train."""
     parser = argparse.ArgumentParser(prog="train", description="Pre-train a backbone.")
-    parser.add_argument(
-        "--config", type=Path, required=True, help="a recipe, e.g. configs/moco_v2_medium_swaps.yaml"
-    )
-    parser.add_argument("--out", type=Path, help="folder of the run (default out/NAME-OF-THE-RECIPE)")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--config", type=Path, required=True, help="a recipe, e.g. configs/moco_v2_medium_swaps.yaml")
+    add("--out", type=Path, help="folder of the run (default out/NAME-OF-THE-RECIPE)")
+    add(
         "--init",
         type=Path,
-        help="weights to start from: a run or checkpoint of the same method, or an exported backbone",
+        help="initial weights: a run or checkpoint of the method, or an export",
     )
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
-    again.add_argument(
-        "--auto-resume",
-        action="store_true",
-        help="go on if there is a checkpoint, start if not (for job queues)",
-    )
-    parser.add_argument("--print", action="store_true", help="print the resolved config and stop")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="e.g. data.batch_size=256 optim.lr=0.06"
-    )
+    auto = "go on if there is a checkpoint, start if not (for job queues)"
+    again.add_argument("--auto-resume", action="store_true", help=auto)
+    add("--print", action="store_true", help="print the resolved config and stop")
+    add("overrides", nargs="*", metavar="key=value", help="e.g. data.batch_size=256 optim.lr=0.06")
     args = parser.parse_intermixed_args()
     values = override(read_yaml(args.config), args.overrides)
     if args.init is not None:

@@ -25,7 +25,7 @@ from train.networks import precise
 
 
 class Grouping(NamedTuple):
-    """How ranks normalise: in `groups` parts each, or `ranks` of them together."""
+    """The grouping of batch norm: `groups` parts of each rank's batch, or `ranks` together."""
 
     groups: int = 1
     ranks: int = 1
@@ -43,7 +43,7 @@ def plan_groups(bn_group: int | None, photos: int, synchronise: bool, accumulate
     Raises:
         UserError: the photos do not divide into groups, or accumulation would change the statistics.
     """
-    wanted, ranks = f"method.bn_group={bn_group}", world_size()
+    want, ranks = f"method.bn_group={bn_group}", world_size()
     accumulated = (
         f"accumulate={accumulate}: batch statistics would be those of a part of the batch; set "
         f"method.bn_group to a size that one pass of all ranks still fills ({ranks} ranks of {photos} photos)"
@@ -54,9 +54,7 @@ def plan_groups(bn_group: int | None, photos: int, synchronise: bool, accumulate
         return Grouping()
     if photos >= bn_group:
         if photos % bn_group:
-            raise UserError(
-                f"{wanted}: must divide a rank's batch, {photos} (data.batch_size over the ranks)"
-            )
+            raise UserError(f"{want}: must divide a rank's batch, {photos} (data.batch_size over the ranks)")
         return Grouping(groups=photos // bn_group)
     if accumulate > 1 and (not synchronise or photos * ranks < bn_group):
         raise UserError(accumulated)
@@ -66,7 +64,7 @@ def plan_groups(bn_group: int | None, photos: int, synchronise: bool, accumulate
         return Grouping(ranks=ranks)
     if bn_group % photos or ranks % (bn_group // photos):
         raise UserError(
-            f"{wanted}: {ranks} ranks of {photos} photos cannot be cut into such groups; take a multiple of "
+            f"{want}: {ranks} ranks of {photos} photos cannot be cut into such groups; take a multiple of "
             f"{photos} that divides {photos * ranks}"
         )
     return Grouping(ranks=bn_group // photos)

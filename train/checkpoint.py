@@ -1,11 +1,10 @@
-"""Checkpoints: written atomically, read without executing anything.
+"""Files of checkpoints: written atomically, read without executing anything.
 
 checkpoints/step-00001000.pt    after so many steps
 checkpoints/latest.pt           leads to the newest: a link, or its name where there are no links
 """
 
 import io
-import json
 import re
 import warnings
 import zipfile
@@ -13,24 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic, follow, write_pointer
+from train.records import CHECKPOINT_VERSION, CheckpointRecord, wrong_field
 
-VERSION = 2
-FIELDS = {
-    **dict.fromkeys(("identity", "config", "backbone"), str),
-    **dict.fromkeys(("data", "metrics", "method", "optimiser"), dict),
-    **{"step": int, "epochs": (int, float), "ranks": list},
-}
-"""What a checkpoint holds beside its version."""
 LATEST = "latest.pt"
 _MEND = "delete it to resume from the one before, or start a new run with another --out"
 _NAME = re.compile(r"step-(\d{8})\.pt$")
 
 
 def path_of(folder: Path, step: int) -> Path:
-    """Where the checkpoint after `step` steps lies."""
+    """The path of the checkpoint after `step` steps."""
     return folder / f"step-{step:08d}.pt"
 
 
@@ -44,20 +38,14 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*.pt") if _NAME.search(path.name))
 
 
-def save(folder: Path, step: int, state: dict[str, Any], keep: int, keep_multiples: int = 0) -> Path:
-    """Write a checkpoint atomically, point `latest.pt` at it, then delete old ones.
-
-    The newest `keep` stay, and those after a multiple of `keep_multiples` steps (0: none of these).
-    """
-    path = path_of(folder, step)
+def write(folder: Path, record: CheckpointRecord) -> Path:
+    """Write a checkpoint atomically, and point `latest.pt` at it; returns its path."""
+    path = path_of(folder, record.step)
     buffer = io.BytesIO()  # torch's own writer turns a full disk into a RuntimeError that does not say so
-    torch.save({"version": VERSION, "step": step, **state}, buffer)
+    torch.save(dict(record), buffer)
     with atomic(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
     write_pointer(folder / LATEST, path.name)
-    for old in list_checkpoints(folder)[:-keep]:
-        if not keep_multiples or step_of(old) % keep_multiples:
-            old.unlink()
     return path
 
 
@@ -88,7 +76,7 @@ def read(path: Path, mend: str = "give another file") -> dict[str, Any]:
 
 
 def _damage(path: Path) -> str | None:
-    """What is wrong with a file that torch.save has written; None if nothing is, or it is of another kind."""
+    """The damage of a file that torch.save has written; None if there is none, or it is of another kind."""
     if not zipfile.is_zipfile(path):
         return None
     try:
@@ -100,7 +88,7 @@ def _damage(path: Path) -> str | None:
 
 
 def _kind(path: Path) -> str:
-    """What a file is that torch does not load."""
+    """The kind of a file that torch does not load."""
     with path.open("rb") as file:
         start = file.read(512)
     if not start:
@@ -128,9 +116,18 @@ _KINDS = {
 }
 
 
-def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """The newest checkpoint of a run that is not damaged, if there is one, and what is wrong with those after
-    it."""
+def load(path: Path) -> CheckpointRecord:
+    """Read a checkpoint of this version; UserError as `read`, and for anything else."""
+    try:
+        return CheckpointRecord.model_validate(read(path, _MEND))
+    except ValidationError as error:
+        raise UserError(
+            f"{path}: not a checkpoint of version {CHECKPOINT_VERSION} ({wrong_field(error)}); {_MEND}"
+        ) from error
+
+
+def load_newest(folder: Path) -> tuple[CheckpointRecord | None, list[str]]:
+    """The newest checkpoint of a run that is not damaged, if any, and what is wrong with those after it."""
     problems = []
     for path in reversed(list_checkpoints(folder)):
         try:
@@ -138,32 +135,3 @@ def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
         except UserError as error:
             problems.append(str(error))
     return None, problems
-
-
-def is_whole(state: dict[str, Any]) -> bool:
-    """Whether a file held a checkpoint of this version."""
-    return state.get("version") == VERSION and all(
-        isinstance(state.get(name), kind) for name, kind in FIELDS.items()
-    )
-
-
-def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of this version; UserError as `read`, and for anything else."""
-    state = read(path, _MEND)
-    if not is_whole(state):
-        raise UserError(f"{path}: not a checkpoint of version {VERSION}; {_MEND}")
-    return state
-
-
-def difference(before: str, now: str) -> str:
-    """What two configs, as JSON, differ in: `optim.lr was 0.1, now it is 0.2; …`."""
-    old, new = (_flatten("", json.loads(text)) for text in (before, now))
-    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return "; ".join(f"{key} was {old.get(key)!r}, now it is {new.get(key)!r}" for key in changed)
-
-
-def _flatten(name: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {name: value}
-    items = [_flatten(f"{name}.{key}" if name else key, item) for key, item in value.items()]
-    return {key: item for part in items for key, item in part.items()}

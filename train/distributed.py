@@ -16,17 +16,17 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import lock
 
 START = datetime.timedelta(minutes=10)
-"""How long ranks that have met wait for each other until the first step is done: shards are opened, networks
+"""Limit of waiting for ranks that have met, until the first step is done: shards are opened, networks
 compiled. One that dies meanwhile closes its connections, which the others notice at once."""
 
 
 def rank() -> int:
-    """This process among all."""
+    """The number of this process."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """The number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -94,12 +94,12 @@ def limit_waiting(seconds: float) -> None:
             set_timeout(datetime.timedelta(seconds=seconds), group)
 
 
-def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
+def all_reduce_mean(values: torch.Tensor) -> torch.Tensor:
     """The mean of every rank's values [N]."""
-    return sum_over_ranks(values) / world_size()
+    return all_reduce_sum(values) / world_size()
 
 
-def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
+def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
     """The sum of every rank's values [N]."""
     if world_size() > 1:
         values = values.clone()
@@ -107,7 +107,7 @@ def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
-def from_first_rank(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """Rank 0's value, on every rank."""
     values = [value]
     if world_size() > 1:
@@ -125,12 +125,12 @@ def hold(path: Path, option: str) -> Iterator[None]:
                 stack.enter_context(lock(path))
             except UserError as error:
                 problem = str(error)
-        if problem := from_first_rank(problem):
+        if problem := broadcast(problem):
             raise UserError(f"{option}: {problem}")
         yield
 
 
-def gather_objects(value: Any) -> list[Any]:
+def all_gather_objects(value: Any) -> list[Any]:
     """Every rank's value, in order of ranks, on every rank."""
     values: list[Any] = [value] * world_size()
     if world_size() > 1:
@@ -139,7 +139,7 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 @torch.no_grad()
-def gather_rows(rows: torch.Tensor) -> torch.Tensor:
+def all_gather_rows(rows: torch.Tensor) -> torch.Tensor:
     """[N, …] of every rank -> [ranks * N, …] on every rank, in order of ranks."""
     if world_size() == 1:
         return rows
@@ -149,17 +149,17 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def gather_uneven(rows: torch.Tensor) -> torch.Tensor:
+def all_gather_uneven(rows: torch.Tensor) -> torch.Tensor:
     """[n, …] of every rank, each its own n -> all of them on every rank, in order of ranks."""
-    counts = gather_objects(len(rows))
+    counts = all_gather_objects(len(rows))
     padded = rows.new_zeros(max(counts), *rows.shape[1:])
     padded[: len(rows)] = rows
-    parts = gather_rows(padded).split(max(counts))
+    parts = all_gather_rows(padded).split(max(counts))
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
 @torch.no_grad()
-def take_rows(rows: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+def permute_rows(rows: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
     """Reorder rows across all ranks: place i of rank r gets row `order[r N + i]` of the ranks' rows laid end
     to end.
 

@@ -1,5 +1,4 @@
-"""The backbone alone, for others: a state_dict that torchvision's networks load, and a card that says what
-it is.
+"""Export of a run's backbone: a state_dict that torchvision's networks load, and a card of what it is.
 
     python -m train.export RUN-OR-CHECKPOINT [--out backbone.pt]
 
@@ -13,27 +12,25 @@ A run that ends leaves both in its folder.
 import argparse
 import hashlib
 import io
-import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from dali_bgaug.errors import UserError, run_program
 from dali_bgaug.files import atomic, read_json, sha256, write_json
 from train import checkpoint, distributed, foreign
 from train.networks import FEATURES, build_backbone
-
-CARD_VERSION = 1
-_SHOWN = 20  # names of one kind in an error
+from train.records import CARD_VERSION, CHECKPOINT_VERSION, Card, CheckpointRecord, ConfigRecord, wrong_field
 
 
 class Backbone(NamedTuple):
-    """What a file holds of a backbone."""
+    """A backbone's weights, and the config of its run."""
 
     weights: dict[str, torch.Tensor]
-    config: dict[str, Any]
+    config: ConfigRecord
     """Of the run it comes from."""
 
     @property
@@ -47,24 +44,22 @@ class Backbone(NamedTuple):
 
 
 def find_checkpoint(path: Path) -> Path:
-    """A checkpoint itself, or the newest one of a run's folder that the first rank sees; every rank must call
-    this."""
+    """A checkpoint itself, or the newest of a run's folder as rank 0 sees it; every rank must call this."""
     if not path.is_dir():
         return path
-    found = distributed.from_first_rank(checkpoint.list_checkpoints(path / "checkpoints"))
+    found = distributed.broadcast(checkpoint.list_checkpoints(path / "checkpoints"))
     if not found:
-        raise UserError(
-            f"{path}: {path / 'checkpoints'} has no checkpoint; give a run's folder or a checkpoint"
-        )
+        place = path / "checkpoints"
+        raise UserError(f"{path}: {place} has no checkpoint; give a run's folder or a checkpoint")
     return found[-1]
 
 
-def backbone_weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:
+def backbone_weights(record: CheckpointRecord) -> dict[str, torch.Tensor]:
     """The backbone's own state_dict out of a checkpoint."""
-    prefix = f"{state['backbone']}."
+    prefix = f"{record.backbone}."
     return {
         name.removeprefix(prefix): value.detach().cpu().contiguous()
-        for name, value in state["method"].items()
+        for name, value in record.method.items()
         if name.startswith(prefix)
     }
 
@@ -77,15 +72,15 @@ def read_backbone(path: Path) -> Backbone:
     """
     card = path.with_suffix(".json")
     if path.is_file() and card.is_file():
-        values = _read_card(card)
-        if values.get("sha256", digest := sha256(path)) != digest:
+        record = read_card(card)
+        if record.sha256 != sha256(path):
             raise UserError(f"{path}: its checksum is not the one in {card.name}: damaged, or another's card")
-        return Backbone(checkpoint.read(path), values["config"])
-    state = read_checkpoint(path)
-    return Backbone(backbone_weights(state), json.loads(state["config"]))
+        return Backbone(checkpoint.read(path), record.config)
+    record = read_checkpoint(path)
+    return Backbone(backbone_weights(record), record.run_config())
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> CheckpointRecord:
     """A checkpoint, or the newest one of a run's folder; every rank must call this.
 
     Raises:
@@ -93,26 +88,28 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     path = find_checkpoint(path)
     state = checkpoint.read(path)
-    if not checkpoint.is_whole(state):
-        raise UserError(
-            f"{path}: neither a checkpoint of a run (version {checkpoint.VERSION}) nor exported weights with "
-            f"their card, {path.with_suffix('.json').name}, beside them: {foreign.describe(state)}"
-        )
     try:
-        known = json.loads(state["config"])["backbone"] in FEATURES
-    except (ValueError, KeyError, TypeError):
-        known = False
-    if not known:
-        raise UserError(f"{path}: its config names no backbone that there is; give another file")
-    return state
+        record = CheckpointRecord.model_validate(state)
+    except ValidationError as error:
+        raise UserError(
+            f"{path}: neither a checkpoint of a run (version {CHECKPOINT_VERSION}) nor exported weights with "
+            f"their card, {path.with_suffix('.json').name}, beside them: {foreign.describe(state)}"
+        ) from error
+    try:
+        record.run_config()
+    except ValidationError as error:
+        raise UserError(f"{path}: its config names no backbone that there is; give another file") from error
+    return record
 
 
-def _read_card(card: Path) -> dict[str, Any]:
-    values = read_json(card, "export it again")
-    config = values.get("config")
-    if not isinstance(config, dict) or str(config.get("backbone")) not in FEATURES:
-        raise UserError(f"{card}: not the card of an exported backbone; export it again")
-    return values
+def read_card(path: Path) -> Card:
+    """The card of an exported backbone; UserError if it is none, or of another version."""
+    try:
+        return Card.model_validate(read_json(path, "export it again"))
+    except ValidationError as error:
+        raise UserError(
+            f"{path}: not the card of an exported backbone ({wrong_field(error)}); export it again"
+        ) from error
 
 
 def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], source: str) -> None:
@@ -135,61 +132,55 @@ def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], source: s
         "of another shape": shapes,
     }
     if any(problems.values()):
-        lines = [f"{what}: {_list(names)}" for what, names in problems.items() if names]
+        lines = [f"{what}: {few(names, shown=20)}" for what, names in problems.items() if names]
         raise UserError("\n  ".join([f"{source}: these weights are not the network's", *lines]))
     network.load_state_dict(weights)
 
 
-def _list(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+def few(names: list[str], shown: int = 8) -> str:
+    """The first names of a list and how many more there are, for errors."""
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
-def export_backbone(state: dict[str, Any], out: Path) -> Path:
-    """Write a checkpoint's backbone to `out` and its card beside it, NAME.json; returns the card's path.
-
-    The card: architecture and method, steps and epochs, the whole config, what it was trained on (photos,
-    classes, hash of the manifest), the metrics last logged, and the SHA-256 of the weights.
-    """
-    config = json.loads(state["config"])
-    weights = backbone_weights(state)
+def export_backbone(record: CheckpointRecord, out: Path) -> Path:
+    """Write a checkpoint's backbone to `out` and its card beside it, NAME.json; returns the card's path."""
+    if out.suffix == ".json":
+        raise UserError(f"--out={out}: the card gets this name; give the weights another, e.g. backbone.pt")
+    config, weights = record.run_config(), backbone_weights(record)
     # Complete, or an error here and not at its user's.
-    load_weights(build_backbone(config["backbone"]), weights, f"the checkpoint of step {state['step']}")
+    load_weights(build_backbone(config["backbone"]), weights, f"the checkpoint of step {record.step}")
     buffer = io.BytesIO()
     torch.save(weights, buffer)
     with atomic(out) as temporary:
         temporary.write_bytes(buffer.getbuffer())
-    card = {
-        "format": "dali_bgaug backbone",
-        "version": CARD_VERSION,
-        "architecture": config["backbone"],
-        "features": FEATURES[config["backbone"]],
-        "method": config["method"]["name"],
-        "step": state["step"],
-        "epochs": state["epochs"],
-        "input": {"normalise": config["data"]["normalise"], "range": [0, 1], "channels": "RGB"},
-        "metrics": state["metrics"],
-        "data": state["data"],
-        "sha256": sha256(out),
-        "config": config,
-    }
+    card = Card(
+        format="dali_bgaug backbone",
+        version=CARD_VERSION,
+        architecture=config["backbone"],
+        features=FEATURES[config["backbone"]],
+        method=config["method"]["name"],
+        step=record.step,
+        epochs=record.epochs,
+        input={"normalise": config["data"]["normalise"], "range": [0, 1], "channels": "RGB"},
+        metrics=record.metrics,
+        data=record.data,
+        sha256=sha256(out),
+        config=config,
+    )
     path = out.with_suffix(".json")
-    write_json(path, card)
+    write_json(path, card.model_dump())
     return path
 
 
 def main() -> None:
     """Export from the command line."""
     parser = argparse.ArgumentParser(prog="train.export", description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="a run's folder (its newest checkpoint) or a checkpoint")
-    parser.add_argument(
-        "--out", type=Path, help="the weights (default RUN/backbone.pt, or beside the checkpoint)"
-    )
+    add = parser.add_argument
+    add("run", type=Path, help="a run's folder (its newest checkpoint) or a checkpoint")
+    add("--out", type=Path, help="the weights (default RUN/backbone.pt, or beside the checkpoint)")
     args = parser.parse_args()
     path = find_checkpoint(args.run)
     out = args.out or (args.run if args.run.is_dir() else path.parent) / "backbone.pt"
-    if out.suffix == ".json":
-        raise UserError(f"--out={out}: the card gets this name; give the weights another, e.g. backbone.pt")
     card = export_backbone(read_checkpoint(path), out)
     print(f"{out} and {card}, of {path}")
 

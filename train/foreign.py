@@ -26,7 +26,7 @@ def find_state_dict(state: Any) -> dict[str, torch.Tensor] | None:
 
 
 def describe(state: dict[str, Any]) -> str:
-    """What a file holds that is no checkpoint of ours, and what to do with it."""
+    """A description of a file that is no checkpoint of ours, and what to do with it."""
     tensors = find_state_dict(state)
     if tensors is None:
         return f"it holds {', '.join(map(repr, list(state)[:5]))}; give another file"
@@ -60,17 +60,15 @@ def take_backbone(
     whole = [
         start
         for start in prefixes
-        if all(
+        if prefix in (None, start)
+        and all(
             start + name in tensors and tensors[start + name].shape == own[name].shape
             for name in set(own) - counters
         )
     ]
-    if prefix is not None:
-        whole = [start for start in whole if start == prefix]
     if len(whole) != 1:
-        found = (
-            f"under {' and '.join(map(repr, whole))}; give one with --prefix" if whole else "nowhere in it"
-        )
+        several = f"under {' and '.join(map(repr, whole))}; give one with --prefix"
+        found = several if whole else "nowhere in it"
         raise UserError(
             f"{path}: the weights of a {backbone} are {found} (names like {', '.join(list(tensors)[:3])})"
         )

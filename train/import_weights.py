@@ -1,4 +1,4 @@
-"""A backbone out of another project's file, with a card, so that it can be evaluated as a run's own.
+"""Import of a backbone from another project's file, with a card: it is evaluated like a run's own.
 
     python -m train.import_weights moco_v2_800ep_pretrain.pth.tar --config configs/moco_v2_full_none.yaml \\
         --out backbone.pt
@@ -10,12 +10,13 @@ import argparse
 from pathlib import Path
 
 from dali_bgaug.config import read_yaml, validate
-from dali_bgaug.errors import UserError, run_program
+from dali_bgaug.errors import run_program
 from dali_bgaug.files import sha256
 from train import checkpoint
 from train.config import RunConfig
 from train.export import export_backbone
 from train.foreign import take_backbone
+from train.records import CHECKPOINT_VERSION, CheckpointRecord
 
 
 def import_backbone(path: Path, config: RunConfig, out: Path, prefix: str | None = None) -> Path:
@@ -31,28 +32,27 @@ def import_backbone(path: Path, config: RunConfig, out: Path, prefix: str | None
         UserError: no such backbone in it, or several.
     """
     weights = take_backbone(checkpoint.read(path), config.backbone, path, prefix)
-    state = {
-        "config": config.model_dump_json(),
-        "backbone": "backbone",
-        "method": {f"backbone.{name}": value for name, value in weights.items()},
-        **{"step": 0, "epochs": 0, "metrics": {}},
-        "data": {"imported_from": path.name, "sha256": sha256(path)},
-    }
-    return export_backbone(state, out)
+    record = CheckpointRecord(
+        version=CHECKPOINT_VERSION,
+        **{"step": 0, "epochs": 0, "metrics": {}, "optimiser": {}, "ranks": []},
+        identity=config.identity(),
+        config=config.model_dump_json(),
+        backbone="backbone",
+        method={f"backbone.{name}": value for name, value in weights.items()},
+        data={"imported_from": path.name, "sha256": sha256(path)},
+    )
+    return export_backbone(record, out)
 
 
 def main() -> None:
     """Import from the command line."""
     parser = argparse.ArgumentParser(prog="train.import_weights", description=__doc__.splitlines()[0])
-    parser.add_argument("file", type=Path, help="what torch.save wrote there")
-    parser.add_argument("--config", type=Path, required=True, help="a recipe like theirs")
-    parser.add_argument(
-        "--out", type=Path, default=Path("backbone.pt"), help="the weights to write (%(default)s)"
-    )
-    parser.add_argument("--prefix", help="of the names in the file, e.g. module.encoder_q. (default: found)")
+    add = parser.add_argument
+    add("file", type=Path, help="what torch.save wrote there")
+    add("--config", type=Path, required=True, help="a recipe like theirs")
+    add("--out", type=Path, default=Path("backbone.pt"), help="the weights to write (%(default)s)")
+    add("--prefix", help="of the names in the file, e.g. module.encoder_q. (default: found)")
     args = parser.parse_args()
-    if args.out.suffix == ".json":
-        raise UserError(f"--out={args.out}: the card gets this name; give the weights another")
     config = validate(RunConfig, read_yaml(args.config), str(args.config))
     card = import_backbone(args.file, config, args.out, args.prefix)
     print(f"{args.out} and {card}, of {args.file}")

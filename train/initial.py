@@ -1,12 +1,10 @@
-"""Given weights that a run starts from (`--init`): weights only, at epoch 0 with a fresh optimiser.
+"""Initial weights of a run (`--init`): weights only, at epoch 0 with a fresh optimizer.
 
     a run's folder, a checkpoint    all networks of the same method, with its classifier
     an export with its card         the backbone alone; of every network that has one (MoCo-v2's, BYOL's two)
 
 Queues and generators are no weights: they start as ever.
 """
-
-import json
 
 from torch import nn
 
@@ -28,7 +26,7 @@ def load_initial(method: Method, config: RunConfig, class_names: list[str]) -> N
     path, source = config.init, f"--init={config.init}"
     exported = path.is_file() and path.with_suffix(".json").is_file()
     stored = read_backbone(path) if exported else read_checkpoint(path)
-    trained = stored.config if exported else json.loads(stored["config"])
+    trained = stored.config if exported else stored.run_config()
     if trained["backbone"] != config.backbone:
         raise UserError(
             f"{source}: weights of backbone={trained['backbone']}, this run has backbone={config.backbone}; "
@@ -45,7 +43,7 @@ def load_initial(method: Method, config: RunConfig, class_names: list[str]) -> N
             f"{source}: a run of method.name={name}, this is {config.method.name}; give a run of the same "
             f"method, or {alone}"
         )
-    names = stored["data"].get("class_names", class_names)
+    names = stored.data.get("class_names", class_names)
     if config.method.pipeline == "supervised" and names != class_names:  # its classifier is of these
         different = sorted(set(names) ^ set(class_names))
         how = f"only in one of them: {', '.join(different[:8])}" if different else "in another order"
@@ -53,5 +51,5 @@ def load_initial(method: Method, config: RunConfig, class_names: list[str]) -> N
             f"{source}: its {len(names)} classes are not the {len(class_names)} of "
             f"data.shards={config.data.shards} ({how}); give weights of the same classes, or {alone}"
         )
-    weights = {key: value for key, value in stored["method"].items() if "." in key}
+    weights = {key: value for key, value in stored.method.items() if "." in key}
     load_weights(nn.ModuleDict(dict(method.named_children())), weights, source)

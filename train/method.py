@@ -1,10 +1,10 @@
-"""What a training method is, and all it shares with the loop.
+"""The interface of a training method, and all it shares with the trainer.
 
-The loop calls, for each step, in this order:
+The trainer calls, for each step, in this order:
 
     begin_step(progress)                   once, before the first forward pass
     forward(batch) -> loss, metrics        once, or `accumulate` times; in DistributedDataParallel
-    before_update(progress)                gradients are complete, the optimiser has not used them
+    before_update(progress)                gradients are complete, before the optimizer step
     after_update(progress)                 parameters are new
 
 What must survive a restart is in `state_dict`. A file in `train/methods/` with a MethodOptions is a method.
@@ -20,6 +20,7 @@ from torch import nn
 
 from dali_bgaug.config import Options
 from train.batch_norm import Grouping, plan_groups
+from train.networks import precise
 
 Batch = dict[str, torch.Tensor]
 Metrics = dict[str, torch.Tensor]
@@ -27,7 +28,7 @@ Metrics = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Setting:
-    """What a method is built for."""
+    """The setting that a method is built for."""
 
     backbone: str
     """A name of `networks.FEATURES`."""
@@ -40,14 +41,14 @@ class Setting:
     classes: int = 0
     """Classes of the data set."""
     seed: int = 0
-    """Of what all ranks draw alike."""
+    """Seed of what all ranks draw alike."""
     device: str = "cpu"
-    """Where it will run, `cpu` or `cuda`; it is built on the CPU and moved there."""
+    """Type of the device it will run on, `cpu` or `cuda`; it is built on the CPU and moved there."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is."""
+    """The progress of a run."""
 
     step: int
     """Steps done before this one."""
@@ -61,13 +62,14 @@ class Method(nn.Module):
     """Owns its networks; turns a batch into a loss."""
 
     chance_loss: float | None = None
-    """The loss of a network that tells nothing apart, if there is such a number: the run warns when it stays
-    there."""
+    """The loss of chance, if there is such a number: the run warns when its loss stays there."""
+
+    network: nn.Module
 
     @property
     def backbone(self) -> nn.Module:
-        """What is trained for others: exported and evaluated."""
-        raise NotImplementedError
+        """The network that is exported and evaluated: `network`, where a method has but one."""
+        return self.network
 
     def networks(self) -> list[nn.Module]:
         """The large networks, for torch.compile."""
@@ -81,10 +83,10 @@ class Method(nn.Module):
         """Before the forward passes of a step."""
 
     def before_update(self, progress: Progress) -> None:
-        """After the backward pass, before the optimiser."""
+        """After the backward pass, before the optimizer."""
 
     def after_update(self, progress: Progress) -> None:
-        """After the optimiser."""
+        """After the optimizer."""
 
 
 class MethodOptions(Options):
@@ -104,17 +106,16 @@ class MethodOptions(Options):
         raise NotImplementedError
 
     def grouping(self, setting: Setting) -> Grouping:
-        """How this rank normalises; raises UserError where it cannot."""
+        """The batch-norm grouping of this rank; raises UserError where there is none."""
         return plan_groups(self.bn_group, setting.photos, self.synchronise, setting.accumulate)
 
     def check(self, batch_size: int, accumulate: int) -> None:
-        """Refuse, with a ValueError, what the method cannot do with so many photos a step, in so many
-        passes."""
+        """Refuse, with a ValueError, a batch size (photos a step) or accumulation the method cannot take."""
 
 
 @torch.no_grad()
 def feature_std(features: torch.Tensor) -> torch.Tensor:
-    """How far L2-normalised features [N, D] spread: their standard deviation over the batch times sqrt(D).
+    """Spread of L2-normalised features [N, D]: their standard deviation over the batch times sqrt(D).
 
     About 1 if they cover the sphere, 0 if all are the same (collapse). Source: Chen, He 2021 (SimSiam),
     section 4.1.
@@ -128,9 +129,20 @@ def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return (logits.argmax(dim=1) == labels).float().mean()
 
 
+def classification(
+    logits: torch.Tensor, labels: torch.Tensor, features: torch.Tensor
+) -> tuple[torch.Tensor, Metrics]:
+    """Cross-entropy of logits [N, K] and labels int64 [N]; `accuracy`, `feature_std` of features [N, D]."""
+    logits = precise(logits)
+    metrics = {"accuracy": accuracy(logits, labels), "feature_std": feature_std(features.detach())}
+    return F.cross_entropy(logits, labels), metrics
+
+
 @torch.no_grad()
-def follow(target: nn.Module, online: nn.Module, momentum: float) -> None:
-    """Move the target's parameters towards the online network's; buffers (batch-norm statistics) stay its
-    own."""
+def ema_update(target: nn.Module, online: nn.Module, momentum: float) -> None:
+    """Exponential moving average: target = momentum * target + (1 - momentum) * online, of all parameters.
+
+    Buffers (batch-norm statistics) stay the target's own.
+    """
     own, new = list(target.parameters()), [parameter.detach() for parameter in online.parameters()]
     torch._foreach_lerp_(own, new, 1 - momentum)

@@ -1,9 +1,8 @@
-"""Watching a run: log.jsonl, TensorBoard where it is installed, the progress bar, and what is worth a
-warning."""
+"""Monitoring of a run: log.jsonl, TensorBoard where it is installed, the progress bar, warnings."""
 
 import contextlib
 import errno
-import json
+import itertools
 import os
 import shutil
 import sys
@@ -14,64 +13,55 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
+from pydantic import ValidationError
 from tqdm import tqdm
 
 from dali_bgaug.files import read_log, write_text
 from dali_bgaug.loader import Loader
+from train.records import LogLine
 
 PATIENCE = 50
 """Logged losses in a row at the loss of chance before a run is warned of."""
 
 
 class Monitor:
-    """What rank 0 tells of a run; the other ranks have none."""
+    """The monitor of a run, on rank 0 alone: log, TensorBoard, progress bar, warnings."""
 
     def __init__(self, out: Path, step: int, steps: int, chance_loss: float | None) -> None:
-        """out: the run's folder; step: how many steps it has done (what was logged of later ones is
-        dropped)."""
+        """out: the run's folder; step: how many it has done, of `steps` (later lines are dropped)."""
         self._log = JsonLog(out / "log.jsonl", step)
         self._board = _tensorboard(out / "tensorboard", step)
-        screen = _Screen(sys.stderr)
-        self._bar = tqdm(
-            total=steps, initial=step, desc="train", unit="step", dynamic_ncols=True, file=screen
-        )
+        err = _Screen(sys.stderr)
+        self._bar = tqdm(total=steps, initial=step, desc="train", unit="step", dynamic_ncols=True, file=err)
         self._chance, self._losses, self._warned = chance_loss, deque(maxlen=PATIENCE), False
 
     def advance(self) -> None:
         """A step is done."""
         self._bar.update()
 
-    def report(self, values: dict[str, Any]) -> None:
-        """Log a step: `step`, `loss`, `images_per_s`, `data_wait` and whatever else there is to say."""
-        warning = self._warning(values["loss"])
-        self._write({**values, "warning": warning} if warning else values)
-        self._show(values)
+    def report(self, line: LogLine) -> None:
+        """Log a step: with `loss`, `images_per_s` and `data_wait`."""
+        warning = self._warning(line.loss)
+        self.note(line.model_copy(update={"warning": warning}))
         self._bar.set_postfix_str(
-            f"loss {values['loss']:.3f}, {values['images_per_s']:.0f} images/s, "
-            f"{values['data_wait']:.0%} waiting for data",
+            f"loss {line.loss:.3f}, {line.images_per_s:.0f} images/s, {line.data_wait:.0%} waiting for data",
             refresh=False,
         )
         if warning:
             self.say(f"warning: {warning}")
 
-    def note(self, values: dict[str, Any]) -> None:
-        """Log what is measured apart from steps: `step` and what was found after it."""
-        self._write(values)
-        self._show(values)
+    def note(self, line: LogLine) -> None:
+        """Log what was measured after a step."""
+        if problem := self._log.write(line):
+            self.say(f"warning: {problem}")
+        if self._board:
+            for name, value in line.values().items():
+                if name not in ("step", "warning"):
+                    self._board.add_scalar(name, value, line.step)
 
     def say(self, text: str) -> None:
         """A line above the progress bar."""
         self._bar.write(text, file=_Screen(sys.stdout))
-
-    def _write(self, values: dict[str, Any]) -> None:
-        if problem := self._log.write(values):
-            self.say(f"warning: {problem}")
-
-    def _show(self, values: dict[str, Any]) -> None:
-        if self._board:
-            for name, value in values.items():
-                if name != "step":
-                    self._board.add_scalar(name, value, values["step"])
 
     def _warning(self, loss: float) -> str | None:
         """Once: the loss has not left the number that a network reaches which tells nothing apart."""
@@ -122,13 +112,25 @@ def _tensorboard(folder: Path, step: int) -> Any:
     return SummaryWriter(str(folder), purge_step=step + 1)
 
 
+def read_lines(path: Path) -> tuple[list[LogLine], list[int]]:
+    """The lines of a log, and the numbers, from 1, of those that are damaged or no LogLine."""
+    whole, damaged = read_log(path)
+    lines, wrong = [], []
+    numbers = (number for number in itertools.count(1) if number not in damaged)
+    for number, values in zip(numbers, whole):
+        try:
+            lines.append(LogLine.model_validate(values))
+        except ValidationError:
+            wrong.append(number)
+    return lines, sorted(damaged + wrong)
+
+
 class JsonLog:
-    """Appends lines to a file, which a full disk delays; a resumed run first drops what came after its
-    checkpoint."""
+    """A log that a full disk delays; a resumed run first drops the lines after its checkpoint."""
 
     def __init__(self, path: Path, step: int) -> None:
         """path: the file; step: how many steps the run has done (lines of later ones are dropped)."""
-        lines, damaged = read_log(path) if step else ([], [])
+        lines, damaged = read_lines(path) if step else ([], [])
         if damaged:
             kept = path.with_name(f"{path.name}.damaged-{step}")
             shutil.copyfile(path, kept)
@@ -136,13 +138,13 @@ class JsonLog:
                 f"{path}: left out lines {damaged}, which are damaged; as it was it is {kept}",
                 file=sys.stderr,
             )
-        write_text(path, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
+        write_text(path, "".join(line.text() for line in lines if line.step <= step))
         self._path, self._unwritten = path, ""
 
-    def write(self, values: dict[str, Any]) -> str | None:
+    def write(self, line: LogLine) -> str | None:
         """Add a line. What cannot be written (a full disk) is kept for the next time; says so once."""
         known = bool(self._unwritten)
-        self._unwritten += json.dumps(values) + "\n"
+        self._unwritten += line.text()
         data = self._unwritten.encode()
         try:
             with self._path.open("ab", buffering=0) as file:

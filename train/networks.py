@@ -1,11 +1,14 @@
 """Backbones and heads."""
 
+from typing import Literal
+
 import torch
 import torchvision
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
-FEATURES = {"resnet10_narrow": 128, "resnet18": 512, "resnet50": 2048, "alexnet": 4096}
+BackboneName = Literal["resnet10_narrow", "resnet18", "resnet50", "alexnet"]
+FEATURES: dict[str, int] = {"resnet10_narrow": 128, "resnet18": 512, "resnet50": 2048, "alexnet": 4096}
 """Backbones, and the length of their features."""
 
 
@@ -25,8 +28,7 @@ def build_backbone(name: str, zero_init_residual: bool = False) -> nn.Module:
 
 
 def smallest_view(name: str) -> int:
-    """The least side of a view, in pixels, that a backbone can take: AlexNet's last pooling needs 3 x 3
-    cells."""
+    """The least side of a view, in pixels: AlexNet's last pooling needs 3 x 3 cells."""
     return 63 if name == "alexnet" else 1
 
 
@@ -127,11 +129,7 @@ class AlexNet(nn.Module):
 
 
 def _convolution(inputs: int, outputs: int, size: int, **options: int) -> list[nn.Module]:
-    return [
-        nn.Conv2d(inputs, outputs, size, **options),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    ]
+    return [nn.Conv2d(inputs, outputs, size, **options), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
 
 def mlp(inputs: int, hidden: int, outputs: int, *, norm: bool = True, bias: bool = True) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""Optimisers: SGD (torch's), and the two that scale each parameter's step by its norm, LARS and LARC.
+"""Optimizers: SGD (torch's), and the two that scale each parameter's step by its norm, LARS and LARC.
 
     LARS   BYOL's    the gradient, decay included, is scaled to eta times the parameter's norm; biases and
                      batch norm are excluded
@@ -9,7 +9,7 @@ once.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -18,9 +18,11 @@ from torch import nn
 from dali_bgaug.config import Options
 from train.schedules import scaled_lr, warmup_cosine, warmup_multistep
 
+Tensors = list[torch.Tensor]
+
 
 class OptimOptions(Options):
-    """An optimiser and its learning rate."""
+    """An optimizer and its learning rate."""
 
     kind: Literal["sgd", "lars", "larc"] = "sgd"
     lr: float = Field(gt=0)
@@ -29,9 +31,9 @@ class OptimOptions(Options):
     """Peak learning rate of the backbone where it has its own (fine-tuning); follows the same schedule."""
     lr_batch: int = Field(default=256, ge=1)
     warmup_lr: float = Field(default=0.0, ge=0)
-    """Where the warm-up starts, also at `lr_batch`."""
+    """Learning rate at the start of the warm-up, also at `lr_batch`."""
     final_lr: float = Field(default=0.0, ge=0)
-    """cosine: where it ends, also at `lr_batch`."""
+    """cosine: learning rate at the end, also at `lr_batch`."""
     warmup_epochs: float = Field(default=0, ge=0)
     schedule: Literal["cosine", "steps"] = "cosine"
     milestones: Annotated[tuple[int, ...], Field(strict=False)] = ()
@@ -72,19 +74,19 @@ class OptimOptions(Options):
         return warmup_multistep(step, warmup, peak, milestones, self.factor, start)
 
 
-def build_optimiser(module: nn.Module, options: OptimOptions) -> torch.optim.Optimizer:
-    """The optimiser of all parameters of `module` that are trained.
+def build_optimizer(module: nn.Module, options: OptimOptions) -> torch.optim.Optimizer:
+    """The optimizer of all parameters of `module` that are trained.
 
     A group's `scale` is what the learning rate of a step is to be multiplied by; without one it is 1.
     module: with a `backbone`, where that has a learning rate of its own.
     """
-    trunk = [] if options.backbone_lr is None else list(module.backbone.parameters())
-    known = {id(parameter) for parameter in trunk}
+    backbone = [] if options.backbone_lr is None else list(module.backbone.parameters())
+    known = {id(parameter) for parameter in backbone}
     head = [parameter for parameter in module.parameters() if id(parameter) not in known]
     groups = _groups(head, options)
     if options.backbone_lr is not None:
         scale = options.backbone_lr / options.lr
-        groups += [{**group, "scale": scale} for group in _groups(trunk, options)]
+        groups += [{**group, "scale": scale} for group in _groups(backbone, options)]
     if options.kind == "lars":
         return LARS(groups, options.lr, options.momentum, eta=options.trust)
     if options.kind == "larc":
@@ -93,7 +95,7 @@ def build_optimiser(module: nn.Module, options: OptimOptions) -> torch.optim.Opt
 
 
 def _groups(parameters: list[nn.Parameter], options: OptimOptions) -> list[dict[str, Any]]:
-    """Those that are trained, and apart from them biases and normalisation, if these are excluded."""
+    """Parameter groups: all that is trained, or apart from it biases and normalisation, if excluded."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     excluded = [p for p in trained if p.dim() <= 1] if options.exclude_bias_and_norm else []
     included = [p for p in trained if p.dim() > 1] if options.exclude_bias_and_norm else trained
@@ -108,11 +110,18 @@ def _groups(parameters: list[nn.Parameter], options: OptimOptions) -> list[dict[
 class _ScaledSGD(torch.optim.Optimizer):
     """SGD with momentum on gradients that `_scaled` has changed; no dampening, no Nesterov."""
 
-    def __init__(self, params: Iterable[Any], lr: float, momentum: float, defaults: dict[str, Any]) -> None:
-        for name, value in {"lr": lr, "momentum": momentum, **defaults}.items():
+    DEFAULTS: ClassVar[dict[str, Any]]
+    """Options of a parameter group beside learning rate and momentum."""
+
+    def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.9, **options: Any) -> None:
+        """options: in place of DEFAULTS."""
+        defaults = {"lr": lr, "momentum": momentum, **self.DEFAULTS, **options}
+        if unknown := set(options) - set(self.DEFAULTS):
+            raise TypeError(f"{min(unknown)}: no option of {type(self).__name__}")
+        for name, value in defaults.items():
             if value < 0:
                 raise ValueError(f"{name}={value}: must not be negative")
-        super().__init__(params, {"lr": lr, "momentum": momentum, **defaults})
+        super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -135,19 +144,17 @@ class _ScaledSGD(torch.optim.Optimizer):
             torch._foreach_add_(params, buffers, alpha=-group["lr"])
         return loss
 
-    def _scaled(
-        self, params: list[torch.Tensor], grads: list[torch.Tensor], group: dict[str, Any]
-    ) -> list[torch.Tensor]:
+    def _scaled(self, params: Tensors, grads: Tensors, group: dict[str, Any]) -> Tensors:
         raise NotImplementedError
 
 
-def _norms(tensors: list[torch.Tensor]) -> torch.Tensor:
+def _norms(tensors: Tensors) -> torch.Tensor:
     """The length of each: [len(tensors)]; nothing waits for a GPU."""
     return torch.stack(torch._foreach_norm(tensors))
 
 
 class LARS(_ScaledSGD):
-    """LARS as DeepMind's BYOL has it (`utils/optimizers.py`).
+    """LARS as in BYOL's reference implementation (`utils/optimizers.py`).
 
         g <- g + weight_decay p;   g <- g eta |p| / |g|   (times 1 if either norm is 0)
         m <- momentum m + g;       p <- p - lr m
@@ -155,21 +162,9 @@ class LARS(_ScaledSGD):
     A parameter group with `excluded: True` gets neither weight decay nor the trust ratio.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        eta: float = 1e-3,
-    ) -> None:
-        """eta: the trust coefficient."""
-        defaults = {"weight_decay": weight_decay, "eta": eta, "excluded": False}
-        super().__init__(params, lr, momentum, defaults)
+    DEFAULTS: ClassVar = {"weight_decay": 0.0, "eta": 1e-3, "excluded": False}
 
-    def _scaled(
-        self, params: list[torch.Tensor], grads: list[torch.Tensor], group: dict[str, Any]
-    ) -> list[torch.Tensor]:
+    def _scaled(self, params: Tensors, grads: Tensors, group: dict[str, Any]) -> Tensors:
         if group["excluded"]:
             return grads
         grads = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
@@ -180,7 +175,7 @@ class LARS(_ScaledSGD):
 
 
 class LARC(_ScaledSGD):
-    """LARC as SwAV has it: apex's, without clipping.
+    """LARC as in SwAV's reference implementation: apex's, without clipping.
 
         g <- (g + weight_decay p) trust_coefficient |p| / (|g| + weight_decay |p| + eps)
         m <- momentum m + g;       p <- p - lr m
@@ -188,22 +183,9 @@ class LARC(_ScaledSGD):
     A parameter or gradient that is all zero: its plain gradient, without weight decay.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        trust_coefficient: float = 1e-3,
-        eps: float = 1e-8,
-    ) -> None:
-        """eps: added to the denominator."""
-        defaults = {"weight_decay": weight_decay, "trust_coefficient": trust_coefficient, "eps": eps}
-        super().__init__(params, lr, momentum, defaults)
+    DEFAULTS: ClassVar = {"weight_decay": 0.0, "trust_coefficient": 1e-3, "eps": 1e-8}
 
-    def _scaled(
-        self, params: list[torch.Tensor], grads: list[torch.Tensor], group: dict[str, Any]
-    ) -> list[torch.Tensor]:
+    def _scaled(self, params: Tensors, grads: Tensors, group: dict[str, Any]) -> Tensors:
         decay = group["weight_decay"]
         lengths, steps = _norms(params), _norms(grads)
         scaled = (lengths > 0) & (steps > 0)

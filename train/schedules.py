@@ -1,4 +1,4 @@
-"""What changes from step to step: learning rates, the momentum of a target network."""
+"""Schedules: learning rates, the momentum of a target network."""
 
 import math
 from collections.abc import Sequence
@@ -21,8 +21,7 @@ def warmup_cosine(
 def warmup_multistep(
     step: int, warmup: int, peak: float, milestones: Sequence[int], factor: float = 0.1, start: float = 0.0
 ) -> float:
-    """Rise linearly from `start` to `peak` over `warmup` steps; from each milestone (a step) on, times
-    `factor`."""
+    """Linear warm-up from `start` to `peak` in `warmup` steps; times `factor` from each milestone, a step."""
     if step < warmup:
         return start + (peak - start) * step / warmup
     return peak * factor ** sum(step >= milestone for milestone in milestones)

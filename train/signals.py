@@ -1,4 +1,4 @@
-"""Stopping on request: SIGTERM and SIGUSR1, as clusters send them before they take a machine away."""
+"""Stop requests: SIGTERM and SIGUSR1, as clusters send them before they take a machine away."""
 
 import signal
 import threading
@@ -15,7 +15,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopRequest:
-    """Whether any rank has been asked to stop; all ranks learn of it at the same step."""
+    """A stop request to any rank; all ranks learn of it at the same step."""
 
     def __init__(self) -> None:
         self.name = ""
@@ -33,8 +33,7 @@ class StopRequest:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Take the signals. Once one came, further ones are ignored until the process ends: launcher and
-        scheduler often both send one. Python has signals taken by the main thread alone: in another one
-        nothing is."""
+        scheduler often both send one. In another thread than the main one, Python lets nothing be taken."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -56,7 +55,7 @@ class StopRequest:
             self._work = dist.all_reduce(self._flag, dist.ReduceOp.MAX, self._group, async_op=True)
 
     def answer(self) -> bool:
-        """What `ask` found, the same on every rank."""
+        """The answer to `ask`, the same on every rank."""
         if self._work is not None:
             self._work.wait()
         return bool(self._flag.item())

@@ -1,4 +1,4 @@
-"""Steps a second of a recipe with its loader, and with one batch held on the device: is the model kept fed?
+"""Training throughput of a recipe, with its loader and with one batch held on the device.
 
     python -m train.speed --config configs/moco_v2_medium.yaml [--rounds 5] [--steps 20] [key=value …]
 
@@ -11,7 +11,6 @@ import argparse
 import itertools
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,9 +25,10 @@ from dali_bgaug.errors import UserError, run_program
 from dali_bgaug.files import write_text
 from train import distributed
 from train.config import RunConfig
-from train.loop import Run, choose_torch_device
+from train.device import choose_torch_device
 from train.method import Batch
-from train.signals import StopRequest
+from train.monitor import Clock
+from train.trainer import Trainer
 
 
 def measure(config: RunConfig, rounds: int, steps: int) -> dict[str, Any]:
@@ -40,29 +40,24 @@ def measure(config: RunConfig, rounds: int, steps: int) -> dict[str, Any]:
     device = choose_torch_device(config.data.device)
     seconds: dict[str, list[float]] = {"loader": [], "held": []}
     waits = []
-    with (
-        distributed.process_group(device),
-        tempfile.TemporaryDirectory() as folder,
-        Run(config, Path(folder), False, device, StopRequest()) as run,
-    ):
-        source = _Source(itertools.chain.from_iterable(itertools.repeat(run.loader)))
+    with distributed.process_group(device), Trainer(config, device) as trainer:
+        clock = Clock(trainer.loader, distributed.world_size())
+        source = itertools.chain.from_iterable(clock.batches() for _ in itertools.count())
         batch = {name: tensor.to(device, copy=True) for name, tensor in next(source).items()}
         held = itertools.repeat(batch)
         for batches in (held, source):  # compiles, tunes, warms
-            _time(run, batches, 3, device)
-        with tqdm(total=2 * rounds, desc="train", unit="round", disable=not run.main) as bar:
+            _time(trainer, batches, 3, device)
+        with tqdm(total=2 * rounds, desc="train", unit="round", disable=distributed.rank() > 0) as bar:
             for _ in range(rounds):
                 # Till the loader has nothing left to do: it must not work in the held batch's time.
                 time.sleep((config.data.prefetch + 1) * max(seconds["loader"][-1:], default=0.5))
-                seconds["held"].append(_time(run, held, steps, device))
+                seconds["held"].append(_time(trainer, held, steps, device))
                 bar.update()
-                for _ in range(
-                    config.data.prefetch + 1
-                ):  # ready since, or while, the model had its own batch
+                for _ in range(config.data.prefetch + 1):  # ready since, or while, the model had its own
                     next(source)
-                source.waited = 0.0
-                seconds["loader"].append(_time(run, source, steps, device))
-                waits.append(source.waited / steps / seconds["loader"][-1])
+                clock.restart()
+                seconds["loader"].append(_time(trainer, source, steps, device))
+                waits.append(clock.read()[1])
                 bar.update()
     medians = {name: float(np.median(values)) for name, values in seconds.items()}
     return {
@@ -80,28 +75,12 @@ def measure(config: RunConfig, rounds: int, steps: int) -> dict[str, Any]:
     }
 
 
-class _Source:
-    """An endless loader that adds up how long it was waited for."""
-
-    def __init__(self, batches: Iterator[Batch]) -> None:
-        self._batches, self.waited = batches, 0.0
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self
-
-    def __next__(self) -> Batch:
-        start = time.perf_counter()
-        batch = next(self._batches)
-        self.waited += time.perf_counter() - start
-        return batch
-
-
-def _time(run: Run, batches: Iterator[Batch], steps: int, device: torch.device) -> float:
+def _time(trainer: Trainer, batches: Iterator[Batch], steps: int, device: torch.device) -> float:
     """Seconds a step."""
-    run.step = 0  # a short recipe may have fewer steps than are timed
+    trainer.steps_done = 0  # a short recipe may have fewer steps than are timed
     start = time.perf_counter()
     for _ in range(steps):
-        run.train_step(batches)
+        trainer.step(batches)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return (time.perf_counter() - start) / steps
@@ -110,11 +89,12 @@ def _time(run: Run, batches: Iterator[Batch], steps: int, device: torch.device) 
 def main() -> None:
     """Measure, print, and write JSON if asked to."""
     parser = argparse.ArgumentParser(prog="train.speed", description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, required=True, help="a recipe of configs/")
-    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
-    parser.add_argument("--steps", type=int, default=20, help="per round (%(default)s)")
-    parser.add_argument("--json", type=Path, help="result file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. data.batch_size=256")
+    add = parser.add_argument
+    add("--config", type=Path, required=True, help="a recipe of configs/")
+    add("--rounds", type=int, default=5, help="(%(default)s)")
+    add("--steps", type=int, default=20, help="per round (%(default)s)")
+    add("--json", type=Path, help="result file")
+    add("overrides", nargs="*", metavar="key=value", help="e.g. data.batch_size=256")
     args = parser.parse_intermixed_args()
     if args.rounds < 1 or args.steps < 1:
         raise UserError(f"--rounds={args.rounds} --steps={args.steps}: both must be at least 1")

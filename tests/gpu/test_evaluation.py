@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from dali_bgaug.config import override
 from tests.train.evaluate.sets import coloured_set, untrained_run
 from train.evaluate.backbone import load_backbone
 from train.evaluate.fast import linear_fast
-from train.evaluate.features import evaluation_data, extract_features, ready
-from train.evaluate.neighbours import knn
-from train.evaluate.probe import RECIPES, ProbeJob, run_probe
+from train.evaluate.probe import RECIPES, ProbeJob, probe_config, run_probe
+from train.features import Runtime, evaluation_config, extract_features, ready
+from train.neighbours import knn
 from train.signals import StopRequest
 
 GPU = torch.device("cuda", 0)
@@ -27,12 +28,13 @@ def test_features_and_accuracies(coloured: Path, tmp_path: Path) -> None:
     photos = coloured.parent / "photos"
     rows = []
     for device, name in ((GPU, "gpu"), (torch.device("cpu"), "cpu")):
-        network, config, _ = load_backbone(run)
-        data = evaluation_data(config["data"], photos, "--test", [f"device={name}"])
-        rows.append(extract_features(ready(network, device), data, device, name).rows.cpu())
-        words = [f"device={name}"]
-        assert knn(network, config["data"], coloured, photos, device, words=words)["top1"] == 1.0
-        assert linear_fast(run, coloured, photos, device, words=words)["top1"] == 1.0
+        backbone, runtime = load_backbone(run), Runtime(device=name)
+        bank, test = (
+            evaluation_config(backbone.config.data, path, runtime=runtime) for path in (coloured, photos)
+        )
+        rows.append(extract_features(ready(backbone.network, device), test, device, name).rows.cpu())
+        assert knn(backbone.network, bank, test, device)["top1"] == 1.0
+        assert linear_fast(backbone, bank, test, device)["top1"] == 1.0
     cosine = torch.nn.functional.cosine_similarity(*rows)
     assert cosine.min() > 0.99
 
@@ -43,5 +45,6 @@ def test_a_linear_probe(coloured: Path, tmp_path: Path) -> None:
     words += ("optim.lr=0.3", "optim.lr_batch=12", "data.crop.scale=[0.5, 1.0]")
     recipe = RECIPES / "linear_swav.yaml"
     words += ("optim.schedule=steps",)
-    job = ProbeJob(run, coloured, coloured.parent / "photos", tmp_path / "probe", recipe, words)
+    config = probe_config(load_backbone(run), run, coloured, recipe, override({}, list(words)))
+    job = ProbeJob(config, coloured.parent / "photos", tmp_path / "probe", recipe.stem)
     assert run_probe(job, GPU, StopRequest())["top1"] == 1.0

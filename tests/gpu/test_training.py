@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from dali_bgaug.files import read_log
 from tests.train.runs import METHODS, read_recipe, write_recipe
 from train import checkpoint
 from train.export import backbone_weights
-from train.loop import Run, train
-from train.monitor import read_log
+from train.loop import train
+from train.trainer import Trainer
 
 WORDS = ("data.device=gpu", "epochs=2", "optim.milestones=[]")
 
@@ -20,12 +21,12 @@ def test_a_run_resumes_on_a_gpu(method: str, textured: Path, tmp_path: Path) -> 
     are. The backbone it leaves is for any machine."""
     config = read_recipe(write_recipe(tmp_path, textured, method, checkpoint_every=7), *WORDS)
     train(config, tmp_path / "whole")
-    losses = [line["loss"] for line in read_log(tmp_path / "whole" / "log.jsonl")]
+    losses = [line["loss"] for line in read_log(tmp_path / "whole" / "log.jsonl")[0]]
     assert len(losses) == 12
     folder = tmp_path / "whole" / "checkpoints"
     (folder / "step-00000012.pt").unlink()
     train(config, tmp_path / "whole", resume=True)
-    again = [line["loss"] for line in read_log(tmp_path / "whole" / "log.jsonl")]
+    again = [line["loss"] for line in read_log(tmp_path / "whole" / "log.jsonl")[0]]
     assert again[7:] == pytest.approx(losses[7:], rel=0.1)
     exported = torch.load(tmp_path / "whole" / "backbone.pt")
     assert all(value.device.type == "cpu" for value in exported.values())
@@ -36,10 +37,10 @@ def test_a_run_resumes_on_a_gpu(method: str, textured: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("method", METHODS)
 def test_networks_and_views_lie_on_the_gpu(method: str, textured: Path, tmp_path: Path) -> None:
     config = read_recipe(write_recipe(tmp_path, textured, method), *WORDS)
-    with Run(config, tmp_path / "out", False, torch.device("cuda", 0)) as run:
-        assert run.half
-        values = run.train_step(iter(run.loader))
+    with Trainer(config, torch.device("cuda", 0)) as trainer:
+        assert trainer.amp
+        values = trainer.step(iter(trainer.loader))
         assert values["loss"].device.type == "cuda"
         assert values["loss"].dtype == torch.float32
-        convolution = next(p for p in run.method.backbone.parameters() if p.dim() == 4)
+        convolution = next(p for p in trainer.method.backbone.parameters() if p.dim() == 4)
         assert convolution.is_contiguous(memory_format=torch.channels_last)

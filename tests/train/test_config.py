@@ -12,8 +12,11 @@ import yaml
 
 from dali_bgaug.config import read_yaml
 from dali_bgaug.errors import run_program
+from pipelines.config import FREE, free_fields
 from tests.train.runs import ROOT, read_recipe, write_recipe
 from train.__main__ import main
+from train.config import RunConfig
+from train.methods.probe import ProbeOptions
 from train.optim import OptimOptions
 
 CONFIGS = ROOT / "configs"
@@ -63,7 +66,7 @@ def test_every_row_of_the_table(method: str, setting: str, background: str) -> N
         assert view.crop.size == (96 if name == "local" else 224)
 
 
-def test_optimisers_and_methods_of_the_table() -> None:
+def test_optimizers_and_methods_of_the_table() -> None:
     moco, byol, swav, supervised = (
         read_recipe(CONFIGS / f"{method}_medium_none.yaml")
         for method in ("moco_v2", "byol", "swav", "supervised")
@@ -223,6 +226,34 @@ def test_print_shows_the_resolved_config(textured: Path, tmp_path: Path, program
     assert shown["method"]["queue"] == 32
     assert shown["data"]["background"]["kind"] == "swaps"
     assert not (tmp_path / "out").exists()
+
+
+def test_what_may_change_on_resume() -> None:
+    assert free_fields(RunConfig) == {
+        *("init", "compile", "knn", "log_every", "checkpoint_every", "keep_checkpoints"),
+        *("keep_every_epochs", "timeout_s"),
+    }
+    assert free_fields(ProbeOptions) == {"checkpoint"}
+    assert {"shards", "threads", "prefetch", "verify", "mmap", "reader_depth", "preallocate"} == FREE
+
+
+@pytest.mark.parametrize(
+    ("word", "same"),
+    [
+        ("timeout_s=7", True),
+        ("knn.every_epochs=0", True),
+        ("data.shards=elsewhere", True),
+        ("data.preallocate=[640, 480]", True),
+        ("data.device=cpu", False),
+        ("data.hw_decoder_load=0.5", False),
+        ("optim.lr=0.5", False),
+        ("seed=1", False),
+    ],
+)
+def test_the_identity_of_a_run(word: str, same: bool) -> None:
+    recipe = CONFIGS / "moco_v2_full_swaps.yaml"
+    before, after = (read_recipe(recipe, "data.shards=here", *words).identity() for words in ((), (word,)))
+    assert (before == after) is same
 
 
 def test_the_learning_rate_follows_the_batch() -> None:

@@ -15,14 +15,14 @@ from tests.helpers.processes import run
 from tests.train.runs import read_recipe, train_rank, use_tiny_net, write_recipe
 from train import batch_norm
 from train.batch_norm import Grouping, group_batch_norm, plan_groups
-from train.distributed import gather_rows, mean_over_ranks, process_group, rank, take_rows, world_size
-from train.loop import Run
+from train.distributed import all_gather_rows, all_reduce_mean, permute_rows, process_group, rank, world_size
 from train.method import MethodOptions, Progress, Setting
 from train.methods.byol import ByolOptions
 from train.methods.moco import MocoOptions
 from train.methods.rotnet import RotnetOptions
 from train.methods.supervised import SupervisedOptions
 from train.methods.swav import SwavOptions, sinkhorn
+from train.trainer import Trainer
 
 PHOTOS = 8
 STEPS = 2
@@ -40,15 +40,15 @@ def _rows(folder: Path) -> None:
         everything = torch.arange(world_size() * count * 6).float().reshape(-1, 3, 1, 2)
         mine = everything[number * count : (number + 1) * count].contiguous(memory_format=torch.channels_last)
         order = torch.randperm(world_size() * count, generator=torch.Generator().manual_seed(5))
-        shuffled = take_rows(mine, order)
+        shuffled = permute_rows(mine, order)
         result = {
-            "shuffled": torch.equal(gather_rows(shuffled), everything[order]),
-            "back": torch.equal(take_rows(shuffled, torch.argsort(order)), mine),
+            "shuffled": torch.equal(all_gather_rows(shuffled), everything[order]),
+            "back": torch.equal(permute_rows(shuffled, torch.argsort(order)), mine),
             "vectors": torch.equal(
-                gather_rows(take_rows(mine.flatten(1), order)), everything.flatten(1)[order]
+                all_gather_rows(permute_rows(mine.flatten(1), order)), everything.flatten(1)[order]
             ),
             "rank": number,
-            "mean": mean_over_ranks(torch.tensor([float(number), 1.0])).tolist(),
+            "mean": all_reduce_mean(torch.tensor([float(number), 1.0])).tolist(),
         }
         torch.save(result, folder / f"{number}.pt")
 
@@ -91,7 +91,7 @@ def _steps(options: MethodOptions, folder: Path) -> None:
         module: nn.Module = method
         if ranks > 1:
             module = DistributedDataParallel(method, broadcast_buffers=False, gradient_as_bucket_view=True)
-        optimiser = torch.optim.SGD(
+        optimizer = torch.optim.SGD(
             [p for p in method.parameters() if p.requires_grad], lr=0.05, momentum=0.9
         )
         found: dict[str, Any] = {"losses": []}
@@ -99,13 +99,13 @@ def _steps(options: MethodOptions, folder: Path) -> None:
             progress = Progress(step, STEPS, epoch=0)
             batch = {view: rows[own] for view, rows in _batch(options.name, step).items()}
             method.begin_step(progress)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss, _ = module(batch)
             loss.backward()
             method.before_update(progress)
-            optimiser.step()
+            optimizer.step()
             method.after_update(progress)
-            found["losses"].append(mean_over_ranks(loss.detach()).item())
+            found["losses"].append(all_reduce_mean(loss.detach()).item())
         found["gradients"] = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
         found["state"] = {
             name: value for name, value in method.state_dict().items() if not name.endswith("_extra_state")
@@ -154,16 +154,16 @@ def _accumulate(recipe: Path, accumulate: int, folder: Path) -> None:
     cpu = torch.device("cpu")
     with process_group(cpu):
         config = read_recipe(recipe, f"accumulate={accumulate}")
-        with Run(config, folder / f"run-{world_size()}", False, cpu) as run:
+        with Trainer(config, cpu) as trainer:
             whole = _batch(config.method.name, 0)
             passes = []
             for number in range(accumulate):
                 part = {name: rows.tensor_split(accumulate)[number] for name, rows in whole.items()}
                 own = {name: rows.tensor_split(world_size())[rank()] for name, rows in part.items()}
                 passes.append({name: v.float() if v.is_floating_point() else v for name, v in own.items()})
-            loss = mean_over_ranks(run.train_step(iter(passes))["loss"])
+            loss = all_reduce_mean(trainer.step(iter(passes))["loss"])
             if rank() == 0:
-                weights = dict(run.method.named_parameters())
+                weights = dict(trainer.method.named_parameters())
                 torch.save((loss, weights), folder / f"{world_size()}.pt")
 
 
@@ -196,7 +196,7 @@ def test_shared_statistics_in_bfloat16(textured: Path, tmp_path: Path) -> None:
 def _codes(folder: Path) -> None:
     with process_group(torch.device("cpu")):
         scores = torch.randn(12, 7, generator=torch.Generator().manual_seed(2))
-        codes = gather_rows(sinkhorn(scores.tensor_split(world_size())[rank()]))
+        codes = all_gather_rows(sinkhorn(scores.tensor_split(world_size())[rank()]))
         if rank() == 0:
             torch.save(codes, folder / f"{world_size()}.pt")
 

@@ -19,8 +19,10 @@ from train import checkpoint
 from train.evaluate.backbone import initial_backbone, load_backbone
 from train.export import backbone_weights, export_backbone, read_checkpoint
 from train.export import main as export
-from train.loop import Run, train
+from train.loop import Loop, train
 from train.networks import AlexNet
+from train.signals import StopRequest
+from train.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +41,8 @@ def test_a_finished_run_leaves_a_backbone_for_torchvision(finished: Path, textur
     assert (missing.missing_keys, missing.unexpected_keys) == (["fc.weight", "fc.bias"], [])
     network.fc = nn.Identity()
     network.load_state_dict(weights)
-    state = checkpoint.load(finished / "checkpoints" / "latest.pt")
-    assert torch.equal(network.conv1.weight, state["method"]["query_encoder.backbone.conv1.weight"])
+    record = checkpoint.load(finished / "checkpoints" / "latest.pt")
+    assert torch.equal(network.conv1.weight, record.method["query_encoder.backbone.conv1.weight"])
 
     card = json.loads((finished / "backbone.json").read_text())
     assert (card["architecture"], card["features"], card["method"]) == ("resnet18", 512, "moco_v2")
@@ -78,10 +80,10 @@ def test_export_from_the_command_line(
 def test_alexnet_is_exported_too(textured: Path, tmp_path: Path) -> None:
     words = ("backbone=alexnet", "data.crop.size=63")
     config = read_recipe(write_recipe(tmp_path, textured, "rotnet"), *words)
-    with Run(config, tmp_path / "run", False, torch.device("cpu")) as run:
-        weights = backbone_weights(run._state())
+    with Loop(config, tmp_path / "run", False, torch.device("cpu"), StopRequest()) as loop:
+        weights = backbone_weights(loop.checkpointer.record(loop.trainer))
         AlexNet().load_state_dict(weights)
-        assert torch.equal(weights["features.0.weight"], run.method.network.features[0].weight)
+        assert torch.equal(weights["features.0.weight"], loop.trainer.method.network.features[0].weight)
 
 
 def test_weights_that_do_not_fit_are_listed(finished: Path, tmp_path: Path) -> None:
@@ -130,8 +132,8 @@ def test_run_checkpoint_and_export_are_one_backbone(finished: Path) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_untrained_is_what_the_run_started_from(method: str, textured: Path, tmp_path: Path) -> None:
     config = read_recipe(write_recipe(tmp_path, textured, method))
-    with Run(config, tmp_path / "out", False, torch.device("cpu")) as run:
-        start = run.method.backbone.state_dict()
+    with Trainer(config, torch.device("cpu")) as trainer:
+        start = trainer.method.backbone.state_dict()
     fresh = initial_backbone(config).state_dict()
     assert start.keys() == fresh.keys()
     assert all(torch.equal(value, fresh[name]) for name, value in start.items())

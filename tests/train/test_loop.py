@@ -6,7 +6,6 @@ import pickle
 import threading
 from functools import partialmethod
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -19,8 +18,11 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_log
 from tests.train.runs import METHODS, TinyNet, read_recipe, write_recipe
 from train import checkpoint
-from train.loop import Run, train
+from train.checkpointer import Checkpointer
+from train.loop import train
 from train.networks import FEATURES
+from train.records import CheckpointRecord
+from train.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -48,15 +50,15 @@ def test_accumulation_takes_the_step_of_the_whole_batch(method: str, textured: P
     after, losses = [], []
     for accumulate, batches in ((1, [whole]), (2, passes)):
         config = read_recipe(recipe, f"accumulate={accumulate}")
-        with Run(config, tmp_path / f"{accumulate}", False, CPU) as run:
-            assert run.loader.batch_size == 8 // accumulate
-            assert run.steps == 48
-            run.method.double()
-            losses.append(run.train_step(iter(batches))["loss"].item())
-            after.append([parameter.detach().clone() for parameter in run.method.parameters()])
+        with Trainer(config, CPU) as trainer:
+            assert trainer.loader.batch_size == 8 // accumulate
+            assert trainer.steps == 48
+            trainer.method.double()
+            losses.append(trainer.step(iter(batches))["loss"].item())
+            after.append([parameter.detach().clone() for parameter in trainer.method.parameters()])
             if accumulate == 1:
-                before = run.config.optim.lr_at(0, 48, 6, 8)
-            assert run.optimiser.param_groups[0]["lr"] == before
+                before = trainer.config.optim.lr_at(0, 48, 6, 8)
+            assert trainer.optimizer.param_groups[0]["lr"] == before
     assert losses[0] == pytest.approx(losses[1], abs=1e-10)
     for one, two in zip(*after):
         torch.testing.assert_close(one, two, atol=1e-9, rtol=1e-9)
@@ -66,10 +68,10 @@ def test_gradients_are_clipped_only_if_asked_to(textured: Path, tmp_path: Path) 
     lengths = []
     for words in ((), ("optim.clip_norm=0.001",)):
         config = read_recipe(write_recipe(tmp_path, textured, "supervised"), *words)
-        with Run(config, tmp_path / f"{len(words)}", False, CPU) as run:
-            run.method.double()
-            run.train_step(iter([_batch("supervised", 8)]))
-            grads = [p.grad.flatten() for p in run.method.parameters()]
+        with Trainer(config, CPU) as trainer:
+            trainer.method.double()
+            trainer.step(iter([_batch("supervised", 8)]))
+            grads = [p.grad.flatten() for p in trainer.method.parameters()]
             lengths.append(torch.cat(grads).norm().item())
     assert lengths[0] > 0.1
     assert lengths[1] == pytest.approx(0.001, rel=1e-3)
@@ -84,9 +86,9 @@ def test_every_method_runs_in_bfloat16_compiled(
     monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
     recipe = write_recipe(tmp_path, textured, method)
     words = ("precision=bfloat16", "compile=true", "epochs=1", "optim.milestones=[]")
-    with Run(read_recipe(recipe, *words), tmp_path / "out", False, CPU) as run:
-        names = set(run.method.state_dict())
-        values = run.train_step(iter(run.loader))
+    with Trainer(read_recipe(recipe, *words), CPU) as trainer:
+        names = set(trainer.method.state_dict())
+        values = trainer.step(iter(trainer.loader))
         assert torch.isfinite(values["loss"])
         assert values["loss"].dtype == torch.float32
         assert not any("_orig_mod" in name for name in names)
@@ -110,7 +112,7 @@ def test_a_run_of_no_steps_is_an_error(textured: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, textured, "rotnet", method={"bn_group": 5})
     config = read_recipe(recipe, "data.batch_size=75", "accumulate=3")
     with pytest.raises(UserError, match="accumulate=3: an epoch has 2 passes"):
-        Run(config, tmp_path / "out", False, CPU)
+        Trainer(config, CPU)
 
 
 def test_an_unreadable_checkpoint_is_named(textured: Path, tmp_path: Path) -> None:
@@ -157,14 +159,16 @@ def test_what_is_no_checkpoint_is_said(tmp_path: Path, kind: str) -> None:
         checkpoint.read(path)
 
 
-def _state() -> dict[str, Any]:
-    empty: dict[type, Any] = {str: "", dict: {}, list: []}
-    return {name: empty.get(kind, 0) for name, kind in checkpoint.FIELDS.items() if name != "step"}
+def _record(step: int) -> CheckpointRecord:
+    return CheckpointRecord(
+        **{"version": 2, "step": step, "epochs": 0.5, "identity": "", "config": "", "backbone": ""},
+        **{"data": {}, "metrics": {}, "method": {"weight": torch.arange(4096.0)}, "optimiser": {}},
+        ranks=[],
+    )
 
 
 def _checkpoints(folder: Path, steps: int) -> list[Path]:
-    state = _state() | {"method": {"weight": torch.arange(4096.0)}}
-    return [checkpoint.save(folder, step, state, keep=9) for step in range(1, steps + 1)]
+    return [checkpoint.write(folder, _record(step)) for step in range(1, steps + 1)]
 
 
 def test_no_damage_of_a_checkpoint_is_read_as_data(tmp_path: Path) -> None:
@@ -186,21 +190,21 @@ def test_no_damage_of_a_checkpoint_is_read_as_data(tmp_path: Path) -> None:
             assert str(path) in str(error)
             refused += 1
         else:
-            assert torch.equal(found.pop("method")["weight"], before["method"]["weight"])
-            assert found == {key: value for key, value in before.items() if key != "method"}
+            assert torch.equal(found.method["weight"], before.method["weight"])
+            assert found.model_dump(exclude={"method"}) == before.model_dump(exclude={"method"})
     assert refused > 100
 
 
 def test_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
     paths = _checkpoints(tmp_path, 3)
-    state, problems = checkpoint.load_newest(tmp_path)
-    assert (state["step"], problems) == (3, [])
+    record, problems = checkpoint.load_newest(tmp_path)
+    assert (record.step, problems) == (3, [])
     for path in paths[:0:-1]:
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
-    state, problems = checkpoint.load_newest(tmp_path)
-    assert state["step"] == 1
+    record, problems = checkpoint.load_newest(tmp_path)
+    assert record.step == 1
     assert [str(path) in problem for path, problem in zip(paths[:0:-1], problems, strict=True)] == [True] * 2
     paths[0].write_bytes(b"")
     assert checkpoint.load_newest(tmp_path)[0] is None
@@ -212,27 +216,32 @@ def test_keys_have_other_company_than_queries(textured: Path, tmp_path: Path) ->
     with pytest.raises(
         UserError, match="accumulate=2, method.bn_group=4: keys cannot be shuffled among the 4 photos"
     ):
-        Run(read_recipe(recipe, "accumulate=2"), tmp_path / "out", False, CPU)
+        Trainer(read_recipe(recipe, "accumulate=2"), CPU)
     with pytest.warns(UserWarning, match="method.bn_group=8: keys cannot be shuffled among the 8 photos"):
-        Run(read_recipe(recipe, "method.bn_group=8"), tmp_path / "out", False, CPU)
+        Trainer(read_recipe(recipe, "method.bn_group=8"), CPU)
     config = read_recipe(recipe, "accumulate=2", "method.bn_group=2")
-    with Run(config, tmp_path / "other", False, CPU) as run:
-        batches = iter(run.loader)
-        run.train_step(batches)
-        assert run.method.queue_ptr.item() == 8
-        assert run.loader.batch == 2
+    with Trainer(config, CPU) as trainer:
+        batches = iter(trainer.loader)
+        trainer.step(batches)
+        assert trainer.method.queue_ptr.item() == 8
+        assert trainer.loader.batch == 2
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_checkpoints_kept_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+def test_checkpoints_kept_for_good(
+    textured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
     if not links:  # exFAT, say
         monkeypatch.setattr(os, "symlink", Mock(side_effect=PermissionError(errno.EPERM, "no links here")))
-    state = _state()
+    words = ("keep_checkpoints=2", "keep_every_epochs=1")
+    checkpointer = Checkpointer(read_recipe(write_recipe(tmp_path, textured), *words), tmp_path)
     for step in range(1, 8):
-        checkpoint.save(tmp_path, step, state, keep=2, keep_multiples=3)
-        assert (tmp_path / "latest.pt").is_symlink() == links
-        assert checkpoint.load(tmp_path / "latest.pt")["step"] == step
-    assert [checkpoint.step_of(path) for path in checkpoint.list_checkpoints(tmp_path)] == [3, 6, 7]
+        checkpoint.write(checkpointer.folder, _record(step))
+        checkpointer.prune(steps_per_epoch=3)
+        assert (checkpointer.folder / "latest.pt").is_symlink() == links
+        assert checkpoint.load(checkpointer.folder / "latest.pt").step == step
+    paths = checkpoint.list_checkpoints(checkpointer.folder)
+    assert [checkpoint.step_of(path) for path in paths] == [3, 6, 7]
 
 
 def test_a_run_in_another_thread(textured: Path, tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import pytest
 from dali_bgaug.files import read_log
 from train import monitor
 from train.monitor import PATIENCE, JsonLog, Monitor
+from train.records import LogLine
 
 
 def _report(watch: Monitor, step: int, loss: float) -> None:
-    watch.report({"step": step, "loss": loss, "images_per_s": 10.0, "data_wait": 0.5})
+    watch.report(LogLine(step=step, loss=loss, images_per_s=10.0, data_wait=0.5))
     watch.advance()
 
 
@@ -47,7 +48,7 @@ def test_a_resumed_log_drops_what_comes_again(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     log = JsonLog(path, 0)
     for step in (1, 2, 3):
-        log.write({"step": step, "loss": 1.0})
+        log.write(LogLine(step=step, loss=1.0))
     path.write_text(path.read_text() + '{"step": 4, "lo')
     JsonLog(path, 2)
     assert [line["step"] for line in read_log(path)[0]] == [1, 2]
@@ -71,18 +72,18 @@ def test_a_full_disk_delays_the_log(tmp_path: Path) -> None:
     """Half a line may fit: it is taken back, and all comes with the next line that fits."""
     path = tmp_path / "log.jsonl"
     log = JsonLog(path, 0)
-    assert log.write({"step": 1, "loss": 1.0}) is None
+    assert log.write(LogLine(step=1, loss=1.0)) is None
     before = path.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 9, hard))
     try:
-        said = [log.write({"step": step, "loss": 1.0}) for step in (2, 3)]
+        said = [log.write(LogLine(step=step, loss=1.0)) for step in (2, 3)]
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     problem = "cannot be written (No space left on device); training goes on, and tries again"
     assert said == [f"{path}: {problem}", None]
     assert path.read_bytes() == before
-    assert log.write({"step": 4, "loss": 1.0}) is None
+    assert log.write(LogLine(step=4, loss=1.0)) is None
     assert [line["step"] for line in read_log(path)[0]] == [1, 2, 3, 4]
 
 

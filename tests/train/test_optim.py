@@ -10,7 +10,7 @@ from torch import nn
 
 from dali_bgaug.config import validate
 from dali_bgaug.errors import UserError
-from train.optim import LARC, LARS, OptimOptions, build_optimiser
+from train.optim import LARC, LARS, OptimOptions, build_optimizer
 from train.schedules import cosine_momentum, scaled_lr, warmup_cosine, warmup_multistep
 
 DATA = Path(__file__).parents[1] / "data"
@@ -25,14 +25,14 @@ def _toy() -> tuple[dict[str, torch.Tensor], dict[str, nn.Parameter]]:
 
 
 def _compare(
-    kind: str, optimiser: torch.optim.Optimizer, toy: dict[str, torch.Tensor], params: dict[str, nn.Parameter]
+    kind: str, optimizer: torch.optim.Optimizer, toy: dict[str, torch.Tensor], params: dict[str, nn.Parameter]
 ) -> None:
     for step, lr in enumerate(toy["lrs"].tolist()):
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = lr
         for name, parameter in params.items():
             parameter.grad = toy[f"grad{step}/{name}"].clone()
-        optimiser.step()
+        optimizer.step()
         for name, parameter in params.items():
             expected = toy[f"{kind}_wd1.5e-06/step{step + 1}/{name}"]
             torch.testing.assert_close(parameter.data, expected, atol=1e-5, rtol=1e-5, msg=f"{step} {name}")
@@ -58,37 +58,37 @@ def test_a_zero_parameter_or_gradient_is_not_scaled() -> None:
     for kind, expected in ((LARS, 0.0), (LARC, 1.0)):
         zero, still = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.ones(2))
         trust = {"eta": 1.0} if kind is LARS else {"trust_coefficient": 1.0}
-        optimiser = kind([zero, still], lr=1.0, momentum=0.0, weight_decay=0.1, **trust)
+        optimizer = kind([zero, still], lr=1.0, momentum=0.0, weight_decay=0.1, **trust)
         zero.grad, still.grad = torch.tensor([2.0, 0.0]), torch.zeros(2)
-        optimiser.step()
+        optimizer.step()
         assert zero.tolist() == [-2, 0]
         assert still.tolist() == pytest.approx([expected, expected], abs=1e-6)
 
 
 def test_parameters_without_gradient_stay_and_closures_are_called() -> None:
     moved, still = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
-    optimiser = LARC([moved, still], lr=0.1, weight_decay=0.5)
+    optimizer = LARC([moved, still], lr=0.1, weight_decay=0.5)
     moved.grad = torch.ones(3)
-    assert optimiser.step(lambda: 7.0) == 7.0
+    assert optimizer.step(lambda: 7.0) == 7.0
     assert still.tolist() == [1, 1, 1]
-    assert still not in optimiser.state
+    assert still not in optimizer.state
     assert moved.max() < 1
 
 
 @pytest.mark.parametrize("kind", [LARS, LARC])
 def test_state_goes_on_exactly(kind: type[torch.optim.Optimizer]) -> None:
     def four_steps(restart: bool, keep_state: bool = True) -> nn.Parameter:
-        """Four steps; with `restart`, a new optimiser takes over after two."""
+        """Four steps; with `restart`, a new optimizer takes over after two."""
         parameter = nn.Parameter(torch.linspace(1, 2, 6))
-        optimiser = kind([parameter], lr=0.3, weight_decay=0.01)
+        optimizer = kind([parameter], lr=0.3, weight_decay=0.01)
         for number in range(4):
             if restart and number == 2:
-                state = optimiser.state_dict()
-                optimiser = kind([parameter], lr=9.9)
+                state = optimizer.state_dict()
+                optimizer = kind([parameter], lr=9.9)
                 if keep_state:
-                    optimiser.load_state_dict(state)
+                    optimizer.load_state_dict(state)
             parameter.grad = torch.linspace(-1, 1, 6) * (number + 1)
-            optimiser.step()
+            optimizer.step()
         return parameter
 
     whole = four_steps(restart=False)
@@ -137,19 +137,19 @@ def test_options_scale_every_rate_with_the_batch() -> None:
     assert at == pytest.approx([0.01, 0.01, 0.001, 0.0001])
 
 
-def test_groups_of_each_optimiser() -> None:
+def test_groups_of_each_optimizer() -> None:
     network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    lars = build_optimiser(network, OptimOptions(kind="lars", lr=1, exclude_bias_and_norm=True))
+    lars = build_optimizer(network, OptimOptions(kind="lars", lr=1, exclude_bias_and_norm=True))
     assert isinstance(lars, LARS)
     assert [(g["excluded"], g["weight_decay"], len(g["params"])) for g in lars.param_groups] == [
         (False, 1e-4, 1),
         (True, 0.0, 3),
     ]
-    sgd = build_optimiser(network, OptimOptions(lr=1, nesterov=True))
+    sgd = build_optimizer(network, OptimOptions(lr=1, nesterov=True))
     assert [(g["nesterov"], g["weight_decay"], len(g["params"])) for g in sgd.param_groups] == [
         (True, 1e-4, 4)
     ]
-    larc = build_optimiser(network, OptimOptions(kind="larc", lr=1, weight_decay=1e-6, trust=0.02))
+    larc = build_optimizer(network, OptimOptions(kind="larc", lr=1, weight_decay=1e-6, trust=0.02))
     assert isinstance(larc, LARC)
     assert [(g["trust_coefficient"], g["weight_decay"]) for g in larc.param_groups] == [(0.02, 1e-6)]
 

@@ -11,8 +11,9 @@ from dali_bgaug.files import read_log
 from tests.helpers.processes import holding
 from tests.train.runs import TinyNet, read_recipe, write_recipe
 from train import checkpoint
-from train.loop import Run, train
+from train.loop import Loop, train
 from train.networks import FEATURES
+from train.signals import StopRequest
 
 CPU = torch.device("cpu")
 
@@ -82,24 +83,24 @@ def test_a_run_does_not_begin_in_anothers_folder(textured: Path, tmp_path: Path)
     """Also where that has no checkpoint yet, or none any more; the same run may."""
     recipe = write_recipe(tmp_path, textured)
     out = tmp_path / "out"
-    with Run(read_recipe(recipe, "seed=1"), out, "auto", CPU):
+    with Loop(read_recipe(recipe, "seed=1"), out, "auto", CPU, StopRequest()):
         pass
     for resume in (False, "auto"):
         with pytest.raises(UserError, match=r"config.json: a run with another config began here: seed was 1"):
-            Run(read_recipe(recipe, "seed=2"), out, resume, CPU)
+            Loop(read_recipe(recipe, "seed=2"), out, resume, CPU, StopRequest())
     with pytest.raises(UserError, match=r"began here: init was None, now it is .*weights.pt"):
-        Run(read_recipe(recipe, "seed=1", "init=weights.pt"), out, "auto", CPU)
-    with Run(read_recipe(recipe, "seed=1", "log_every=3"), out, "auto", CPU):
+        Loop(read_recipe(recipe, "seed=1", "init=weights.pt"), out, "auto", CPU, StopRequest())
+    with Loop(read_recipe(recipe, "seed=1", "log_every=3"), out, "auto", CPU, StopRequest()):
         pass
     (out / "backbone.pt").touch()
     for resume in (False, "auto"):
         with pytest.raises(
             UserError, match=r"backbone.pt: a run has ended here, and its checkpoints are gone"
         ):
-            Run(read_recipe(recipe, "seed=1"), out, resume, CPU)
+            Loop(read_recipe(recipe, "seed=1"), out, resume, CPU, StopRequest())
     (out / "config.json").write_text("{}")
     (out / "backbone.pt").unlink()
     with pytest.raises(
         UserError, match=r"another config began here: it cannot be read; choose another --out"
     ):
-        Run(read_recipe(recipe, "seed=1"), out, False, CPU)
+        Loop(read_recipe(recipe, "seed=1"), out, False, CPU, StopRequest())

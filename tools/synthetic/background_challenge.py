@@ -39,13 +39,13 @@ from PIL import Image, ImageOps
 from dali_bgaug import shards as packed
 from dali_bgaug.errors import UserError, shown
 from dali_bgaug.files import atomic, write_text
-from dali_bgaug.folder import CHALLENGE as SPLITS
-from dali_bgaug.folder import MIXED
 from dali_bgaug.shard_index import locate_samples
 from dali_bgaug.tiles import fill
 from tools.cli import default_workers, process, run
 from tools.offline.photos import decode_photo
 
+MIXED = ("mixed_same", "mixed_rand", "mixed_next")
+SPLITS = ("original", *MIXED, "only_fg", "only_bg_b", "only_bg_t", "no_fg")  # Xiao et al. 2020, Table 1
 MAP = "class_map.json"
 VERSION = 1  # goes up whenever the same settings give other pixels
 _CHUNK = 16  # photos a job

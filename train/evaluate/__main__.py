@@ -1,4 +1,4 @@
-"""What is a pre-trained backbone worth?
+"""Evaluation of a pre-trained backbone.
 
     python -m train.evaluate linear         --checkpoint RUN --data SHARDS --test SHARDS [--bn eval] [--fast]
     python -m train.evaluate finetune       --checkpoint RUN --data SHARDS --test SHARDS --percent 1
@@ -17,21 +17,21 @@ from typing import Any
 
 import torch
 
-from dali_bgaug.config import override
+from dali_bgaug.config import override, validate
 from dali_bgaug.errors import UserError, run_program
 from dali_bgaug.files import write_json
+from pipelines import LoaderConfig
 from train import distributed
+from train.device import choose_torch_device
 from train.evaluate.backbone import load_backbone
 from train.evaluate.background_gap import background_gap, open_splits
 from train.evaluate.classifier import load_classifier
 from train.evaluate.fast import fit_fast, linear_fast
-from train.evaluate.features import ready, same_classes
 from train.evaluate.heads import RATES
 from train.evaluate.labels import labels_of
-from train.evaluate.neighbours import TEMPERATURE, K, knn
-from train.evaluate.probe import ProbeJob, recipe_of, run_probe
-from train.export import read_backbone
-from train.loop import choose_torch_device
+from train.evaluate.probe import ProbeJob, probe_config, recipe_of, run_probe
+from train.features import evaluation_values, ready, same_classes
+from train.neighbours import TEMPERATURE, K, knn
 from train.signals import StopRequest
 
 Result = dict[str, Any] | None
@@ -41,15 +41,9 @@ def _linear(args: argparse.Namespace, device: torch.device) -> Result:
     if args.fast:
         _refuse(args, ("bn", "recipe", "out"), "--fast: features are extracted once, in evaluation mode")
         rates = RATES if args.rates is None else tuple(args.rates)
-        return linear_fast(
-            args.checkpoint,
-            args.data,
-            args.test,
-            device,
-            untrained=args.untrained,
-            words=_loader_words(args),
-            rates=rates,
-        )
+        backbone = load_backbone(args.checkpoint, args.untrained)
+        found = linear_fast(backbone, *_sets_of(args, backbone.config.data), device, rates=rates)
+        return {**found, "untrained": args.untrained}
     _refuse(args, ("rates", "untrained"), "a probe by a recipe has one rate and trained weights: with --fast")
     return _probe(args, device, None, [f"method.backbone_bn={args.bn}"] if args.bn else [])
 
@@ -61,35 +55,22 @@ def _finetune(args: argparse.Namespace, device: torch.device) -> Result:
 
 
 def _probe(args: argparse.Namespace, device: torch.device, percent: int | None, words: list[str]) -> Result:
-    method = read_backbone(args.checkpoint).config["method"]["name"]
-    job = ProbeJob(
-        checkpoint=args.checkpoint,
-        data=args.data,
-        test=args.test,
-        out=args.out or _folder(args.checkpoint) / _name(args),
-        recipe=args.recipe or recipe_of(args.protocol, method, percent),
-        words=[*words, *args.overrides],
-    )
-    return run_probe(job, device, StopRequest())
+    backbone = load_backbone(args.checkpoint)
+    recipe = args.recipe or recipe_of(args.protocol, backbone.config.method.name, percent)
+    given = override({}, [*words, *args.overrides])
+    config = probe_config(backbone, args.checkpoint, args.data, recipe, given)
+    out = args.out or _folder(args.checkpoint) / _name(args)
+    return run_probe(ProbeJob(config, args.test, out, recipe.stem), device, StopRequest())
 
 
 def _knn(args: argparse.Namespace, device: torch.device) -> Result:
     backbone = load_backbone(args.checkpoint, args.untrained)
-    found = knn(
-        backbone.network,
-        backbone.config["data"],
-        args.data,
-        args.test,
-        device,
-        words=_loader_words(args),
-        neighbours=args.k,
-        temperature=args.temperature,
-    )
-    return {"backbone": backbone.config["backbone"], "weights": backbone.sha256, **found}
+    sets = _sets_of(args, backbone.config.data)
+    found = knn(backbone.network, *sets, device, neighbours=args.k, temperature=args.temperature)
+    return {"backbone": backbone.config.backbone, "weights": backbone.sha256, **found}
 
 
 def _background_gap(args: argparse.Namespace, device: torch.device) -> Result:
-    words = _loader_words(args)
     if args.train is None:
         _refuse(args, ("untrained",), "--untrained: there is nothing to classify with; give --train=SHARDS")
         source = trained = load_classifier(args.checkpoint)
@@ -98,10 +79,13 @@ def _background_gap(args: argparse.Namespace, device: torch.device) -> Result:
     else:
         source = backbone = load_backbone(args.checkpoint, args.untrained)
         splits = open_splits(args.data, same_classes({"--train": args.train}), args.class_map)
-        fast = fit_fast(backbone, args.train, device, option="--train", words=words)
+        data = _reading(args, backbone.config.data, "--train", args.train)
+        fast = fit_fast(backbone, data, device, option="--train")
         logits, how = fast.logits, {"bn": "eval", "untrained": args.untrained, "classifier": fast.result}
-    found = background_gap(logits, splits, source.config["data"], device, words=words)
-    what = {"backbone": source.config["backbone"], "weights": source.sha256}
+    name, split = next(iter(splits.items()))
+    reading = _reading(args, source.config.data, f"--data: {name}", split.place)
+    found = background_gap(logits, splits, reading, device)
+    what = {"backbone": source.config.backbone, "weights": source.sha256}
     return {**what, **how, "data": str(args.data), **found}
 
 
@@ -115,6 +99,16 @@ def _loader_words(args: argparse.Namespace) -> list[str]:
     return [word.removeprefix("data.") for word in args.overrides]
 
 
+def _reading(args: argparse.Namespace, run: LoaderConfig, option: str, shards: Path) -> LoaderConfig:
+    """The loader of a set: that of `evaluation_config`, with the values of the command line."""
+    values = override(evaluation_values(run, shards), _loader_words(args))
+    return validate(LoaderConfig, values, f"{option}={shards}")
+
+
+def _sets_of(args: argparse.Namespace, run: LoaderConfig) -> list[LoaderConfig]:
+    return [_reading(args, run, f"--{name}", getattr(args, name)) for name in ("data", "test")]
+
+
 # ---------------------------------------------------------------- what comes of it
 
 
@@ -126,7 +120,7 @@ def _folder(checkpoint: Path) -> Path:
 
 
 def _result_path(args: argparse.Namespace) -> Path:
-    """Where the result goes: beside a probe's run, or into the folder of the run that is judged."""
+    """The path of the result: beside a probe's run, or in the folder of the run that is evaluated."""
     if args.json:
         return args.json
     if getattr(args, "out", None):
@@ -136,35 +130,29 @@ def _result_path(args: argparse.Namespace) -> Path:
 
 
 def _name(args: argparse.Namespace) -> str:
-    """What results of this kind are called."""
-    words = [args.protocol]
-    words += ["fast"] if getattr(args, "fast", False) else []
-    words += [f"{args.percent}percent"] if getattr(args, "percent", None) else []
-    words += ["any-subset"] if getattr(args, "any_subset", False) else []
-    words += ["untrained"] if getattr(args, "untrained", False) else []
-    return "-".join(words)
+    """The name of results of this kind."""
+    given = vars(args)
+    kinds = {"fast": "fast", "percent": f"{given.get('percent')}percent", "any_subset": "any-subset"}
+    kinds |= {"untrained": "untrained"}
+    return "-".join([args.protocol, *(text for name, text in kinds.items() if given.get(name))])
 
 
 def table(result: dict[str, Any]) -> str:
     """A result for people."""
     rows: list[tuple[str, str]] = []
     if "splits" in result:
-        rows += [
-            (name, f"{s['accuracy']:8.2%}  {s['photos']:>7} photos") for name, s in result["splits"].items()
-        ]
-        gap = result["bg_gap"]
-        rows += [
-            ("BG-Gap", "needs mixed_same and mixed_rand" if gap is None else f"{100 * gap:7.2f}   points")
-        ]
+        splits, gap = result["splits"].items(), result["bg_gap"]
+        rows += [(name, f"{s['accuracy']:8.2%}  {s['photos']:>7} photos") for name, s in splits]
+        points = "needs mixed_same and mixed_rand" if gap is None else f"{100 * gap:7.2f}   points"
+        rows.append(("BG-Gap", points))
     else:
         rows += [(name, f"{result[name]:8.2%}") for name in ("top1", "top5") if name in result]
         rows += [("photos", f"{result['test']['photos']:>8}")]
     if labels := result.get("labels"):
         whole = f"of {labels['of']}, {labels['list']}" if "of" in labels else "all of the shards"
         rows.append(("labels", f"{labels['photos']:>8}  {whole}"))
-    for rate, held_out, top1 in zip(
-        result.get("rates", ()), result.get("held_out", ()), result.get("top1_by_rate", ()), strict=False
-    ):
+    columns = (result.get(name, ()) for name in ("rates", "held_out", "top1_by_rate"))
+    for rate, held_out, top1 in zip(*columns):
         chosen = "  <- chosen" if rate == result["rate"] else ""
         rows.append((f"rate {rate:g}", f"{top1:8.2%}  {held_out:.2%} of photos kept back{chosen}"))
     rows.append(("batch norm", f"     {result['bn']}"))
@@ -177,82 +165,64 @@ def table(result: dict[str, Any]) -> str:
 
 def _common(protocol: str, what: str, words: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"train.evaluate {protocol}", description=what)
-    parser.add_argument(
-        "--checkpoint", type=Path, required=True, help="a run, a checkpoint, or exported weights"
-    )
-    parser.add_argument(
-        "--json", type=Path, help=f"the result (default: {protocol}.json in the run's folder)"
-    )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help=words)
+    add = parser.add_argument
+    add("--checkpoint", type=Path, required=True, help="a run, a checkpoint, or exported weights")
+    add("--json", type=Path, help=f"the result (default: {protocol}.json in the run's folder)")
+    add("overrides", nargs="*", metavar="key=value", help=words)
     return parser
 
 
 _LOADER_WORDS = "loader config, e.g. batch_size=256"
 _RUN_WORDS = "values of the recipe, e.g. optim.lr=3 data.batch_size=256; with --fast of the loader"
-_UNTRAINED = "the weights the run started from: the yardstick"
+_UNTRAINED = "the weights the run started from: the baseline"
 
 
-def _sets(parser: argparse.ArgumentParser, data: str) -> None:
-    parser.add_argument("--data", type=Path, required=True, help=data)
-    parser.add_argument("--test", type=Path, required=True, help="to test on: shards, or a folder of classes")
+def _sets(parser: argparse.ArgumentParser, data: str) -> Callable[..., Any]:
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help=data)
+    add("--test", type=Path, required=True, help="to test on: shards, or a folder of classes")
+    return add
 
 
 def _linear_parser() -> argparse.ArgumentParser:
     parser = _common("linear", "A linear classifier on the frozen backbone.", _RUN_WORDS)
-    _sets(parser, "shards to train on")
-    parser.add_argument("--bn", choices=["train", "eval"], help="batch norm while training (the recipe's)")
-    parser.add_argument("--recipe", type=Path, help="(configs/evaluate/linear_METHOD.yaml)")
-    parser.add_argument("--out", type=Path, help="folder of the probe's run (default: linear in the run's)")
-    parser.add_argument("--fast", action="store_true", help="fit on features that are extracted once")
-    parser.add_argument(
-        "--rates",
-        type=float,
-        nargs="+",
-        help=f"with --fast: rates per 256 photos ({' '.join(map(str, RATES))})",
-    )
-    parser.add_argument("--untrained", action="store_true", help=f"with --fast: {_UNTRAINED}")
+    add = _sets(parser, "shards to train on")
+    add("--bn", choices=["train", "eval"], help="batch norm while training (the recipe's)")
+    add("--recipe", type=Path, help="(configs/evaluate/linear_METHOD.yaml)")
+    add("--out", type=Path, help="folder of the probe's run (default: linear in the run's)")
+    add("--fast", action="store_true", help="fit on features that are extracted once")
+    rates = f"with --fast: rates per 256 photos ({' '.join(map(str, RATES))})"
+    add("--rates", type=float, nargs="+", help=rates)
+    add("--untrained", action="store_true", help=f"with --fast: {_UNTRAINED}")
     return parser
 
 
 def _finetune_parser() -> argparse.ArgumentParser:
     parser = _common("finetune", "The whole network, from some of the labels.", _RUN_WORDS)
-    _sets(parser, "shards of the labelled photos (tools.subsets chooses, tools.shards --subset packs them)")
-    parser.add_argument(
-        "--percent", type=int, choices=[1, 10], required=True, help="of the labels: the recipe"
-    )
-    parser.add_argument(
-        "--any-subset",
-        action="store_true",
-        help="also on shards whose manifest does not say that they are these percent",
-    )
-    parser.add_argument("--recipe", type=Path, help="(configs/evaluate/finetune_METHOD_Npercent.yaml)")
-    parser.add_argument(
-        "--out", type=Path, help="folder of the run (default: finetune-Npercent in the run's)"
-    )
+    add = _sets(parser, "labelled shards (tools.subsets chooses photos, tools.shards --subset packs them)")
+    add("--percent", type=int, choices=[1, 10], required=True, help="of the labels: the recipe")
+    add("--any-subset", action="store_true", help="also if the manifest does not say that it is this subset")
+    add("--recipe", type=Path, help="(configs/evaluate/finetune_METHOD_Npercent.yaml)")
+    add("--out", type=Path, help="folder of the run (default: finetune-Npercent in the run's)")
     return parser
 
 
 def _knn_parser() -> argparse.ArgumentParser:
     parser = _common("knn", "Weighted k-nearest neighbours.", _LOADER_WORDS)
-    _sets(parser, "the photos that neighbours are among: shards, or a folder of classes")
-    parser.add_argument("--k", type=int, default=K, help="neighbours (%(default)s)")
-    parser.add_argument(
-        "--temperature", type=float, default=TEMPERATURE, help="of their weights (%(default)s)"
-    )
-    parser.add_argument("--untrained", action="store_true", help=_UNTRAINED)
+    add = _sets(parser, "the photos that neighbours are among: shards, or a folder of classes")
+    add("--k", type=int, default=K, help="neighbours (%(default)s)")
+    add("--temperature", type=float, default=TEMPERATURE, help="of their weights (%(default)s)")
+    add("--untrained", action="store_true", help=_UNTRAINED)
     return parser
 
 
 def _gap_parser() -> argparse.ArgumentParser:
     parser = _common("background-gap", "Accuracy with other backgrounds.", _LOADER_WORDS)
-    parser.add_argument("--data", type=Path, required=True, help="ImageNet-9's folder, or one like it")
-    parser.add_argument(
-        "--train", type=Path, help="fit a linear classifier on these photos (default: the run's own)"
-    )
-    parser.add_argument(
-        "--class-map", type=Path, help="JSON, {class: folder} (default: classes are the folders, by name)"
-    )
-    parser.add_argument("--untrained", action="store_true", help=f"with --train: {_UNTRAINED}")
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="ImageNet-9's folder, or one like it")
+    add("--train", type=Path, help="fit a linear classifier on these photos (default: the run's own)")
+    add("--class-map", type=Path, help="JSON, {class: folder} (default: classes are the folders, by name)")
+    add("--untrained", action="store_true", help=f"with --train: {_UNTRAINED}")
     return parser
 
 

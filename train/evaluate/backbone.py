@@ -2,12 +2,11 @@
 
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from dali_bgaug.config import validate
 from dali_bgaug.views.options import expand
 from train.config import RunConfig
 from train.export import load_weights, read_backbone
@@ -16,14 +15,19 @@ from train.networks import build_backbone
 
 
 class Loaded(NamedTuple):
-    """A backbone that is ready to be evaluated."""
+    """A backbone, or a classifier, that is ready to be evaluated."""
 
     network: nn.Module
     """In evaluation mode, on the CPU."""
-    config: dict[str, Any]
-    """Of the run it comes from."""
+    config: RunConfig
+    """Config of the run it comes from."""
     sha256: str
-    """Of its weights."""
+    """SHA-256 of its weights."""
+
+    @property
+    def bn(self) -> str:
+        """The mode, `train` or `eval`, of batch norm in the backbone while a classifier was trained."""
+        return getattr(self.config.method, "backbone_bn", "train")
 
 
 def load_backbone(path: Path, untrained: bool = False) -> Loaded:
@@ -36,12 +40,12 @@ def load_backbone(path: Path, untrained: bool = False) -> Loaded:
     Raises:
         UserError: no such file, or its weights are not exactly those of its architecture.
     """
-    weights, config = stored = read_backbone(path)
+    stored = read_backbone(path)
+    config = RunConfig.stored(stored.config, f"{path}: config")
     if untrained:
-        network = initial_backbone(validate(RunConfig, config, f"{path}: config"))
-        return Loaded(network.eval(), config, f"untrained {stored.sha256}")
-    network = build_backbone(config["backbone"])
-    load_weights(network, weights, f"{path} as a {config['backbone']}")
+        return Loaded(initial_backbone(config).eval(), config, f"untrained {stored.sha256}")
+    network = build_backbone(config.backbone)
+    load_weights(network, stored.weights, f"{path} as a {config.backbone}")
     return Loaded(network.eval(), config, stored.sha256)
 
 

@@ -1,4 +1,4 @@
-"""How much does a classifier lean on backgrounds? Its accuracy where these are swapped, or all there is.
+"""The background gap: a classifier's accuracy where backgrounds are swapped, or all there is.
 
 Folders are laid out as ImageNet-9's (Xiao et al. 2020, "Noise or Signal"); `tools.background_challenge` makes
 them of other sets:
@@ -10,7 +10,7 @@ BG-Gap is the accuracy on mixed_same minus that on mixed_rand; lower is better.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +18,14 @@ import torch
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import require_folder
-from dali_bgaug.folder import CHALLENGE
 from dali_bgaug.photo_tree import normal
+from pipelines import LoaderConfig
 from train import distributed
-from train.evaluate.features import batches, evaluation_data, open_set, set_record
+from train.export import few
+from train.features import batches, open_set, set_record
 
+SPLITS = ("original", "mixed_same", "mixed_rand", "mixed_next", "only_fg", "only_bg_b", "only_bg_t", "no_fg")
+"""The folders of ImageNet-9 (Xiao et al. 2020, Table 1)."""
 NONE = -1
 """In a class map: a class that is none of the folders'."""
 
@@ -35,20 +38,20 @@ def find_splits(root: Path) -> dict[str, Path]:
     """
     require_folder(root, "--data")
     found = {}
-    for split in CHALLENGE:
+    for split in SPLITS:
         inner, outer = root / split / "val", root / split
         if outer.is_dir():
             found[split] = inner if inner.is_dir() else outer
     if not found:
         raise UserError(
-            f"--data={root}: has none of the folders {', '.join(CHALLENGE)}; give ImageNet-9's folder, or "
+            f"--data={root}: has none of the folders {', '.join(SPLITS)}; give ImageNet-9's folder, or "
             "one that `python -m tools.background_challenge` made"
         )
     return found
 
 
 def read_class_map(path: Path | None, classes: list[str], folders: list[str]) -> torch.Tensor:
-    """Which folder a classifier's class belongs to: int64 [len(classes)], NONE for those that belong to none.
+    """The folder of every class of a classifier: int64 [len(classes)], NONE for those that have none.
 
     Args:
         path: JSON, {class: folder}; a class is its name, or else its number, a folder its name, its number or
@@ -63,7 +66,7 @@ def read_class_map(path: Path | None, classes: list[str], folders: list[str]) ->
     if path is None:
         if classes != folders:
             only = sorted(set(classes) ^ set(folders))
-            how = f"only in one of them: {_few(only)}" if only else "in another order"
+            how = f"only in one of them: {few(only)}" if only else "in another order"
             raise UserError(
                 f"the classifier has {len(classes)} classes, the folders are {len(folders)} ({how}); give "
                 "--class-map=FILE, which says what belongs to what"
@@ -85,22 +88,20 @@ def read_class_map(path: Path | None, classes: list[str], folders: list[str]) ->
             )
     missing = [name for number, name in enumerate(classes) if number not in of_class]
     if foreign or missing:
-        faults = [f"{len(foreign)} are none of these: {_few(foreign)}"] if foreign else []
-        faults += [f"none for {_few(missing)}"] if missing else []
+        faults = [f"{len(foreign)} are none of these: {few(foreign)}"] if foreign else []
+        faults += [f"none for {few(missing)}"] if missing else []
         raise UserError(
             f"--class-map={path}: has {len(entries)} entries, the classifier {len(classes)} classes "
-            f"({_few(classes)}); {'; '.join(faults)}: give a map of the classifier's own classes, by name "
+            f"({few(classes)}); {'; '.join(faults)}: give a map of the classifier's own classes, by name "
             "where numbers are another classifier's"
         )
     chosen = [of_class[number] for number in range(len(classes))]
     places = {normal(name): number for number, name in enumerate(folders)}
     values = [places.get(normal(value), value) if isinstance(value, str) else value for value in chosen]
-    wrong = [
-        v for v in values if isinstance(v, bool) or not isinstance(v, int) or not NONE <= v < len(folders)
-    ]
+    wrong = [value for value in values if type(value) is not int or not NONE <= value < len(folders)]
     if wrong:
         raise UserError(
-            f"--class-map={path}: {wrong[0]!r} is no folder; there are {len(folders)}: {_few(folders)}; "
+            f"--class-map={path}: {wrong[0]!r} is no folder; there are {len(folders)}: {few(folders)}; "
             f"{NONE} means none"
         )
     return torch.tensor(values)
@@ -123,16 +124,12 @@ def _read_entries(path: Path) -> dict[str, Any]:
     return entries
 
 
-def _few(names: list[str], shown: int = 8) -> str:
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
-
-
 class Split(NamedTuple):
     """A folder of the challenge."""
 
     place: Path
     to_folder: torch.Tensor
-    """Of each class of the classifier, its folder's number: int64 [classes]."""
+    """The folder's number of each class of the classifier: int64 [classes]."""
 
 
 def open_splits(root: Path, classes: list[str], class_map: Path | None = None) -> dict[str, Split]:
@@ -153,10 +150,8 @@ def open_splits(root: Path, classes: list[str], class_map: Path | None = None) -
 def background_gap(
     classifier: Callable[[torch.Tensor], torch.Tensor],
     splits: dict[str, Split],
-    trained: dict[str, Any],
+    reading: LoaderConfig,
     device: torch.device,
-    *,
-    words: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Accuracy on every split; every rank must call this.
 
@@ -164,8 +159,7 @@ def background_gap(
         classifier: images [n, 3, H, W] on `device` -> logits [n, classes]. The most likely of all classes
             counts for the folder it belongs to, as in ImageNet-9.
         splits: of `open_splits`.
-        trained: the `data` section of the backbone's run.
-        words: `key=value` of the loader's config.
+        reading: how a split is read and shown, of `evaluation_config`; its `shards` are each split's instead.
 
     Returns:
         `splits`, accuracy and photos by name, and `bg_gap`, None without both mixed splits.
@@ -174,12 +168,11 @@ def background_gap(
     for name, split in splits.items():
         to_folder = split.to_folder.to(device)
         counts = torch.zeros(2, dtype=torch.double, device=device)
-        for images, labels in batches(
-            evaluation_data(trained, split.place, f"--data: {name}", words), device, name
-        ):
+        data = reading.model_copy(update={"shards": split.place})
+        for images, labels in batches(data, device, name):
             right = to_folder[classifier(images).argmax(dim=1)] == labels
             counts += torch.stack([right.sum(), torch.full_like(right.sum(), len(labels))])
-        right, photos = map(int, distributed.sum_over_ranks(counts).tolist())
+        right, photos = map(int, distributed.all_reduce_sum(counts).tolist())
         record = {key: value for key, value in set_record(split.place, photos).items() if key != "shards"}
         found[name] = {"accuracy": round(right / photos, 4), **record}
     gap = None

@@ -1,9 +1,8 @@
 """A classifier of a run with labels, and how many photos of a set it gets right."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,8 +10,10 @@ from torch import nn
 from dali_bgaug.errors import UserError
 from pipelines import LoaderConfig
 from train import distributed
-from train.evaluate.features import batches
+from train.config import RunConfig
+from train.evaluate.backbone import Loaded
 from train.export import Backbone, backbone_weights, find_checkpoint, load_weights, read_checkpoint
+from train.features import batches
 from train.networks import build_backbone, build_classifier, read_features
 
 TOP = (1, 5)
@@ -31,21 +32,7 @@ class Classifier(nn.Module):
         return self.linear(read_features(self.backbone, x, self.layer).float())
 
 
-class Trained(NamedTuple):
-    """A classifier, and the run it comes from."""
-
-    network: Classifier
-    config: dict[str, Any]
-    sha256: str
-    """Of the backbone's weights."""
-
-    @property
-    def bn(self) -> str:
-        """How batch norm in its backbone was trained."""
-        return self.config["method"].get("backbone_bn", "train")
-
-
-def load_classifier(path: Path) -> Trained:
+def load_classifier(path: Path) -> Loaded:
     """The classifier of a run with labels (a probe, or supervised training), in evaluation mode.
 
     Args:
@@ -55,32 +42,32 @@ def load_classifier(path: Path) -> Trained:
         UserError: it has no classifier, or weights that are not exactly its own.
     """
     path = find_checkpoint(path)
-    state = read_checkpoint(path)
-    config = json.loads(state["config"])
-    method, prefix = config["method"], "classifier."
-    if method["name"] not in ("probe", "supervised"):
+    record = read_checkpoint(path)
+    config = RunConfig.stored(record.run_config(), f"{path}: config")
+    method, prefix, classes = config.method, "classifier.", record.data["classes"]
+    if method.name not in ("probe", "supervised"):
         raise UserError(
-            f"{path}: a backbone trained by {method['name']} has no classifier; give the run of a linear "
+            f"{path}: a backbone trained by {method.name} has no classifier; give the run of a linear "
             "probe, or --train=SHARDS to fit one on"
         )
-    layer = method.get("layer", "last")
-    backbone = build_backbone(config["backbone"])
-    stored = Backbone(backbone_weights(state), config)
-    load_weights(backbone, stored.weights, f"{path} as a {config['backbone']}")
-    normalised = method.get("classifier") == "normalised"
-    linear = build_classifier(config["backbone"], layer, state["data"]["classes"], normalised)
-    weights = {k.removeprefix(prefix): v for k, v in state["method"].items() if k.startswith(prefix)}
-    load_weights(linear, weights, f"{path}: classifier of {state['data']['classes']} classes")
+    layer = getattr(method, "layer", "last")
+    backbone = build_backbone(config.backbone)
+    stored = Backbone(backbone_weights(record), record.run_config())
+    load_weights(backbone, stored.weights, f"{path} as a {config.backbone}")
+    normalised = getattr(method, "classifier", "linear") == "normalised"
+    linear = build_classifier(config.backbone, layer, classes, normalised)
+    weights = {k.removeprefix(prefix): v for k, v in record.method.items() if k.startswith(prefix)}
+    load_weights(linear, weights, f"{path}: classifier of {classes} classes")
     numbers = [str(label) for label in range(linear.out_features)]  # of runs made before names were kept
-    network = Classifier(backbone, layer, linear, state["data"].get("class_names", numbers))
-    return Trained(network.eval(), config, stored.sha256)
+    network = Classifier(backbone, layer, linear, record.data.get("class_names", numbers))
+    return Loaded(network.eval(), config, stored.sha256)
 
 
 @torch.no_grad()
 def count_right(
     logits: Callable[[torch.Tensor], torch.Tensor], data: LoaderConfig, device: torch.device, title: str
 ) -> tuple[list[int], int]:
-    """How many photos of a set have their class among the TOP most likely, and how many there are.
+    """Top-k counts: photos of a set whose class is among the TOP most likely, and photos in all.
 
     logits: images [n, 3, H, W] on `device` -> [n, classes]. Counts are of all ranks, each photo once; every
     rank must call this.
@@ -88,7 +75,7 @@ def count_right(
     counts = torch.zeros(len(TOP) + 1, dtype=torch.double, device=device)
     for images, labels in batches(data, device, title):
         counts += torch.cat([right_in_top(logits(images), labels), counts.new_tensor([len(labels)])])
-    *right, photos = map(int, distributed.sum_over_ranks(counts).tolist())
+    *right, photos = map(int, distributed.all_reduce_sum(counts).tolist())
     return right, photos
 
 

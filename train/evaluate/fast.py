@@ -1,24 +1,17 @@
 """A linear probe in one go: features extracted once, heads fitted on them for several rates."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from pipelines import LoaderConfig
 from train import distributed
-from train.evaluate.backbone import Loaded, load_backbone
+from train.evaluate.backbone import Loaded
 from train.evaluate.classifier import TOP, right_in_top, shares
-from train.evaluate.features import (
-    count_photos,
-    evaluation_data,
-    extract_features,
-    ready,
-    same_classes,
-    set_record,
-)
 from train.evaluate.heads import RATES, Fitted, fit_and_choose
+from train.features import count_photos, extract_features, ready, same_classes, set_record
 
 
 class FastClassifier(NamedTuple):
@@ -26,9 +19,8 @@ class FastClassifier(NamedTuple):
 
     backbone: nn.Module
     fitted: Fitted
-    classes: list[str]
     result: dict[str, Any]
-    """The rates, their accuracy on photos kept back, the rate chosen, and on what they were fitted."""
+    """The rates, their accuracy on photos held out, the rate chosen, and on what they were fitted."""
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """[n, 3, H, W] -> [n, classes], by the head chosen."""
@@ -37,39 +29,35 @@ class FastClassifier(NamedTuple):
 
 def fit_fast(
     backbone: Loaded,
-    data: Path,
+    data: LoaderConfig,
     device: torch.device,
     *,
     option: str = "--data",
-    words: Sequence[str] = (),
     rates: Sequence[float] = RATES,
 ) -> FastClassifier:
     """Extract features of a labelled set and fit a head for every rate; every rank must call this.
 
-    option: where `data` comes from, for errors. words: `key=value` of the loader's config.
+    data: the set, of `evaluation_config`. option: where it comes from, for errors.
     """
-    classes = same_classes({option: data})
+    classes = same_classes({option: data.shards})
     network = ready(backbone.network, device)
-    config = evaluation_data(backbone.config["data"], data, option, words)
-    features = extract_features(network, config, device, "features")
+    features = extract_features(network, data, device, "features")
     fitted = fit_and_choose(features, len(classes), rates=rates)
     result = {
         "rates": list(fitted.rates),
         "held_out": [round(value, 4) for value in fitted.held_out],
         "rate": fitted.rates[fitted.best],
-        "data": set_record(data, count_photos(features)),
+        "data": set_record(data.shards, count_photos(features)),
     }
-    return FastClassifier(network, fitted, classes, result)
+    return FastClassifier(network, fitted, result)
 
 
 def linear_fast(
-    path: Path,
-    data: Path,
-    test: Path,
+    backbone: Loaded,
+    data: LoaderConfig,
+    test: LoaderConfig,
     device: torch.device,
     *,
-    untrained: bool = False,
-    words: Sequence[str] = (),
     rates: Sequence[float] = RATES,
 ) -> dict[str, Any]:
     """Fit on the photos of `data`, count on those of `test`; every rank must call this.
@@ -77,19 +65,17 @@ def linear_fast(
     Returns:
         Accuracy of the rate chosen (by photos of `data`), and `top1_by_rate` of all.
     """
-    same_classes({"--data": data, "--test": test})
-    backbone = load_backbone(path, untrained)
-    found = fit_fast(backbone, data, device, words=words, rates=rates)
-    config = evaluation_data(backbone.config["data"], test, "--test", words)
-    features = extract_features(found.backbone, config, device, "test")
+    same_classes({"--data": data.shards, "--test": test.shards})
+    found = fit_fast(backbone, data, device, rates=rates)
+    features = extract_features(found.backbone, test, device, "test")
     counts = [right_in_top(logits, features.labels) for logits in found.fitted.heads.logits(features.rows)]
-    right = distributed.sum_over_ranks(torch.stack(counts)).long().tolist()
+    right = distributed.all_reduce_sum(torch.stack(counts)).long().tolist()
     photos = count_photos(features)
     return {
         **shares(right[found.fitted.best], photos),
         "bn": "eval",
-        **{"backbone": backbone.config["backbone"], "weights": backbone.sha256, "untrained": untrained},
+        **{"backbone": backbone.config.backbone, "weights": backbone.sha256},
         **found.result,
         "top1_by_rate": [shares(counts, photos)[f"top{TOP[0]}"] for counts in right],
-        "test": set_record(test, photos),
+        "test": set_record(test.shards, photos),
     }

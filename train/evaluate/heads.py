@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from dali_bgaug.errors import UserError
 from train import distributed
-from train.evaluate.features import Features
+from train.features import Features
 from train.schedules import scaled_lr, warmup_cosine
 
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -22,16 +22,16 @@ RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 EPOCHS, BATCH, MOMENTUM = 50, 256, 0.9
 _ROWS = 4096  # worked on at a time
 HOLD_OUT = 10
-"""One photo of so many is kept back to choose the rate by."""
+"""One photo of so many is held out, to choose the rate by."""
 
 
 class Heads(NamedTuple):
     """L linear classifiers on standardised features."""
 
     mean: torch.Tensor
-    """Of the features they were fitted on, [D],"""
+    """Mean of the features they were fitted on, [D]."""
     scale: torch.Tensor
-    """and one over their standard deviation, [D]."""
+    """One over the standard deviation of these features, [D]."""
     weight: torch.Tensor
     """[L, D, C]."""
     bias: torch.Tensor
@@ -39,9 +39,8 @@ class Heads(NamedTuple):
 
     def logits(self, rows: torch.Tensor) -> torch.Tensor:
         """[N, D] -> [L, N, C]."""
-        return torch.baddbmm(
-            self.bias, ((rows - self.mean) * self.scale).expand(len(self.weight), -1, -1), self.weight
-        )
+        x = (rows - self.mean) * self.scale
+        return torch.baddbmm(self.bias, x.expand(len(self.weight), -1, -1), self.weight)
 
 
 class Fitted(NamedTuple):
@@ -51,11 +50,11 @@ class Fitted(NamedTuple):
     """Fitted on all photos."""
     rates: tuple[float, ...]
     held_out: list[float]
-    """Accuracy of each rate on photos that were kept back while it was fitted on the others."""
+    """Accuracy of each rate on photos that were held out while it was fitted on the others."""
 
     @property
     def best(self) -> int:
-        """The rate that was best on the photos kept back."""
+        """The index of the rate that was best on the photos held out."""
         return max(range(len(self.rates)), key=self.held_out.__getitem__)
 
 
@@ -70,20 +69,19 @@ def fit_and_choose(
     wrong = [rate for rate in rates if not 0 < rate < math.inf]
     if wrong or not rates:
         raise UserError(f"--rates={' '.join(map(str, rates))}: learning rates must be above 0")
-    fewest = min(distributed.gather_objects(len(features.rows)))
+    fewest = min(distributed.all_gather_objects(len(features.rows)))
     if fewest < 2:
         raise UserError(f"a rank has {fewest} photos to fit on, two are needed; take fewer ranks")
     order = torch.randperm(len(features.rows), generator=torch.Generator().manual_seed(seed))
     order = order.to(features.rows.device)
     kept, others = order.tensor_split([max(1, len(order) // HOLD_OUT)])
-    trial = fit_heads(
-        features, classes, rates, chosen=others, epochs=epochs, seed=seed, title="heads, to choose a rate"
-    )
+    title, options = "heads, to choose a rate", {"epochs": epochs, "seed": seed}
+    trial = fit_heads(features, classes, rates, chosen=others, title=title, **options)
     right = torch.zeros(len(rates), dtype=torch.double, device=order.device)
     for part in kept.split(_ROWS):
         right += (trial.logits(features.rows[part]).argmax(dim=2) == features.labels[part]).sum(dim=1)
-    counts = distributed.sum_over_ranks(torch.cat([right, right.new_tensor([len(kept)])]))
-    heads = fit_heads(features, classes, rates, epochs=epochs, seed=seed, title="heads, on all photos")
+    counts = distributed.all_reduce_sum(torch.cat([right, right.new_tensor([len(kept)])]))
+    heads = fit_heads(features, classes, rates, title="heads, on all photos", **options)
     return Fitted(heads, tuple(rates), (counts[:-1] / counts[-1]).tolist())
 
 
@@ -114,7 +112,7 @@ def fit_heads(
     if chosen is None:
         chosen = torch.arange(len(rows), device=device)
     mean, scale = _standard(rows, chosen)
-    share = min(distributed.gather_objects(len(chosen)))
+    share = min(distributed.all_gather_objects(len(chosen)))
     size = min(math.ceil(batch / ranks), share)
     weight = torch.zeros(len(rates), rows.shape[1], classes, device=device)
     bias = torch.zeros(len(rates), 1, classes, device=device)
@@ -133,7 +131,7 @@ def fit_heads(
                 gradients = (x.T @ error, error.sum(dim=1, keepdim=True))
                 factor = rate * warmup_cosine(step, steps, 0, 1.0)
                 for value, speed, gradient in zip((weight, bias), velocity, gradients, strict=True):
-                    speed.mul_(MOMENTUM).add_(distributed.mean_over_ranks(gradient))
+                    speed.mul_(MOMENTUM).add_(distributed.all_reduce_mean(gradient))
                     value.sub_(factor * speed)
                 bar.update()
     return Heads(mean, scale, weight, bias)
@@ -148,7 +146,7 @@ def _standard(rows: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, t
     for index in chosen.split(_ROWS):  # in double precision a set of features would be twice as large
         part = rows[index].double()
         sums += torch.stack([torch.full_like(part[0], len(part)), part.sum(0), part.square().sum(0)])
-    count, total, squares = distributed.sum_over_ranks(sums)
+    count, total, squares = distributed.all_reduce_sum(sums)
     if not torch.isfinite(squares).all():
         raise UserError("the backbone's features are not finite numbers; its weights are damaged")
     mean = total / count

@@ -1,4 +1,4 @@
-"""Is a set of shards the 1 % or 10 % of the labels that fine-tuning on it is said to be? By its manifest."""
+"""The labelled subset that shards are, by their manifest: the 1 % or 10 % fine-tuning is said to be on."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from dali_bgaug.shards import read_manifest
 
 
 def labels_of(shards: Path, percent: int, any_subset: bool = False) -> dict[str, Any]:
-    """What a result says of the labels: `photos`; of how many, and the list they are on, where the manifest
+    """The record of the labels in a result: `photos`; of how many, and on which list, where the manifest
     says so.
 
     A list of `percent` of every class, one photo at least, is within a photo a class of that share.

@@ -1,19 +1,18 @@
 """Linear probes and fine-tuning by a recipe, as runs of the training loop: distributed, resumed, watched."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from dali_bgaug.config import merge, override, read_yaml, validate
+from dali_bgaug.config import merge, read_yaml, validate
 from dali_bgaug.errors import UserError
 from train import distributed
 from train.config import RunConfig
-from train.evaluate.backbone import Loaded, load_backbone
+from train.evaluate.backbone import Loaded
 from train.evaluate.classifier import count_right, load_classifier, shares
-from train.evaluate.features import evaluation_data, ready, same_classes, same_reading, set_record
-from train.loop import Run
+from train.features import Runtime, evaluation_config, evaluation_values, ready, same_classes, set_record
+from train.loop import Loop
 from train.signals import StopRequest
 
 RECIPES = Path(__file__).parents[2] / "configs" / "evaluate"
@@ -22,16 +21,13 @@ RECIPES = Path(__file__).parents[2] / "configs" / "evaluate"
 class ProbeJob(NamedTuple):
     """A linear probe, or fine-tuning, of a checkpoint."""
 
-    checkpoint: Path
-    data: Path
-    """Shards to train on."""
+    config: RunConfig
+    """The run, of `probe_config`."""
     test: Path
     """Shards, or class folders, to test on."""
     out: Path
-    recipe: Path
-    """Of `configs/evaluate/`, or another."""
-    words: Sequence[str] = ()
-    """`key=value` of the run's config."""
+    recipe: str
+    """The recipe's name, for the result."""
 
 
 def recipe_of(protocol: str, method: str, percent: int | None = None) -> Path:
@@ -46,21 +42,25 @@ def recipe_of(protocol: str, method: str, percent: int | None = None) -> Path:
     return wanted
 
 
-def probe_config(job: ProbeJob, backbone: Loaded) -> RunConfig:
-    """The run: the recipe's values, the backbone's architecture, size and normalisation, then the words."""
-    trained = backbone.config["data"]
+def probe_config(
+    backbone: Loaded, checkpoint: Path, data: Path, recipe: Path, given: dict[str, Any] | None = None
+) -> RunConfig:
+    """The run: the backbone's architecture, size and normalisation, under the recipe's and the given values.
+
+    Args:
+        backbone: of `checkpoint`.
+        checkpoint: a run's folder, a checkpoint, or exported weights.
+        data: shards to train on.
+        recipe: of `configs/evaluate/`, or another.
+        given: further values of a RunConfig.
+    """
+    shown = evaluation_values(backbone.config.data, data)
     filled = {
-        "backbone": backbone.config["backbone"],
-        "method": {"name": "probe", "checkpoint": str(job.checkpoint), "weights": backbone.sha256},
-        "data": {
-            "pipeline": "supervised",
-            "shards": str(job.data),
-            "crop": {"size": next(iter(trained["views"].values()))["crop"]["size"]},
-            "normalise": trained["normalise"],
-        },
+        "backbone": backbone.config.backbone,
+        "method": {"name": "probe", "checkpoint": str(checkpoint), "weights": backbone.sha256},
+        "data": {"pipeline": "supervised", **{key: shown[key] for key in ("shards", "crop", "normalise")}},
     }
-    values = override(merge(filled, read_yaml(job.recipe)), list(job.words))
-    config = validate(RunConfig, values, str(job.recipe))
+    config = validate(RunConfig, merge(merge(filled, read_yaml(recipe)), given or {}), str(recipe))
     if config.method.freeze and config.optim.backbone_lr is not None:
         raise UserError(
             f"optim.backbone_lr={config.optim.backbone_lr}: the backbone is frozen (method.freeze=true); "
@@ -75,28 +75,24 @@ def run_probe(job: ProbeJob, device: torch.device, stop: StopRequest) -> dict[st
     Returns:
         The result; None if a signal ended training before its time.
     """
-    same_classes({"--data": job.data, "--test": job.test})
-    backbone = load_backbone(job.checkpoint)
-    config = probe_config(job, backbone)
-    with stop.listening(), Run(config, job.out, "auto", device, stop) as run:
-        run.all_epochs()
-        if run.step < run.steps:
+    config = job.config
+    same_classes({"--data": config.data.shards, "--test": job.test})
+    with stop.listening(), Loop(config, job.out, "auto", device, stop) as loop:
+        if not loop.run():
             return None
-        photos = run.data["photos"]
+        photos = loop.trainer.data["photos"]
     distributed.limit_waiting(distributed.START.total_seconds())  # testing, ranks meet at the end only
-    distributed.gather_objects(None)  # the last checkpoint is written
+    distributed.all_gather_objects(None)  # the last checkpoint is written
     trained = load_classifier(job.out)  # with the first rank's batch-norm statistics, as others will
-    data = evaluation_data(
-        config.model_dump(mode="json")["data"], job.test, "--test", same_reading(config.data)
-    )
+    data = evaluation_config(config.data, job.test, runtime=Runtime.of(config.data))
     right, tested = count_right(ready(trained.network, device), data, device, "test")
-    trunk = 0 if config.method.freeze else config.optim.backbone_lr or config.optim.lr
+    backbone_lr = 0 if config.method.freeze else config.optim.backbone_lr or config.optim.lr
     return {
         **shares(right, tested),
         "bn": trained.bn,
-        **{"backbone": config.backbone, "weights": backbone.sha256},
-        **{"recipe": job.recipe.stem, "epochs": config.epochs, "batch_size": config.data.batch_size},
-        **{"lr": config.optim.lr, "backbone_lr": trunk},
-        "data": {"shards": str(job.data), "photos": photos},
+        **{"backbone": config.backbone, "weights": config.method.weights},
+        **{"recipe": job.recipe, "epochs": config.epochs, "batch_size": config.data.batch_size},
+        **{"lr": config.optim.lr, "backbone_lr": backbone_lr},
+        "data": {"shards": str(config.data.shards), "photos": photos},
         "test": set_record(job.test, tested),
     }

@@ -1,7 +1,13 @@
-"""Training methods, one file each: a MethodOptions and the Method it builds (`train.method` says what these
-are).
+"""Training methods, one file each: a MethodOptions and the Method it builds (`train.method`).
 
-A file put here is a method: nothing else has to be entered anywhere.
+    moco.py          MoCo-v2
+    byol.py          BYOL
+    swav.py          SwAV
+    rotnet.py        RotNet
+    supervised.py    supervised training, the baseline
+    probe.py         linear probes and fine-tuning (`train.evaluate`)
+
+A file put here is a method: recipes can name it at once.
 """
 
 import pkgutil

@@ -2,7 +2,7 @@
 another view.
 
 Both networks run in train mode, the target on its own batch statistics. Loss, initial gamma and bias-free
-last layers are those of DeepMind's code.
+last layers are those of the reference implementation.
 """
 
 import copy
@@ -14,16 +14,7 @@ from pydantic import Field
 from torch import nn
 
 from train.batch_norm import group_batch_norm
-from train.method import (
-    Batch,
-    Method,
-    MethodOptions,
-    Metrics,
-    Progress,
-    Setting,
-    feature_std,
-    follow,
-)
+from train.method import Batch, Method, MethodOptions, Metrics, Progress, Setting, ema_update, feature_std
 from train.networks import FEATURES, build_backbone, mlp, precise
 from train.schedules import cosine_momentum
 
@@ -39,7 +30,7 @@ class ByolOptions(MethodOptions):
     dim: int = Field(default=256, ge=1, le=2**16)
     """Size of a projection."""
     momentum: float = Field(default=0.99, ge=0, le=1)
-    """Of the target network at the first step; it rises to 1 along a cosine."""
+    """Momentum of the target network at the first step; it rises to 1 along a cosine."""
 
     def build(self, setting: Setting) -> "Byol":
         """Online network, predictor, and a target equal to the online network."""
@@ -64,9 +55,8 @@ class Byol(Method):
         self.options = options
         features, hidden, dim = FEATURES[setting.backbone], options.hidden, options.dim
         backbone = build_backbone(setting.backbone)
-        self.online = nn.ModuleDict(
-            {"backbone": backbone, "projector": mlp(features, hidden, dim, bias=False)}
-        )
+        projector = mlp(features, hidden, dim, bias=False)
+        self.online = nn.ModuleDict({"backbone": backbone, "projector": projector})
         self.predictor = mlp(dim, hidden, dim, bias=False)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         grouping = options.grouping(setting)
@@ -93,9 +83,9 @@ class Byol(Method):
         return loss, {"feature_std": feature_std(projections[0].detach())}
 
     def after_update(self, progress: Progress) -> None:
-        """The target follows."""
+        """The EMA update of the target."""
         momentum = cosine_momentum(progress.step, progress.steps, self.options.momentum)
-        follow(self.target, self.online, momentum)
+        ema_update(self.target, self.online, momentum)
 
 
 def _project(network: nn.ModuleDict, view: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,9 @@
 """MoCo-v2 (Chen et al. 2020) with the matched negative of BG_Swaps (Ryali, Schwab, Morcos 2021).
 
-A step, as in the original: momentum update of the key encoder (parameters only, never batch-norm
-statistics); query forward; keys forward, shuffled between batch-norm groups and ranks; logits over the
-positive, the queue and the matched negative; after the update the positives enter the queue. (The original
-moves the key encoder after the query's forward pass, which does not touch it.)
+A step, as in the reference implementation: momentum update of the key encoder (parameters only, never
+batch-norm statistics); query forward; keys forward, shuffled between batch-norm groups and ranks; logits over
+the positive, the queue and the matched negative; after the update the positives enter the queue. (There the
+key encoder moves after the query's forward pass, which does not touch it.)
 """
 
 import warnings
@@ -17,18 +17,8 @@ from torch import nn
 
 from dali_bgaug.errors import UserError
 from train.batch_norm import group_batch_norm, interleave, separate
-from train.distributed import gather_rows, take_rows, world_size
-from train.method import (
-    Batch,
-    Method,
-    MethodOptions,
-    Metrics,
-    Progress,
-    Setting,
-    accuracy,
-    feature_std,
-    follow,
-)
+from train.distributed import all_gather_rows, permute_rows, world_size
+from train.method import Batch, Method, MethodOptions, Metrics, Progress, Setting, classification, ema_update
 from train.networks import FEATURES, build_backbone, mlp, precise
 
 
@@ -36,9 +26,7 @@ class MocoOptions(MethodOptions):
     """MoCo-v2's own parameters."""
 
     pipeline: ClassVar[str] = "moco_v2"
-    synchronise: ClassVar[bool] = (
-        False  # common statistics would give the positive away; keys are shuffled instead
-    )
+    synchronise: ClassVar[bool] = False  # it would give the positive away; keys are shuffled instead
 
     name: Literal["moco_v2"] = "moco_v2"
     dim: int = Field(default=128, ge=1, le=2**16)
@@ -46,7 +34,7 @@ class MocoOptions(MethodOptions):
     queue: int = Field(default=65536, ge=1, le=2**24)
     """Keys remembered; divisible by the global batch."""
     momentum: float = Field(default=0.999, ge=0, lt=1)
-    """Of the key encoder."""
+    """Momentum of the key encoder."""
     temperature: float = Field(default=0.2, gt=0)
     bn_group: int | None = Field(default=32, ge=2)
     """Queries that share batch-norm statistics (keys: with BG_Swaps twice as many views, their negatives
@@ -83,9 +71,7 @@ def contrastive_logits(
     Returns:
         [N, 1 + K], or [N, 1 + K + n] with `negative`; the right class is 0.
     """
-    with torch.autocast(
-        query.device.type, enabled=False
-    ):  # in the precision of the embeddings, not autocast's
+    with torch.autocast(query.device.type, enabled=False):  # in the embeddings' precision, not autocast's
         columns = [(query * positive).sum(dim=1, keepdim=True), query @ queue]
         if negative is not None:
             columns.append((query[:, None] * negative.reshape(len(query), -1, query.shape[1])).sum(dim=2))
@@ -135,7 +121,7 @@ class Moco(Method):
 
     def begin_step(self, progress: Progress) -> None:
         """Momentum update of the key encoder."""
-        follow(self.key_encoder, self.query_encoder, self.options.momentum)
+        ema_update(self.key_encoder, self.query_encoder, self.options.momentum)
         self._new_keys = []
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, Metrics]:
@@ -151,25 +137,23 @@ class Moco(Method):
         negative = torch.stack(rest, dim=1) if rest else None
         logits = contrastive_logits(query, positive, self.queue, negative, self.options.temperature)
         labels = torch.zeros(len(query), dtype=torch.long, device=logits.device)
-        loss = F.cross_entropy(logits, labels)
-        return loss, {"accuracy": accuracy(logits, labels), "feature_std": feature_std(query.detach())}
+        return classification(logits, labels, query)
 
     def _encode_keys(self, views: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Embed views with other company than the queries had: statistics of a common group would give the
-        positive away. They lie as on as many ranks as there are groups, so that the number of ranks changes
-        nothing."""
+        """Key embeddings by other batch-norm groups than the queries': statistics in common would give the
+        positive away. They lie as on a rank a group, so that the number of ranks changes nothing."""
         if self._groups == 1 and world_size() == 1:
             return list(F.normalize(precise(self.key_encoder(torch.cat(views))), dim=1).chunk(len(views)))
         rows = interleave(views, self._groups)
         order = torch.randperm(len(rows) * world_size(), generator=self._shuffler)
-        encoded = F.normalize(precise(self.key_encoder(take_rows(rows, order))), dim=1)
-        return list(separate(take_rows(encoded, torch.argsort(order)), len(views), self._groups))
+        encoded = F.normalize(precise(self.key_encoder(permute_rows(rows, order))), dim=1)
+        return list(separate(permute_rows(encoded, torch.argsort(order)), len(views), self._groups))
 
     @torch.no_grad()
     def after_update(self, progress: Progress) -> None:
         """All ranks' positives of this step replace the oldest keys of the queue."""
         for keys in self._new_keys:
-            everyone = gather_rows(keys)
+            everyone = all_gather_rows(keys)
             places = (self.queue_ptr + torch.arange(len(everyone), device=keys.device)) % self.options.queue
             self.queue.index_copy_(1, places, everyone.T)
             self.queue_ptr.add_(len(everyone)).remainder_(self.options.queue)

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
 from dali_bgaug.errors import UserError
+from pipelines.config import Free
 from train.batch_norm import group_batch_norm
 from train.export import load_weights, read_backbone
-from train.method import Batch, Method, MethodOptions, Metrics, Setting, accuracy, feature_std
-from train.networks import build_backbone, build_classifier, precise, read_features
+from train.method import Batch, Method, MethodOptions, Metrics, Setting, classification
+from train.networks import build_backbone, build_classifier, read_features
 
 
 class ProbeOptions(MethodOptions):
@@ -22,8 +22,9 @@ class ProbeOptions(MethodOptions):
     pipeline: ClassVar[str] = "supervised"
 
     name: Literal["probe"] = "probe"
-    checkpoint: Path = Field(strict=False)
-    """Where the backbone comes from: a run's folder, a checkpoint, or exported weights with their card."""
+    checkpoint: Free[Path] = Field(strict=False)
+    """Source of the backbone: a run's folder, a checkpoint, or exported weights with their card. These
+    may move: `weights` says whether they are the same."""
     weights: str | None = None
     """SHA-256 of the backbone's weights (`train.export.Backbone`): a run is not resumed with others."""
     freeze: bool = True
@@ -75,11 +76,6 @@ class Probe(Method):
             group_batch_norm(self.classifier, options.grouping(setting), setting.device)
         self.chance_loss = math.log(setting.classes)
 
-    @property
-    def backbone(self) -> nn.Module:
-        """The pre-trained one."""
-        return self.network
-
     def train(self, mode: bool = True) -> "Probe":
         """As a module's, but that batch norm may stay in evaluation mode."""
         super().train(mode)
@@ -91,9 +87,4 @@ class Probe(Method):
         """batch: `image` [N, 3, H, W] and `label` int64 [N]."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
             features = read_features(self.network, batch["image"], self.layer)
-        logits = precise(self.classifier(features))
-        metrics = {
-            "accuracy": accuracy(logits, batch["label"]),
-            "feature_std": feature_std(features.detach()),
-        }
-        return F.cross_entropy(logits, batch["label"]), metrics
+        return classification(self.classifier(features), batch["label"], features)

@@ -4,12 +4,11 @@ import math
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from train.batch_norm import group_batch_norm
-from train.method import Batch, Method, MethodOptions, Metrics, Setting, accuracy, feature_std
-from train.networks import FEATURES, build_backbone, precise
+from train.method import Batch, Method, MethodOptions, Metrics, Setting, classification
+from train.networks import FEATURES, build_backbone
 
 
 class RotnetOptions(MethodOptions):
@@ -35,16 +34,9 @@ class Rotnet(Method):
         group_batch_norm(self.network, options.grouping(setting), setting.device)
         self.classifier = nn.Linear(FEATURES[setting.backbone], 4)
 
-    @property
-    def backbone(self) -> nn.Module:
-        """The only one."""
-        return self.network
-
     def forward(self, batch: Batch) -> tuple[torch.Tensor, Metrics]:
         """batch: `image` [N, 4, 3, H, W], turned counter-clockwise by 0, 90, 180 and 270 degrees."""
         images = batch["image"]
         features = self.network(images.flatten(0, 1))
-        logits = precise(self.classifier(features))
-        labels = torch.arange(4, device=logits.device).repeat(len(images))
-        metrics = {"accuracy": accuracy(logits, labels), "feature_std": feature_std(features.detach())}
-        return F.cross_entropy(logits, labels), metrics
+        labels = torch.arange(4, device=features.device).repeat(len(images))
+        return classification(self.classifier(features), labels, features)

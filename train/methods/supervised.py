@@ -1,15 +1,14 @@
-"""Supervised training with labels: the yardstick of the self-supervised methods (Goyal et al. 2017)."""
+"""Supervised training with labels: the baseline of the self-supervised methods (Goyal et al. 2017)."""
 
 import math
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from train.batch_norm import group_batch_norm
-from train.method import Batch, Method, MethodOptions, Metrics, Setting, accuracy, feature_std
-from train.networks import FEATURES, build_backbone, precise
+from train.method import Batch, Method, MethodOptions, Metrics, Setting, classification
+from train.networks import FEATURES, build_backbone
 
 
 class SupervisedOptions(MethodOptions):
@@ -34,17 +33,7 @@ class Supervised(Method):
         self.classifier = nn.Linear(FEATURES[setting.backbone], setting.classes)
         self.chance_loss = math.log(setting.classes)
 
-    @property
-    def backbone(self) -> nn.Module:
-        """The only one."""
-        return self.network
-
     def forward(self, batch: Batch) -> tuple[torch.Tensor, Metrics]:
         """batch: `image` [N, 3, H, W] and `label` int64 [N]."""
         features = self.network(batch["image"])
-        logits = precise(self.classifier(features))
-        metrics = {
-            "accuracy": accuracy(logits, batch["label"]),
-            "feature_std": feature_std(features.detach()),
-        }
-        return F.cross_entropy(logits, batch["label"]), metrics
+        return classification(self.classifier(features), batch["label"], features)

@@ -16,7 +16,7 @@ from torch import nn
 
 from dali_bgaug.errors import UserError
 from train.batch_norm import group_batch_norm, interleave, separate
-from train.distributed import gather_rows, rank, world_size
+from train.distributed import all_gather_rows, rank, world_size
 from train.method import Batch, Method, MethodOptions, Metrics, Progress, Setting, feature_std
 from train.networks import FEATURES, build_backbone, mlp, precise
 
@@ -34,13 +34,12 @@ class SwavOptions(MethodOptions):
     prototypes: int = Field(default=3000, ge=2, le=2**20)
     temperature: float = Field(default=0.1, gt=0)
     epsilon: float = Field(default=0.05, gt=0)
-    """Of Sinkhorn's algorithm: smaller gives sharper codes."""
+    """Entropy of Sinkhorn's codes: smaller gives sharper ones."""
     sinkhorn_iterations: int = Field(default=3, ge=1, le=1000)
     freeze_prototypes_steps: int = Field(default=313, ge=0)
     """Steps at the start in which prototypes are not trained (313: the first epoch at a batch of 4096)."""
     queue: int = Field(default=0, ge=0, le=2**24)
-    """Earlier embeddings, of all ranks, that codes are made with besides the batch's own; for small
-    batches."""
+    """Earlier embeddings, of all ranks, that codes are made with besides the batch's (small batches)."""
     queue_from_epoch: int = Field(default=15, ge=0)
     """The queue is filled from this epoch on, and used once it is full."""
 
@@ -80,7 +79,7 @@ def sinkhorn(scores: torch.Tensor, epsilon: float = 0.05, iterations: int = 3) -
     """
     log_codes = precise(scores) / epsilon
     for _ in range(iterations):
-        per_prototype = gather_rows(log_codes.logsumexp(dim=0, keepdim=True)).logsumexp(dim=0)
+        per_prototype = all_gather_rows(log_codes.logsumexp(dim=0, keepdim=True)).logsumexp(dim=0)
         log_codes = log_codes - per_prototype
         log_codes = log_codes - log_codes.logsumexp(dim=1, keepdim=True)
     return log_codes.exp()
@@ -124,11 +123,6 @@ class Swav(Method):
         self.register_buffer("queue", torch.zeros(self._codes_of, options.queue, options.dim))
         self.chance_loss = math.log(options.prototypes)
 
-    @property
-    def backbone(self) -> nn.Module:
-        """The only one."""
-        return self.network
-
     @torch.no_grad()
     def begin_step(self, progress: Progress) -> None:
         """Prototypes are kept at length 1."""
@@ -160,8 +154,7 @@ class Swav(Method):
 
     @torch.no_grad()
     def _codes(self, scores: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
-        """Codes of the global views [views, N, K], made with this rank's part of the queue once that is
-        full."""
+        """Codes of the global views [views, N, K], with this rank's part of the queue once that is full."""
         options, count = self.options, scores.shape[1]
         if 0 < options.queue <= self._queued:
             share = options.queue // world_size()
@@ -174,13 +167,13 @@ class Swav(Method):
 
     def _enqueue(self, embeddings: torch.Tensor) -> None:
         """All ranks' embeddings of the global views [views, N, dim] replace the oldest."""
-        everyone = torch.stack([gather_rows(view) for view in embeddings])
+        everyone = torch.stack([all_gather_rows(view) for view in embeddings])
         start = self._queued % self.options.queue
         self.queue[:, start : start + everyone.shape[1]] = everyone
         self._queued += everyone.shape[1]
 
     def get_extra_state(self) -> dict[str, Any]:
-        """How much was queued, for `state_dict`."""
+        """The count of queued embeddings, for `state_dict`."""
         return {"queued": self._queued}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -188,6 +181,6 @@ class Swav(Method):
         self._queued = state["queued"]
 
     def before_update(self, progress: Progress) -> None:
-        """Without a gradient the optimiser leaves the prototypes alone, momentum and decay included."""
+        """Without a gradient the optimizer leaves the prototypes alone, momentum and decay included."""
         if progress.step < self.options.freeze_prototypes_steps:
             self.prototypes.weight.grad = None

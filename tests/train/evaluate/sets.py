@@ -8,7 +8,8 @@ from PIL import Image
 
 from tests.helpers.shards import pack, save
 from tests.train.runs import read_recipe, write_recipe
-from train.loop import Run
+from train.loop import Loop
+from train.signals import StopRequest
 
 COLOURS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (210, 50, 40)}
 
@@ -29,8 +30,8 @@ def coloured_set(folder: Path, photos: int = 36) -> Path:
 def untrained_run(folder: Path, shards: Path, *words: str) -> Path:
     """The checkpoint of a run (supervised by default) that has done no step: a backbone drawn at random."""
     recipe = write_recipe(folder, shards, "moco_v2")
-    with Run(read_recipe(recipe, *words), folder / "run", False, torch.device("cpu")) as run:
-        run.save()
+    with Loop(read_recipe(recipe, *words), folder / "run", False, torch.device("cpu"), StopRequest()) as loop:
+        loop.checkpointer.save(loop.trainer)
     return folder / "run"
 
 

@@ -9,17 +9,20 @@ import pytest
 import torch
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.folder import CHALLENGE
+from pipelines import LoaderConfig
 from tests.train.evaluate.sets import COLOURS, picture
+from tools.synthetic.background_challenge import SPLITS as CHALLENGE
 from tools.synthetic.background_challenge import make_challenge
 from train.evaluate.__main__ import main
-from train.evaluate.background_gap import background_gap, find_splits, open_splits, read_class_map
+from train.evaluate.background_gap import SPLITS, background_gap, find_splits, open_splits, read_class_map
+from train.features import Runtime, evaluation_config
 
 CPU = torch.device("cpu")
-TRAINED = {
-    "views": {"query": {"crop": {"size": 32}}},
-    "normalise": {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]},
-}
+READING = evaluation_config(
+    LoaderConfig(shards=Path("none"), crop={"size": 32}, normalise={"mean": [0, 0, 0], "std": [1, 1, 1]}),
+    Path("none"),
+    runtime=Runtime(batch_size=4),
+)
 CLASSES = ["blue", "green", "red"]
 
 
@@ -29,9 +32,7 @@ def _by_colour(images: torch.Tensor) -> torch.Tensor:
 
 
 def _gap(classifier: Callable, classes: list[str], root: Path, class_map: Path | None = None) -> dict:
-    return background_gap(
-        classifier, open_splits(root, classes, class_map), TRAINED, CPU, words=["batch_size=4"]
-    )
+    return background_gap(classifier, open_splits(root, classes, class_map), READING, CPU)
 
 
 @pytest.fixture
@@ -171,7 +172,7 @@ def test_from_the_command_line(
     main()
     result = json.loads((untrained / "background-gap.json").read_text())
     accuracy = {name: values["accuracy"] for name, values in result["splits"].items()}
-    assert tuple(accuracy) == CHALLENGE
+    assert tuple(accuracy) == SPLITS == CHALLENGE
     assert accuracy["original"] == accuracy["mixed_same"] == accuracy["mixed_rand"] == 1.0
     assert result["bg_gap"] == 0.0
     assert accuracy["no_fg"] < 0.7  # black where the colour was

@@ -8,13 +8,13 @@ import torch
 from tests.helpers.processes import run
 from tests.train.evaluate.sets import COLOURS, picture, untrained_run
 from tests.train.runs import use_tiny_net
-from train.distributed import gather_uneven, process_group, rank
+from train.distributed import all_gather_uneven, process_group, rank
 from train.evaluate.backbone import load_backbone
 from train.evaluate.background_gap import background_gap, open_splits
 from train.evaluate.classifier import count_right, right_in_top
 from train.evaluate.fast import linear_fast
-from train.evaluate.features import evaluation_data, extract_features
-from train.evaluate.neighbours import knn
+from train.features import Runtime, evaluation_config, extract_features
+from train.neighbours import knn
 
 CPU = torch.device("cpu")
 CLASSES = ["blue", "green", "red"]
@@ -40,15 +40,19 @@ def _below_twenty(images: torch.Tensor) -> torch.Tensor:
 def _evaluate(flat: Path, coloured: Path, checkpoint: Path, out: Path) -> None:
     use_tiny_net()
     with process_group(CPU):
-        trained = load_backbone(checkpoint).config["data"]
-        data = evaluation_data(trained, flat, "--data", ["batch_size=18", "device=cpu", "threads=1"])
+        backbone = load_backbone(checkpoint)
+        trained = backbone.config.data
+        runtime = Runtime(batch_size=18, device="cpu", threads=1)
+        data = evaluation_config(trained, flat, runtime=runtime)
         rows, _ = extract_features(_level, data, CPU, "levels")
-        levels = gather_uneven(rows).flatten().tolist()
+        levels = all_gather_uneven(rows).flatten().tolist()
         right, photos = count_right(_below_twenty, data, CPU, "count")
-        found = knn(load_backbone(checkpoint).network, trained, coloured, coloured, CPU)
-        fast = linear_fast(checkpoint, coloured, coloured, CPU, rates=(0.1,))
+        colours = evaluation_config(trained, coloured)
+        found = knn(backbone.network, colours, colours, CPU)
+        fast = linear_fast(load_backbone(checkpoint), colours, colours, CPU, rates=(0.1,))
         splits = open_splits(out.parent / "challenge", CLASSES)
-        gap = background_gap(_by_colour, splits, trained, CPU, words=["batch_size=6"])
+        reading = evaluation_config(trained, coloured, runtime=Runtime(batch_size=6))
+        gap = background_gap(_by_colour, splits, reading, CPU)
         if rank() == 0:
             torch.save((levels, right, photos, found["top1"], fast["top1"], fast["photos"], gap), out)
 

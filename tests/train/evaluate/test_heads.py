@@ -15,8 +15,8 @@ from train.distributed import process_group, rank, world_size
 from train.evaluate.__main__ import main
 from train.evaluate.backbone import load_backbone
 from train.evaluate.fast import fit_fast, linear_fast
-from train.evaluate.features import Features, evaluation_data, extract_features
 from train.evaluate.heads import fit_and_choose, fit_heads
+from train.features import Features, evaluation_config, extract_features
 
 
 def _accuracy(train: Features, test: Features, classes: int) -> float:
@@ -108,15 +108,15 @@ def test_random_networks_know_colours_but_not_what_is_unrelated(
     tmp_path: Path, coloured: Path, textured: Path
 ) -> None:
     """A class that is the photo's colour is told by any features; numbers given at random by none."""
-    run = untrained_run(tmp_path, coloured)
-    known = linear_fast(run, coloured, coloured.parent / "photos", torch.device("cpu"))
+    backbone = load_backbone(untrained_run(tmp_path, coloured))
+    sets = (coloured, coloured.parent / "photos", textured)
+    colours, photos, numbers = (evaluation_config(backbone.config.data, path) for path in sets)
+    known = linear_fast(backbone, colours, photos, torch.device("cpu"))
     assert (known["top1"], known["top5"], known["photos"]) == (1.0, 1.0, 36)
-    backbone = load_backbone(run)
-    fast = fit_fast(backbone, textured, torch.device("cpu"))
+    fast = fit_fast(backbone, numbers, torch.device("cpu"))
     assert fast.result["data"]["photos"] == 50
     # Classes of `textured` are numbers in turn: whatever is learnt by heart says nothing of other photos.
-    config = evaluation_data(backbone.config["data"], textured, "--data", ())
-    rows, labels = extract_features(backbone.network, config, torch.device("cpu"), "features")
+    rows, labels = extract_features(backbone.network, numbers, torch.device("cpu"), "features")
     turns = []
     for turn in range(10):
         test = torch.arange(len(rows)) % 10 == turn

@@ -17,8 +17,9 @@ from train import checkpoint
 from train.distributed import process_group, rank, world_size
 from train.evaluate.__main__ import main
 from train.evaluate.backbone import load_backbone
-from train.evaluate.neighbours import knn, nearest_classes
+from train.features import evaluation_config
 from train.loop import train
+from train.neighbours import knn, nearest_classes
 
 
 def _numpys(
@@ -63,10 +64,15 @@ def test_ranks_that_share_a_bank_answer_as_one_with_all_of_it(tmp_path: Path, ra
         assert json.loads((tmp_path / f"{number}.json").read_text()) == expected
 
 
+def _top1(run: Path, bank: Path, test: Path) -> float:
+    network, config, _ = load_backbone(run)
+    sets = (evaluation_config(config.data, path) for path in (bank, test))
+    return knn(network, *sets, torch.device("cpu"))["top1"]
+
+
 def test_sets_of_other_classes_are_refused(untrained: Path, coloured: Path, textured: Path) -> None:
-    network, config, _ = load_backbone(untrained)
     with pytest.raises(UserError, match=r"--test=.*its 3 classes are not the 3 of --data=.*blue, class0"):
-        knn(network, config["data"], coloured, textured, torch.device("cpu"))
+        _top1(untrained, coloured, textured)
 
 
 def test_from_the_command_line(
@@ -86,6 +92,37 @@ def test_from_the_command_line(
         main()
 
 
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("foo=1", "foo: unknown key (value 1); remove it or mend its spelling"),
+        ("crop.siz=3", "views.image.crop.siz: unknown key (value 3); remove it or mend its spelling"),
+        ("batch_size=x", "batch_size='x': Input should be a valid integer"),
+        ("data.mmap=3", "mmap=3: Input should be a valid boolean"),
+    ],
+)
+def test_wrong_loader_words(
+    untrained: Path, coloured: Path, monkeypatch: pytest.MonkeyPatch, word: str, message: str
+) -> None:
+    places = ["--checkpoint", str(untrained), "--data", str(coloured), "--test", str(coloured)]
+    for words in (["knn"], ["linear", "--fast"]):
+        monkeypatch.setattr(sys, "argv", ["evaluate", *words, *places, "device=cpu", word])
+        with pytest.raises(UserError) as error:
+            main()
+        assert str(error.value) == f"--data={coloured}:\n  {message}"
+
+
+def test_every_loader_key_may_be_given(
+    untrained: Path, coloured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those of what is shown: photos of 16 pixels, of which random features still know the colour."""
+    words = ["--checkpoint", str(untrained), "--data", str(coloured), "--test", str(coloured), "--k", "5"]
+    words += ["device=cpu", "crop.size=16", "resize=20", "mmap=false", "prefetch=1", "reader_depth=1"]
+    monkeypatch.setattr(sys, "argv", ["evaluate", "knn", *words, "normalise.std=[0.5, 0.5, 0.5]"])
+    main()
+    assert json.loads((untrained / "knn.json").read_text())["top1"] == 1.0
+
+
 def test_while_training(tmp_path: Path, coloured: Path) -> None:
     """Every second epoch, without a trace in what is trained, and what the last checkpoint gives."""
     recipe = write_recipe(tmp_path, coloured, epochs=3)
@@ -93,19 +130,18 @@ def test_while_training(tmp_path: Path, coloured: Path) -> None:
     train(read_recipe(recipe, *judged), tmp_path / "judged")
     train(read_recipe(recipe), tmp_path / "plain")
     states = [checkpoint.load(tmp_path / name / "checkpoints" / "latest.pt") for name in ("judged", "plain")]
-    for name, value in states[0]["method"].items():
-        assert not isinstance(value, torch.Tensor) or torch.equal(value, states[1]["method"][name])
+    for name, value in states[0].method.items():
+        assert not isinstance(value, torch.Tensor) or torch.equal(value, states[1].method[name])
     lines = [line for line in read_log(tmp_path / "judged" / "log.jsonl")[0] if "knn_accuracy" in line]
     assert [(line["step"], line["knn_epoch"]) for line in lines] == [(8, 2)]
     card = json.loads((tmp_path / "judged" / "backbone.json").read_text())
     assert (card["metrics"]["knn_accuracy"], card["metrics"]["knn_epoch"]) == (lines[0]["knn_accuracy"], 2)
 
     train(read_recipe(recipe, *judged, "epochs=4"), tmp_path / "even")
-    network, config, _ = load_backbone(tmp_path / "even")
-    found = knn(network, config["data"], coloured, coloured.parent / "photos", torch.device("cpu"))
-    assert read_log(tmp_path / "even" / "log.jsonl")[0][-1]["knn_accuracy"] == found["top1"]
+    top1 = _top1(tmp_path / "even", coloured, coloured.parent / "photos")
+    assert read_log(tmp_path / "even" / "log.jsonl")[0][-1]["knn_accuracy"] == top1
     card = json.loads((tmp_path / "even" / "backbone.json").read_text())
-    assert card["metrics"]["knn_accuracy"] == found["top1"]
+    assert card["metrics"]["knn_accuracy"] == top1
 
 
 def test_a_damaged_photo_of_knn_costs_no_progress(tmp_path: Path, coloured: Path) -> None:
@@ -118,7 +154,7 @@ def test_a_damaged_photo_of_knn_costs_no_progress(tmp_path: Path, coloured: Path
     config = read_recipe(recipe, f"knn.test={test}", "knn.every_epochs=2")
     with pytest.raises(UserError, match=r"(?s)cannot be used.*red/b.png cannot be decoded"):
         train(config, tmp_path / "run")
-    assert checkpoint.load(tmp_path / "run" / "checkpoints" / "latest.pt")["step"] == 8
+    assert checkpoint.load(tmp_path / "run" / "checkpoints" / "latest.pt").step == 8
     train(config, tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "backbone.pt").exists()
 
@@ -131,9 +167,8 @@ def _judge(recipe: Path, test: Path, out: Path) -> None:
 def test_ranks_judge_together_by_the_first_ones_statistics(tmp_path: Path, coloured: Path) -> None:
     recipe = write_recipe(tmp_path, coloured, epochs=2)
     run(_judge, recipe, coloured.parent / "photos", tmp_path / "run", ranks=2)
-    network, config, _ = load_backbone(tmp_path / "run")
-    found = knn(network, config["data"], coloured, coloured.parent / "photos", torch.device("cpu"))
-    assert read_log(tmp_path / "run" / "log.jsonl")[0][-1]["knn_accuracy"] == found["top1"]
+    top1 = _top1(tmp_path / "run", coloured, coloured.parent / "photos")
+    assert read_log(tmp_path / "run" / "log.jsonl")[0][-1]["knn_accuracy"] == top1
 
 
 def test_low_temperatures_do_not_overflow() -> None:

@@ -2,28 +2,30 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 
-from dali_bgaug.config import read_yaml
+from dali_bgaug.config import override, read_yaml
 from dali_bgaug.errors import UserError
 from tests.helpers.processes import run
 from tests.train.runs import use_tiny_net
 from train import batch_norm, checkpoint
+from train.config import RunConfig
 from train.distributed import process_group, rank
 from train.evaluate.__main__ import main
 from train.evaluate.backbone import load_backbone
 from train.evaluate.classifier import load_classifier
 from train.evaluate.probe import RECIPES, ProbeJob, probe_config, recipe_of, run_probe
 from train.export import Backbone, export_backbone
-from train.loop import Run
 from train.method import Setting
 from train.methods.probe import ProbeOptions
 from train.networks import AlexNet
 from train.signals import StopRequest
+from train.trainer import Trainer
 
 CPU = torch.device("cpu")
 LINEAR = (
@@ -32,17 +34,38 @@ LINEAR = (
 )
 
 
+class Files(NamedTuple):
+    """What a probe is made of, and the words of its command line."""
+
+    checkpoint: Path
+    data: Path
+    test: Path
+    out: Path
+    recipe: Path
+    words: Sequence[str]
+
+    def config(self) -> RunConfig:
+        """The probe's run."""
+        backbone, given = load_backbone(self.checkpoint), override({}, list(self.words))
+        return probe_config(backbone, self.checkpoint, self.data, self.recipe, given)
+
+    def run(self, stop: StopRequest | None = None) -> dict[str, Any] | None:
+        """The probe's result."""
+        job = ProbeJob(self.config(), self.test, self.out, self.recipe.stem)
+        return run_probe(job, CPU, stop or StopRequest())
+
+
 @pytest.fixture
-def job(untrained: Path, coloured: Path, tmp_path: Path) -> ProbeJob:
+def job(untrained: Path, coloured: Path, tmp_path: Path) -> Files:
     """A linear probe of random features for colours."""
     recipe = RECIPES / "linear_moco_v2.yaml"
-    return ProbeJob(untrained, coloured, coloured.parent / "photos", tmp_path / "probe", recipe, LINEAR)
+    return Files(untrained, coloured, coloured.parent / "photos", tmp_path / "probe", recipe, LINEAR)
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_a_linear_probe_trains_nothing_but_the_classifier(job: ProbeJob, mode: str) -> None:
+def test_a_linear_probe_trains_nothing_but_the_classifier(job: Files, mode: str) -> None:
     job = job._replace(words=[*LINEAR, f"method.backbone_bn={mode}"])
-    result = run_probe(job, CPU, StopRequest())
+    result = job.run()
     assert (result["top1"], result["top5"], result["photos"]) == (1.0, 1.0, 36)
     assert (result["bn"], result["recipe"], result["backbone_lr"]) == (mode, "linear_moco_v2", 0)
     before = load_backbone(job.checkpoint)
@@ -58,41 +81,41 @@ def test_a_linear_probe_trains_nothing_but_the_classifier(job: ProbeJob, mode: s
     assert adapted == [mode == "train"] * 4
 
 
-def test_fine_tuning_trains_all_of_it_at_two_rates(job: ProbeJob) -> None:
+def test_fine_tuning_trains_all_of_it_at_two_rates(job: Files) -> None:
     words = [*LINEAR, "optim.backbone_lr=0.003", "method.freeze=false", "epochs=16"]
-    config = probe_config(job._replace(words=words), load_backbone(job.checkpoint))
-    with Run(config, job.out, False, CPU) as run:
-        before = {name: value.clone() for name, value in run.method.named_parameters()}
-        run.train_step(iter(run.loader))
-        assert [group["lr"] for group in run.optimiser.param_groups] == pytest.approx([0.3, 0.003])
-        for name, value in run.method.named_parameters():
+    config = job._replace(words=words).config()
+    with Trainer(config, CPU) as trainer:
+        before = {name: value.clone() for name, value in trainer.method.named_parameters()}
+        trainer.step(iter(trainer.loader))
+        assert [group["lr"] for group in trainer.optimizer.param_groups] == pytest.approx([0.3, 0.003])
+        for name, value in trainer.method.named_parameters():
             assert not torch.equal(value, before[name]), name
-        heads = run.optimiser.param_groups[0]["params"]
-        assert {id(p) for p in heads} == {id(p) for p in run.method.classifier.parameters()}
+        heads = trainer.optimizer.param_groups[0]["params"]
+        assert {id(p) for p in heads} == {id(p) for p in trainer.method.classifier.parameters()}
 
 
-def test_an_interrupted_probe_ends_as_if_it_had_not_been(job: ProbeJob, tmp_path: Path) -> None:
-    whole = run_probe(job._replace(out=tmp_path / "whole"), CPU, StopRequest())
+def test_an_interrupted_probe_ends_as_if_it_had_not_been(job: Files, tmp_path: Path) -> None:
+    whole = job._replace(out=tmp_path / "whole").run()
     stop = StopRequest()
     stop.name = "SIGTERM"
-    assert run_probe(job, CPU, stop) is None
-    assert checkpoint.load(job.out / "checkpoints" / "latest.pt")["step"] == 1
-    assert run_probe(job, CPU, StopRequest()) == whole
+    assert job.run(stop) is None
+    assert checkpoint.load(job.out / "checkpoints" / "latest.pt").step == 1
+    assert job.run() == whole
     ends = [load_classifier(folder)[0].state_dict() for folder in (job.out, tmp_path / "whole")]
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
-    assert run_probe(job, CPU, StopRequest()) == whole  # finished: tested again, not trained
+    assert job.run() == whole  # finished: tested again, not trained
     with pytest.raises(UserError, match=r"optim.lr was 0.3, now it is 0.2"):
-        run_probe(job._replace(words=[*LINEAR, "optim.lr=0.2"]), CPU, StopRequest())
+        job._replace(words=[*LINEAR, "optim.lr=0.2"]).run()
 
 
-def _probe_on_a_rank(job: ProbeJob) -> None:
+def _probe_on_a_rank(job: Files) -> None:
     use_tiny_net()
     with process_group(CPU):
-        result = run_probe(job, CPU, StopRequest())
+        result = job.run()
         (job.out / f"{rank()}.json").write_text(json.dumps(result))
 
 
-def test_ranks_probe_together(job: ProbeJob) -> None:
+def test_ranks_probe_together(job: Files) -> None:
     """Twelve photos a step on two ranks; each tests its half of 36 photos, and both have the result."""
     run(_probe_on_a_rank, job, ranks=2)
     first, second = (json.loads((job.out / f"{number}.json").read_text()) for number in range(2))
@@ -100,20 +123,20 @@ def test_ranks_probe_together(job: ProbeJob) -> None:
     assert (first["top1"], first["photos"], first["batch_size"]) == (1.0, 36, 12)
 
 
-def test_another_architecture_or_other_weights_are_refused(job: ProbeJob, tmp_path: Path) -> None:
+def test_another_architecture_or_other_weights_are_refused(job: Files, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"(?s)run as a resnet50: these weights.*missing: .* and \d+ more"):
-        run_probe(job._replace(words=[*LINEAR, "backbone=resnet50"]), CPU, StopRequest())
+        job._replace(words=[*LINEAR, "backbone=resnet50"]).run()
     with pytest.raises(UserError, match=r"layer=conv5: of alexnet, this is a resnet18"):
-        run_probe(job._replace(words=[*LINEAR, "method.layer=conv5"]), CPU, StopRequest())
+        job._replace(words=[*LINEAR, "method.layer=conv5"]).run()
     options = ProbeOptions(checkpoint=job.checkpoint, weights="0" * 64)
     with pytest.raises(UserError, match=r"holds other weights than when this began"):
         options.build(Setting("resnet18", photos=8, classes=3))
     assert not (tmp_path / "probe" / "checkpoints").exists()
     with pytest.raises(UserError, match=r"backbone_lr=0.1: the backbone is frozen"):
-        run_probe(job._replace(words=[*LINEAR, "optim.backbone_lr=0.1"]), CPU, StopRequest())
+        job._replace(words=[*LINEAR, "optim.backbone_lr=0.1"]).run()
 
 
-def test_files_that_are_no_backbones_are_refused(job: ProbeJob, tmp_path: Path) -> None:
+def test_files_that_are_no_backbones_are_refused(job: Files, tmp_path: Path) -> None:
     foreign = tmp_path / "foreign.pth"
     torch.save({"conv1.weight": torch.zeros(3)}, foreign)
     for load in (load_backbone, load_classifier):
@@ -124,28 +147,28 @@ def test_files_that_are_no_backbones_are_refused(job: ProbeJob, tmp_path: Path) 
         load_backbone(foreign)
 
 
-def test_a_backbone_that_moved_is_the_same(job: ProbeJob, tmp_path: Path) -> None:
+def test_a_backbone_that_moved_is_the_same(job: Files, tmp_path: Path) -> None:
     stop = StopRequest()
     stop.name = "SIGTERM"
-    run_probe(job, CPU, stop)
+    job.run(stop)
     job.checkpoint.rename(tmp_path / "elsewhere")
-    assert run_probe(job._replace(checkpoint=tmp_path / "elsewhere"), CPU, StopRequest())["top1"] == 1.0
+    assert job._replace(checkpoint=tmp_path / "elsewhere").run()["top1"] == 1.0
 
 
-def test_passes_may_be_accumulated_where_batch_norm_stays(job: ProbeJob) -> None:
+def test_passes_may_be_accumulated_where_batch_norm_stays(job: Files) -> None:
     words = [*LINEAR, "method.backbone_bn=eval", "accumulate=2"]
-    assert run_probe(job._replace(words=words), CPU, StopRequest())["top1"] == 1.0
+    assert job._replace(words=words).run()["top1"] == 1.0
     with pytest.raises(UserError, match=r"accumulate=2: batch statistics"):
-        run_probe(job._replace(words=[*LINEAR, "accumulate=2"], out=job.out / "2"), CPU, StopRequest())
+        job._replace(words=[*LINEAR, "accumulate=2"], out=job.out / "2").run()
 
 
-def test_other_classes_are_refused(job: ProbeJob, textured: Path) -> None:
+def test_other_classes_are_refused(job: Files, textured: Path) -> None:
     with pytest.raises(UserError, match=r"--test=.*its 3 classes are not the 3 of --data="):
-        run_probe(job._replace(test=textured), CPU, StopRequest())
+        job._replace(test=textured).run()
 
 
-def test_a_classifier_of_other_classes_is_refused(job: ProbeJob) -> None:
-    run_probe(job._replace(words=[*LINEAR, "epochs=16"]), CPU, StopRequest())
+def test_a_classifier_of_other_classes_is_refused(job: Files) -> None:
+    job._replace(words=[*LINEAR, "epochs=16"]).run()
     path = job.out / "checkpoints" / "latest.pt"
     state = checkpoint.read(path)
     state["data"]["classes"] = 5
@@ -158,10 +181,10 @@ def test_a_classifier_of_other_classes_is_refused(job: ProbeJob) -> None:
         load_classifier(job.checkpoint)
 
 
-def test_an_exported_backbone_is_probed_too(job: ProbeJob, tmp_path: Path) -> None:
+def test_an_exported_backbone_is_probed_too(job: Files, tmp_path: Path) -> None:
     export_backbone(checkpoint.load(job.checkpoint / "checkpoints" / "latest.pt"), tmp_path / "b.pt")
-    exported = probe_config(job._replace(checkpoint=tmp_path / "b.pt"), load_backbone(tmp_path / "b.pt"))
-    own = probe_config(job, load_backbone(job.checkpoint))
+    exported = job._replace(checkpoint=tmp_path / "b.pt").config()
+    own = job.config()
     assert exported.method.weights == own.method.weights
     assert exported.data == own.data
 
@@ -188,10 +211,8 @@ FINETUNES = {
 
 
 @pytest.mark.parametrize("method", LINEARS)
-def test_linear_recipes(job: ProbeJob, method: str) -> None:
-    config = probe_config(
-        job._replace(recipe=recipe_of("linear", method), words=()), load_backbone(job.checkpoint)
-    )
+def test_linear_recipes(job: Files, method: str) -> None:
+    config = job._replace(recipe=recipe_of("linear", method), words=()).config()
     epochs, batch, rate, milestones, factor, warmup, decay, nesterov, mode, group = LINEARS[method]
     optim, options = config.optim, config.method
     assert (config.epochs, config.data.batch_size) == (epochs, batch)
@@ -207,9 +228,9 @@ def test_linear_recipes(job: ProbeJob, method: str) -> None:
 
 
 @pytest.mark.parametrize(("method", "percent"), FINETUNES)
-def test_fine_tuning_recipes(job: ProbeJob, method: str, percent: int) -> None:
+def test_fine_tuning_recipes(job: Files, method: str, percent: int) -> None:
     recipe = recipe_of("finetune", method, percent)
-    config = probe_config(job._replace(recipe=recipe, words=()), load_backbone(job.checkpoint))
+    config = job._replace(recipe=recipe, words=()).config()
     epochs, milestones, factor, head, trunk, group = FINETUNES[method, percent]
     optim = config.optim
     assert (config.epochs, config.data.batch_size, optim.milestones, optim.factor) == (
@@ -245,7 +266,7 @@ def test_batch_norm_of_a_recipe_does_not_depend_on_the_ranks(
 
 
 @pytest.mark.parametrize("freeze", [True, False])
-def test_a_backbone_in_train_mode_is_normalised_by_groups(job: ProbeJob, freeze: bool) -> None:
+def test_a_backbone_in_train_mode_is_normalised_by_groups(job: Files, freeze: bool) -> None:
     """Twelve photos in groups of four give the features of three batches of four."""
     options = {"checkpoint": job.checkpoint, "freeze": freeze, "backbone_bn": "train"}
     setting = Setting("resnet18", photos=12, classes=3)
@@ -302,9 +323,9 @@ def test_rotnets_classifier_normalises_channels(monkeypatch: pytest.MonkeyPatch)
     assert not probe.network.training
 
 
-def test_a_normalised_classifier_is_tested_with_its_statistics(job: ProbeJob) -> None:
+def test_a_normalised_classifier_is_tested_with_its_statistics(job: Files) -> None:
     words = [*LINEAR, "method.classifier=normalised", "method.backbone_bn=eval", "method.bn_group=12"]
-    assert run_probe(job._replace(words=words), CPU, StopRequest())["top1"] == 1.0
+    assert job._replace(words=words).run()["top1"] == 1.0
     linear = load_classifier(job.out).network.linear
     assert linear.norm.num_batches_tracked == 60
 
@@ -318,7 +339,7 @@ def _main(monkeypatch: pytest.MonkeyPatch, *words: Any) -> None:
 
 
 def test_from_the_command_line(
-    job: ProbeJob, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    job: Files, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = ["--checkpoint", job.checkpoint, "--data", job.data, "--test", job.test]
     _main(monkeypatch, "linear", *places, "--bn", "eval", *LINEAR)

@@ -1,7 +1,6 @@
 """Features of a whole set through the `evaluation` pipeline, each photo once, on any number of ranks."""
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,13 +8,12 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from dali_bgaug.config import override, validate
+from dali_bgaug.config import Options
 from dali_bgaug.errors import UserError
 from dali_bgaug.folder import PhotoFolder
 from dali_bgaug.photo_tree import Oddity, recorded
 from dali_bgaug.shards import Manifest
 from pipelines import LoaderConfig, build_loader, open_data
-from pipelines.config import FREE
 from train import distributed
 
 PHOTOS = 64
@@ -23,7 +21,7 @@ PHOTOS = 64
 
 
 class Features(NamedTuple):
-    """Of this rank's share of a set."""
+    """Features and labels of this rank's share of a set."""
 
     rows: torch.Tensor
     """float32 [n, D]."""
@@ -31,29 +29,45 @@ class Features(NamedTuple):
     """int64 [n], on the same device."""
 
 
-def evaluation_data(
-    trained: dict[str, Any], shards: Path, option: str, words: Sequence[str] = ()
-) -> LoaderConfig:
-    """How a backbone is shown a set: resized and normalised as the views were that it was trained on.
+class Runtime(Options):
+    """Runtime options of a loader, which change nothing of what is shown; None: the loader's default."""
+
+    batch_size: int | None = None
+    """Photos a batch over all ranks; by default PHOTOS of each."""
+    device: str | None = None
+    threads: int | None = None
+    prefetch: int | None = None
+    reader_depth: int | None = None
+    verify: bool | None = None
+    mmap: bool | None = None
+    hw_decoder_load: float | None = None
+    preallocate: tuple[int, int] | None = None
+
+    @classmethod
+    def of(cls, data: LoaderConfig) -> "Runtime":
+        """That of another loader, but for its batch."""
+        return cls(**{name: getattr(data, name) for name in cls.model_fields if name != "batch_size"})
+
+
+def evaluation_values(run: LoaderConfig, shards: Path) -> dict[str, Any]:
+    """The values of `evaluation_config`, over which those of a command line are laid."""
+    size = next(iter(run.views.values())).crop.size
+    return {
+        **{"pipeline": "evaluation", "batch_size": PHOTOS * distributed.world_size(), "shards": str(shards)},
+        **{"crop": {"size": size}, "resize": round(size * 8 / 7), "normalise": run.normalise.model_dump()},
+    }
+
+
+def evaluation_config(run: LoaderConfig, shards: Path, *, runtime: Runtime | None = None) -> LoaderConfig:
+    """The loader of a set to evaluate on: resized and normalised as the views were that it was trained on.
 
     Args:
-        trained: the `data` section of its run.
+        run: the `data` section of its run.
         shards: packed shards, or a folder of class folders of photos.
-        option: where that comes from, for errors.
-        words: `key=value` of the loader's config.
+        runtime: how the set is read; by default as a loader is.
     """
-    size = next(iter(trained["views"].values()))["crop"]["size"]
-    values = {
-        **{"pipeline": "evaluation", "batch_size": PHOTOS * distributed.world_size(), "shards": str(shards)},
-        **{"crop": {"size": size}, "resize": round(size * 8 / 7), "normalise": trained["normalise"]},
-    }
-    return validate(LoaderConfig, override(values, list(words)), f"{option}={shards}")
-
-
-def same_reading(data: LoaderConfig) -> list[str]:
-    """Words that have a loader read as another does: on what device, with how many threads, mapped or not."""
-    values = data.model_dump(mode="json", include={"device", "hw_decoder_load", *FREE - {"shards"}})
-    return [f"{name}={json.dumps(value)}" for name, value in values.items()]
+    reading = {} if runtime is None else runtime.model_dump(exclude_none=True)
+    return LoaderConfig(**evaluation_values(run, shards) | reading)
 
 
 def open_set(path: Path, option: str) -> Manifest | PhotoFolder:
@@ -67,11 +81,11 @@ def open_set(path: Path, option: str) -> Manifest | PhotoFolder:
 
 
 _folders: dict[Path, dict[str, Oddity]] = {}
-"""Those that were opened, and what was odd."""
+"""Folders that were opened, and what was odd in them."""
 
 
 def set_record(path: Path, photos: int) -> dict[str, Any]:
-    """What a result says of a set that `open_set` opened."""
+    """The record, in a result, of a set that `open_set` opened."""
     oddities = _folders.get(path)
     return {"shards": str(path), "photos": photos, **({"oddities": recorded(oddities)} if oddities else {})}
 
@@ -124,8 +138,8 @@ def extract_features(
 
 
 def count_photos(features: Features) -> int:
-    """Of all ranks' shares together; every rank must call this."""
-    return int(distributed.sum_over_ranks(torch.tensor([len(features.rows)], device=features.rows.device)))
+    """The count of photos in all ranks' shares; every rank must call this."""
+    return int(distributed.all_reduce_sum(torch.tensor([len(features.rows)], device=features.rows.device)))
 
 
 def ready(network: nn.Module, device: torch.device) -> nn.Module:

@@ -1,5 +1,4 @@
-"""How good are features as they are? By the classes of a photo's nearest neighbours: nothing is trained,
-nothing chosen."""
+"""Weighted k-nearest-neighbour classification of features: nothing is trained, nothing chosen."""
 
 from pathlib import Path
 from typing import Any
@@ -10,31 +9,23 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from dali_bgaug.config import Options
+from pipelines import LoaderConfig
 from train import distributed
-from train.evaluate.features import (
-    Features,
-    count_photos,
-    evaluation_data,
-    extract_features,
-    ready,
-    same_classes,
-    set_record,
-)
+from train.features import Features, count_photos, extract_features, ready, same_classes, set_record
 from train.networks import build_backbone
 
 K, TEMPERATURE = 20, 0.07
-_ROWS = 1024  # questions at a time: what is held is so many times the bank
+_ROWS = 1024  # queries at a time: what is held is so many times the bank
 
 
 class KnnOptions(Options):
-    """k-NN while pre-training: a run is judged before it ends."""
+    """k-NN evaluation while pre-training."""
 
     every_epochs: int = Field(default=0, ge=0)
     """After every so many epochs, once a checkpoint is written (0: never): `knn_accuracy` and its `knn_epoch`
     in the log and on the backbone's card."""
     bank: Path | None = Field(default=None, strict=False)
-    """The photos that neighbours are among: shards, or a folder of class folders; by default those that are
-    trained on."""
+    """The memory bank of neighbours: shards, or a folder of class folders; by default the training set."""
     test: Path | None = Field(default=None, strict=False)
     """The photos to classify."""
 
@@ -66,7 +57,7 @@ def nearest_classes(
         int64 [N], the same on every rank. Every rank must call this.
     """
     bank = F.normalize(bank, dim=1)
-    classes = max(distributed.gather_objects(int(bank_labels.max()) + 1 if len(bank) else 0))
+    classes = max(distributed.all_gather_objects(int(bank_labels.max()) + 1 if len(bank) else 0))
     answers = []
     for rows in F.normalize(features, dim=1).split(_ROWS):
         similarity, labels = _nearest(rows, bank, bank_labels, neighbours)
@@ -91,28 +82,24 @@ def _nearest(
 
 def _side_by_side(values: torch.Tensor) -> torch.Tensor:
     """[N, k] of every rank -> [N, ranks * k]."""
-    return torch.cat(distributed.gather_rows(values).split(len(values)), dim=1)
+    return torch.cat(distributed.all_gather_rows(values).split(len(values)), dim=1)
 
 
-def knn_accuracy(
-    bank: Features, test: Features, neighbours: int = K, temperature: float = TEMPERATURE
-) -> float:
+def knn_accuracy(bank: Features, test: Features, neighbours: int, temperature: float) -> float:
     """The share of a set's photos whose class their neighbours say.
 
     bank, test: this rank's shares; every rank must call this.
     """
-    rows, labels = (distributed.gather_uneven(values) for values in test)
+    rows, labels = (distributed.all_gather_uneven(values) for values in test)
     return (nearest_classes(rows, *bank, neighbours, temperature) == labels).float().mean().item()
 
 
 def knn(
     network: nn.Module,
-    trained: dict[str, Any],
-    bank: Path,
-    test: Path,
+    bank: LoaderConfig,
+    test: LoaderConfig,
     device: torch.device,
     *,
-    words: list[str] | None = None,
     neighbours: int = K,
     temperature: float = TEMPERATURE,
     options: tuple[str, str] = ("--data", "--test"),
@@ -121,26 +108,21 @@ def knn(
 
     Args:
         network: a backbone, on any device; on this one afterwards.
-        trained: the `data` section of its run.
-        bank, test: shards, or folders of class folders.
-        words: `key=value` of the loaders' config.
+        bank, test: the sets, of `evaluation_config`.
         options: where the sets come from, for errors.
 
     Returns:
         `top1`, and what it was measured on.
     """
-    same_classes(dict(zip(options, (bank, test), strict=True)))
+    same_classes(dict(zip(options, (bank.shards, test.shards), strict=True)))
     network = ready(network, device)
-    sets = [
-        extract_features(network, evaluation_data(trained, shards, option, words or ()), device, title)
-        for shards, option, title in zip((bank, test), options, ("bank", "test"), strict=True)
-    ]
+    sets = [extract_features(network, data, device, name) for data, name in ((bank, "bank"), (test, "test"))]
     photos = [count_photos(features) for features in sets]
     return {
         "top1": round(knn_accuracy(*sets, neighbours, temperature), 4),
         **{"k": neighbours, "temperature": temperature, "bn": "eval"},
-        "data": set_record(bank, photos[0]),
-        "test": set_record(test, photos[1]),
+        "data": set_record(bank.shards, photos[0]),
+        "test": set_record(test.shards, photos[1]),
     }
 
 
@@ -151,5 +133,5 @@ def first_ranks_copy(name: str, backbone: nn.Module) -> nn.Module:
     """
     with torch.random.fork_rng(devices=[]):  # what it draws, training must not miss
         copy = build_backbone(name)
-    copy.load_state_dict(distributed.from_first_rank({k: v.cpu() for k, v in backbone.state_dict().items()}))
+    copy.load_state_dict(distributed.broadcast({k: v.cpu() for k, v in backbone.state_dict().items()}))
     return copy

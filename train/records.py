@@ -1,0 +1,129 @@
+"""Records of what a run leaves in files: checkpoints, cards of exported backbones, lines of the log.
+
+A record is built where it is written and validated where it is read: its version, the names and types of its
+fields. Other fields are another version.
+"""
+
+import json
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, InstanceOf, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from train.networks import BackboneName
+
+CHECKPOINT_VERSION = 2
+CARD_VERSION = 1
+Number = int | float
+
+
+def wrong_field(error: ValidationError) -> str:
+    """The first field that is not as a record has it, for errors."""
+    problem = error.errors()[0]
+    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+
+
+class _Record(BaseModel):
+    """Base of the records: no unknown fields, no silent conversions."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
+
+
+class DataRecord(TypedDict, total=False):
+    """The data set that a backbone was trained on, or the file that it was imported from."""
+
+    photos: int
+    classes: int
+    class_names: list[str]
+    manifest_sha256: str
+    imported_from: str
+    sha256: str
+
+
+class ConfigRecord(TypedDict):
+    """A run's config, by the fields that every version has; `RunConfig.stored` reads all of it."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")
+    backbone: BackboneName
+    method: dict[str, Any]
+    data: dict[str, Any]
+
+
+class RankRecord(TypedDict):
+    """The state of one rank: its loader and its generators."""
+
+    loader: dict[str, Any]
+    rng: torch.Tensor
+    cuda_rng: torch.Tensor | None
+
+
+class CheckpointRecord(_Record):
+    """The state of a run after an optimizer step."""
+
+    version: Literal[2]
+    step: int
+    """Optimizer steps done."""
+    epochs: Number
+    identity: str
+    """`RunConfig.identity`, which must be equal to resume."""
+    config: str
+    """The RunConfig, as JSON."""
+    data: DataRecord
+    metrics: dict[str, Number]
+    """Metrics of the last line of the log."""
+    backbone: str
+    """The prefix of the backbone's names in `method`."""
+    method: InstanceOf[dict]
+    """state_dict of the method."""
+    optimiser: InstanceOf[dict]
+    """state_dict of the optimizer."""
+    ranks: list[RankRecord]
+
+    def run_config(self) -> ConfigRecord:
+        """The config, parsed; raises ValueError if it is none of a run."""
+        return TypeAdapter(ConfigRecord).validate_json(self.config)
+
+
+class Card(_Record):
+    """The card of exported weights; a JSON file beside them."""
+
+    format: Literal["dali_bgaug backbone"]
+    version: Literal[1]
+    architecture: BackboneName
+    features: int
+    """Length of its features."""
+    method: str
+    step: int
+    epochs: Number
+    input: dict[str, Any]
+    """Normalisation, range and channels of images."""
+    metrics: dict[str, Number]
+    data: DataRecord
+    sha256: str
+    """SHA-256 of the file of weights."""
+    config: ConfigRecord
+
+
+class LogLine(_Record, extra="allow"):
+    """A line of log.jsonl: of an optimizer step, with the method's own metrics, or of k-NN after an epoch."""
+
+    __pydantic_extra__: dict[str, Number]
+    step: int
+    epoch: int | None = None
+    loss: Number | None = None
+    lr: Number | None = None
+    images_per_s: Number | None = None
+    data_wait: Number | None = None
+    """Share of the time since the last line that was spent waiting for the loader."""
+    knn_accuracy: Number | None = None
+    knn_epoch: int | None = None
+    warning: str | None = None
+
+    def values(self) -> dict[str, Any]:
+        """The fields that are set, by name."""
+        return self.model_dump(exclude_none=True)
+
+    def text(self) -> str:
+        """The line."""
+        return json.dumps(self.values()) + "\n"
