@@ -92,7 +92,7 @@ class BatchMaker:
         }
         tensors["replaced"] = _pick(made.put, table.replaced)
         if table.matched.size:
-            tensors["matched"] = _pick(made.put, table.matched).squeeze(1)
+            tensors["matched"] = _pick(made.put, table.matched)
         if self._recipe.sources:
             tensors["mask"] = _mask_thumbnails(batch.masks.cpu().numpy())
             sides = torch.from_numpy(batch.photos.sizes)[:, None, [0, 1, 0, 1]]

@@ -67,7 +67,7 @@ class Loader:
 
     On the loader's device: the views, float [N, 3, H, W] in channels_last memory format; which of their
     backgrounds were replaced, `replaced` bool [N, views], and, with swaps, which negatives have their view's,
-    `matched` bool [N] (or [N, negatives]). On the CPU: `label` int64 [N], in a complete epoch `valid` bool
+    `matched` bool [N, negatives]. On the CPU: `label` int64 [N], in a complete epoch `valid` bool
     [N]. Iterating gives one epoch, or the rest of it after `load_state_dict`; then the next. Use `close` or
     a `with` block to free threads and memory.
     """

@@ -4,7 +4,7 @@
 
     config               what a loader reads and how (LoaderConfig)
     build                config -> reader, recipe and renderer -> loader
-    methods/             which views a method takes; a new method is one file there
+    methods              which views each method takes; a new method is one entry there
     torchvision_loader   the same job with torchvision: the yardstick for correctness and speed
 
 What pixels go through is in `dali_bgaug.views`; training is in `train`.

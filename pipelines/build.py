@@ -30,10 +30,9 @@ from dali_bgaug.reading import (
 )
 from dali_bgaug.shards import Manifest, manifest_digest, open_shards
 from dali_bgaug.views.describe import describe
-from dali_bgaug.views.options import expand
 from dali_bgaug.views.plan import Recipe, batch_backgrounds
 from dali_bgaug.views.render import Renderer
-from pipelines.config import FREE, LoaderConfig, components, method_module
+from pipelines.config import FREE, LoaderConfig, components
 
 log = logging.getLogger("dali_bgaug")
 
@@ -61,7 +60,7 @@ def build_loader(
         raise UserError(
             f"data.batch_size={config.batch_size}: must be divisible by the number of ranks, {world_size}"
         )
-    complete = getattr(method_module(config.pipeline), "COMPLETE", False)
+    complete = config.method.complete
     manifest = (open_data if complete else open_shards)(config.shards, config.verify, "data.shards")
     if with_sources and isinstance(manifest, PhotoFolder):
         raise UserError(f"data.shards={config.shards}: class folders have no masks to show; give shards")
@@ -111,7 +110,7 @@ SPARE_FILES = 100
 
 def loader_recipe(config: LoaderConfig, with_sources: bool = False) -> Recipe:
     """Which views a loader makes."""
-    return Recipe(expand(config.views), config.background, config.normalise, config.resize, with_sources)
+    return Recipe(config.single_views, config.background, config.normalise, config.resize, with_sources)
 
 
 def open_data(

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 from dali_bgaug.errors import UserError
 from dali_bgaug.shards import TILE_EXTENSION, extensions, kind_of_tile, open_shards, unpack_mask, unpack_tile
 from dali_bgaug.tiles import fill
-from dali_bgaug.views.options import CropOptions, DistortionOptions, ViewOptions, expand
+from dali_bgaug.views.options import CropOptions, DistortionOptions, ViewOptions
 from pipelines.config import LoaderConfig
 from pipelines.torchvision_views import (
     Rng,
@@ -210,8 +210,8 @@ class Maker:
 
     def _negatives(self, keys: list[View], views: list[View]) -> dict[str, np.ndarray]:
         """Keys of other photos, the matched ones with the background of `views`; and `matched`."""
-        options, several, count = self.config.background, self.config.background.negatives > 1, len(keys)
-        names = [f"negative_{number}" if several else "negative" for number in range(options.negatives)]
+        options, count = self.config.background, len(keys)
+        names = options.negative_names
         images = {name: _images(count, keys[0].image.height) for name in names}
         matched = np.zeros((count, len(names)), bool)
         for place, (key, view) in enumerate(zip(keys, views, strict=True)):
@@ -223,7 +223,7 @@ class Maker:
                 if coin and view.visible:
                     image, matched[place, number] = composite(image, view.image, view.mask), True
                 images[name][place] = image
-        return images | {"matched": matched if several else matched[:, 0]}
+        return images | {"matched": matched}
 
 
 def _images(count: int, size: int) -> np.ndarray:
@@ -236,10 +236,10 @@ class Batches(Dataset[dict[str, np.ndarray]]):
     def __init__(self, config: LoaderConfig, rank: int, world_size: int) -> None:
         self.samples = Shards(config.shards, config.verify)
         self.batch_size = config.batch_size // world_size
-        self.evaluation = config.pipeline == "evaluation"
+        self.evaluation = config.method.complete
         self.part = range(*(len(self.samples) * number // world_size for number in (rank, rank + 1)))
         self._config, self._rank = config, rank
-        self._views = expand(config.views)
+        self._views = config.single_views
 
     def __len__(self) -> int:
         """Batches an epoch, the same on every rank."""
@@ -283,7 +283,7 @@ class TorchvisionLoader:
     """Batches of one rank, as the DALI loader gives them: dicts of tensors, views on the device.
 
     Views are float [N, 3, H, W] in channels_last memory format (RotNet: [N, 4, 3, H, W]); on the CPU are
-    `label` int64 [N], `replaced` bool [N, views], with swaps `matched` bool [N] (or [N, negatives]), in
+    `label` int64 [N], `replaced` bool [N, views], with swaps `matched` bool [N, negatives], in
     evaluation `valid` bool [N]. Iterating gives one epoch, or the rest of it; then the next. Use `close` or a
     `with` block to end the workers.
     """

@@ -14,7 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
 from dali_bgaug.shards import manifest_digest, read_manifest
-from dali_bgaug.views.options import expand
 from pipelines import build_loader
 from pipelines.build import choose_device
 from train import checkpoint, distributed
@@ -158,7 +157,7 @@ class Run:
         setting = Setting(
             backbone=config.backbone,
             photos=self.loader.batch_size,
-            views=tuple(expand(config.data.views)),
+            views=tuple(config.data.single_views),
             accumulate=config.accumulate,
             classes=self.data["classes"],
             seed=config.seed,

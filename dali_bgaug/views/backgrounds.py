@@ -45,7 +45,7 @@ def draw_backgrounds(
     """
     count, may = len(lends), np.array([view.background for view in views.values()])
     donor = np.full((count, len(views)), -1, np.int32)
-    matched = np.zeros((count, options.negatives if options.kind == "swaps" else 0), bool)
+    matched = np.zeros((count, len(options.negative_names)), bool)
     if options.kind == "none":
         return Backgrounds(np.zeros((count, len(views)), bool), donor, matched)
     replace = (rng.random((count, len(views))) < options.p_pos * strength) & may

@@ -1,7 +1,7 @@
 """A recipe in words: what each view goes through, top to bottom."""
 
 from dali_bgaug.views.options import CropOptions, PhotometricOptions
-from dali_bgaug.views.plan import Recipe, negative_names
+from dali_bgaug.views.plan import Recipe
 
 
 def describe(recipe: Recipe) -> str:
@@ -15,11 +15,11 @@ def describe(recipe: Recipe) -> str:
         if view.turns > 1:
             steps.append(f"{view.turns} rotations, counter-clockwise")
         blocks.setdefault(tuple(steps), []).append(name)
-    if recipe.negatives:
-        options = recipe.background
+    options = recipe.background
+    if options.negative_names:
         chance = "where key's was replaced" if options.coupled else f"with p = {options.p_neg:g}"
         steps = ("another photo's key", f"{chance} over the background of {options.matches}")
-        blocks[steps] = negative_names(recipe.negatives)
+        blocks[steps] = options.negative_names
     return "\n".join(
         f"{', '.join(names)}\n" + "\n".join(f"    {step}" for step in steps)
         for steps, names in blocks.items()

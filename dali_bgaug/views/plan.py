@@ -40,11 +40,6 @@ class Recipe:
     """Whether batches also hold what views were made from, for contact sheets."""
 
     @property
-    def negatives(self) -> int:
-        """Extra negatives of BG_Swaps."""
-        return self.background.negatives if self.background.kind == "swaps" else 0
-
-    @property
     def looks_at_masks(self) -> bool:
         """Whether a mask is needed for a window or a background."""
         return self.background.kind != "none" or any(view.crop.fg_min > 0 for view in self.views.values())
@@ -65,11 +60,11 @@ def plan(recipe: Recipe, generators: Generators, lends: np.ndarray, strength: fl
     views["mask_of"] = len(donors) + np.arange(views.size).reshape(views.shape)
     slots = [Slot(name, view.crop.size, view.turns) for name, view in recipe.views.items()]
     negatives = _negatives(recipe, generators, coins, views, len(slots))
-    slots += [Slot(name, slots[0].size) for name in negative_names(recipe.negatives)]
+    slots += [Slot(name, slots[0].size) for name in recipe.background.negative_names]
     sources = _sources(recipe, len(lends), len(slots))
     slots += [Slot(name, THUMBNAIL) for name in ("photo", "tile")[: len(sources)]]
     first = len(donors) + views.size + sum(map(len, sources))
-    matched = first + np.arange(len(lends) * recipe.negatives).reshape(recipe.negatives, len(lends)).T
+    matched = first + np.arange(coins.matched.size).reshape(coins.matched.T.shape).T
     return Table(
         jobs=np.concatenate([donors, views.reshape(-1), *sources, *negatives, *_turns(recipe, views)]),
         donors=len(donors),
@@ -87,11 +82,6 @@ def batch_backgrounds(
     """The coins and donors of a batch: known before anything is decoded, so that only tiles that are used
     are."""
     return draw_backgrounds(recipe.views, recipe.background, lends, strength, generators("backgrounds"))
-
-
-def negative_names(count: int) -> list[str]:
-    """The names of so many extra negatives."""
-    return ["negative"] if count == 1 else [f"negative_{number}" for number in range(count)]
 
 
 def _draw_crop(jobs: np.ndarray, crop: CropOptions, resize: int, rng: np.random.Generator) -> None:
@@ -178,13 +168,14 @@ def _negatives(
     which has a crop, a flip and a photometric draw of its own already, and costs a copy instead of one more
     view.
     """
-    if not recipe.negatives:
+    count = len(recipe.background.negative_names)
+    if not count:
         return []
     names = list(recipe.views)
     match, key = (views["mask_of"][:, names.index(name)] for name in (recipe.background.matches, "key"))
-    others = draw_others(len(views), recipe.negatives, generators("negatives"))
+    others = draw_others(len(views), count, generators("negatives"))
     found = []
-    for number in range(recipe.negatives):
+    for number in range(count):
         jobs = new_jobs(len(views))
         jobs["source"], jobs["sample"], jobs["size"] = (
             table.PICTURE,

@@ -70,7 +70,7 @@ SWAV = {"global": {"crop": {"size": 32}}, "local": {"count": 3, "crop": {"size":
         (
             "moco_v2",
             {"background": {"kind": "swaps", "distortion": {"rotate": 20.0, "translate": 0.1}}},
-            {name: (8, 3, 24, 24) for name in ("query", "key", "negative")},
+            {name: (8, 3, 24, 24) for name in ("query", "key", "negative_0")},
         ),
     ],
 )
@@ -103,8 +103,7 @@ def test_batches_of_every_method(
         extra = {"matched"} if swaps else set()
         assert batch.keys() - views.keys() == {"replaced", "label"} | extra
         if swaps:
-            several = config.background.negatives > 1
-            assert batch["matched"].shape == ((8, config.background.negatives) if several else (8,))
+            assert batch["matched"].shape == (8, config.background.negatives)
             assert batch["matched"].dtype == torch.bool
     assert list(views) == list(shapes)
 
@@ -199,7 +198,7 @@ def test_an_unmatched_negative_is_the_key_of_another_photo(flat: Path) -> None:
     for batch in _epoch(_config(flat, batch_size=2, background=background, views=views)):
         one, other = _levels(batch["query"])[0]
         assert not batch["matched"].any()
-        assert torch.equal(batch["negative"], batch["key"].flip(0))
+        assert torch.equal(batch["negative_0"], batch["key"].flip(0))
         if batch["replaced"][:, 1].all():
             assert _levels(batch["key"])[0] == [other, one]
             both += 1

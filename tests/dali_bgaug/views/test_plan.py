@@ -257,7 +257,7 @@ flip p = 0.5
     background p = 0.2: another photo's, treated like a view, shared by 4 views; without foreground in the \
 window: keep
     normalise by mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)
-negative
+negative_0
     another photo's key
     with p = 0.2 over the background of query"""
 ROTNET = """\
