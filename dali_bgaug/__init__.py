@@ -7,7 +7,8 @@
     stores.py    HDF5 mask and tile stores (the offline artifacts)
     shards.py    WebDataset tars, DALI index, manifest (the training stream)
     decoding.py  what the training decoder can decode
-    reading.py   DALI: shards or folders -> decoded batches
+    dataset.py   what can be read: packed shards, or class folders of photos (folder.py)
+    reading.py   DALI: encoded samples -> decoded batches
     views/       options, table of render jobs, plan, and the renderers of CPU and GPU
     batches.py   reader + plan + renderer -> batches, ahead of who takes them
     workers.py   threads that outlive the main one

@@ -148,11 +148,8 @@ class Loader:
             self._open_producer()  # or another thread has closed the loader
             self.close()
             place = f"the loader failed in epoch {self.epoch}, batch {self.batch}, rank {self._share.rank}"
-            if damaged := self._journal.damaged():
-                lines = "\n  ".join(damaged)
-                raise UserError(
-                    f"{place}; {self._journal.damage}:\n  {lines}\n{self._journal.mend}"
-                ) from error
+            if explanation := self._journal.explain():
+                raise UserError(f"{place}; {explanation}") from error
             raise RuntimeError(f"{place}; what it was reading is good") from error
         with self._all_or_closed():
             made = producer.take()

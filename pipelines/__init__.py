@@ -10,7 +10,8 @@
 What pixels go through is in `dali_bgaug.views`; training is in `train`.
 """
 
-from pipelines.build import build_loader, open_data
+from dali_bgaug.dataset import open_data
+from pipelines.build import build_loader
 from pipelines.config import LoaderConfig
 
 __all__ = ["LoaderConfig", "build_loader", "open_data"]
