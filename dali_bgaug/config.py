@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dali_bgaug.errors import UserError
 
+Model = TypeVar("Model", bound="Options")
+
 
 class Options(BaseModel):
     """Base of every config model: no unknown keys, no silent conversions, immutable once read."""
@@ -22,11 +24,17 @@ class Options(BaseModel):
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
+    def replaced(self: "Model", **values: Any) -> "Model":
+        """A copy with other values of fields, checked as if all had been given (`model_copy` checks nothing).
+
+        Raises:
+            ValidationError: these values cannot be, or not together with the others.
+        """
+        return type(self)(**{name: getattr(self, name) for name in self.model_fields_set} | values)
+
 
 Range = Annotated[tuple[float, float], Field(strict=False)]
 """Two numbers; a list will do."""
-
-Model = TypeVar("Model", bound=Options)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

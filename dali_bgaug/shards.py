@@ -111,7 +111,7 @@ class Manifest(Options):
 
     def with_digest(self) -> "Manifest":
         """The same with its digest."""
-        return self.model_copy(update={"digest": self._digest(type(self).model_fields)})
+        return type(self)(**dict(self) | {"digest": self._digest(type(self).model_fields)})
 
     @property
     def max_pixels(self) -> int:

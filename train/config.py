@@ -80,7 +80,7 @@ class RunConfig(Options):
     @property
     def pass_data(self) -> LoaderConfig:
         """The loader of one forward pass."""
-        return self.data.model_copy(update={"batch_size": self.data.batch_size // self.accumulate})
+        return self.data.replaced(batch_size=self.data.batch_size // self.accumulate)
 
     def identity(self) -> str:
         """What must be equal to resume, as JSON: everything but where data lies and how often the run

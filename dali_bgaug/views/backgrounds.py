@@ -68,7 +68,7 @@ def donor_looks(
     looks: list[ViewOptions] = []
     look = []
     for view in views.values():
-        crop = view.crop.model_copy(update={"fg_min": 0.0})
+        crop = view.crop.replaced(fg_min=0.0)
         plain = ViewOptions(crop=crop)
         if options.donor == "full":
             plain = ViewOptions(crop=crop, photometric=view.photometric)

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 from nvidia.dali import fn, pipeline_def, types
+from pydantic import ValidationError
 
 from dali_bgaug.config import validate
+from dali_bgaug.dataset import open_packed
 from dali_bgaug.errors import UserError
 from dali_bgaug.journal import Journal
 from dali_bgaug.loader import Share
 from dali_bgaug.reading import Seeds
-from dali_bgaug.shards import open_shards
+from dali_bgaug.views.options import BackgroundOptions
 from pipelines import LoaderConfig, build_loader
 from pipelines.build import define_pipeline, loader_recipe
 from pipelines.methods import METHODS
@@ -55,6 +57,17 @@ def test_a_resolved_config_is_its_own_resolution(tmp_path: Path) -> None:
         config = LoaderConfig(shards=tmp_path, pipeline=method, crop={"size": 96})
         again = LoaderConfig.model_validate_json(config.model_dump_json())
         assert again == config
+
+
+def test_a_copy_with_changes_is_what_would_have_been_made(tmp_path: Path) -> None:
+    for method in METHODS:
+        config = LoaderConfig(shards=tmp_path, pipeline=method, crop={"size": 96})
+        copy = config.replaced(batch_size=8)
+        assert copy == LoaderConfig(shards=tmp_path, pipeline=method, crop={"size": 96}, batch_size=8)
+        with pytest.raises(ValidationError, match="batch_size"):
+            config.replaced(batch_size=0)
+    with pytest.raises(ValidationError, match="no background to warm up"):
+        config.replaced(background=BackgroundOptions(warmup_epochs=3))
 
 
 @pytest.mark.parametrize(
@@ -270,11 +283,10 @@ def test_the_gpu_pipeline_is_defined_without_a_gpu(
     options = {} if method == "evaluation" else {"crop": {"fg_min": 0.1}}
     shards = {"geometry": textured, "pixels": textured_pixels}[tiles]
     config = LoaderConfig(pipeline=method, shards=shards, background={"kind": kind}, **options)
-    manifest = open_shards(shards)
-    share, recipe = Share(manifest.samples, 8, 0, 1), loader_recipe(config, with_sources)
-    _, names = define_pipeline(
-        config, recipe, manifest, share, Seeds(0, 0), lambda _: 1.0, Journal(shards, 1), device_id=0
-    )
+    data = open_packed(shards)
+    share, recipe = Share(data.samples, 8, 0, 1), loader_recipe(config, with_sources)
+    seeds, strength = Seeds(0, 0), lambda _: 1.0
+    _, names = define_pipeline(config, recipe, data, share, seeds, strength, Journal(data), device_id=0)
     expected = {"photo", "cls", "iteration"}
     if with_sources or options:
         expected |= {"mask"}

@@ -150,7 +150,7 @@ def test_removed_backgrounds_are_grey_levels_in_range(flat: Path) -> None:
 
 def test_before_the_look_comes_the_background(flat: Path) -> None:
     """RotNet: the photo's background is replaced, and solarizing turns what it was replaced by."""
-    look = PLAIN_LOOK.model_copy(update={"solarize_p": 1.0})
+    look = PLAIN_LOOK.replaced(solarize_p=1.0)
     background = {"kind": "rm", "p_pos": 1.0, "grey": [0.75, 0.75]}
     for stage, level in (("before", 255 - 191), ("after", 191)):
         config = _config(flat, "supervised", background={**background, "stage": stage}, photometric=look)
