@@ -83,9 +83,10 @@ experiment: $(READY)  ## does it work? trains with and without backgrounds, meas
 test: $(READY)  ## run the tests
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
 
-lint: $(READY)  ## check format and style
+lint: $(READY)  ## check format, style and types
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
+	@$(RUN) -m mypy
 
 gpu-check: $(READY)  ## on a machine with a GPU: its tests, the benchmark, a training, within 5 minutes
 	@$(RUN) -m tools.gpu_check --shards "$$SHARDS" --json "$$OUT/gpu.json" $(ARGS)

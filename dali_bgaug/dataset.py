@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from nvidia.dali import fn
@@ -137,7 +137,7 @@ class PackedShards:
         depth: int = 2,
     ) -> dict[str, DataNode]:
         """uint8 [bytes] each; every epoch the shards are reordered: see `Dataset.read`."""
-        order = {"random_shuffle": False, "stick_to_shard": True}
+        order: dict[str, Any] = {"random_shuffle": False, "stick_to_shard": True}
         if shuffle_buffer:
             order = {
                 "random_shuffle": True,

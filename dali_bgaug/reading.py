@@ -20,6 +20,7 @@ import torch
 from nvidia.dali import Pipeline, fn, types
 from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import do_not_convert
+from torch.utils.dlpack import from_dlpack
 
 from dali_bgaug.decoding import too_large
 from dali_bgaug.errors import UserError
@@ -158,20 +159,20 @@ class Batch:
         self._outputs = outputs
         self.photos = _images(outputs["photo"])
         """uint8 [H, W, 3] each, on the pipeline's device; so are"""
-        self.masks = torch.from_dlpack(outputs["mask"].as_tensor()) if "mask" in outputs else None
+        self.masks = from_dlpack(outputs["mask"].as_tensor()) if "mask" in outputs else None
         """bit-packed masks, uint8 [N, S * S / 8]."""
         self.tiles: Tiles | None = None
         """Geometry, or decoded like photos, with a black pixel for one that is not used."""
         self.lends = np.zeros(len(self.photos.sizes), bool)
         """Photos whose tile may be used, bool [N]."""
         if "tile" in outputs:
-            self.tiles = self._numbers("tile").view("<i4")
-            self.lends = self.tiles.any(axis=1)
-            _check_tiles(self.tiles, self.photos.sizes)
+            self.tiles = geometry = self._numbers("tile").view("<i4")
+            self.lends = np.logical_or.reduce(geometry, axis=1)
+            _check_tiles(geometry, self.photos.sizes)
         if "tile.jpg" in outputs:
             self.tiles, self.lends = _images(outputs["tile.jpg"]), self._numbers("lends")[:, 0]
         self.iteration = int(self._numbers("iteration")[0])
-        self.labels = _labels(torch.from_dlpack(outputs["cls"].as_tensor()), classes)
+        self.labels = _labels(from_dlpack(outputs["cls"].as_tensor()), classes)
         """int64 [N], on the CPU."""
 
     def _numbers(self, name: str) -> np.ndarray:

@@ -152,9 +152,9 @@ def unpack_mask(data: bytes, size: int) -> np.ndarray:
 
 def pack_tile(tile: bytes | np.ndarray | None, kind: TileKind) -> bytes:
     """A sample's tile as its member's bytes."""
-    if kind == "pixels":
-        return tile or b""
-    return (np.zeros(NUMBERS) if tile is None else tile).astype("<i4").tobytes()
+    if isinstance(tile, np.ndarray):
+        return tile.astype("<i4").tobytes()
+    return tile or (b"" if kind == "pixels" else bytes(4 * NUMBERS))
 
 
 def unpack_tile(data: bytes, kind: TileKind) -> bytes | np.ndarray | None:

@@ -12,13 +12,16 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+_Job = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
+"""What is done, where its result goes, and its arguments."""
+
 
 class Workers:
     """Threads that take jobs in the order of their submission."""
 
     def __init__(self, count: int, name: str) -> None:
         """Start so many; name: of the threads."""
-        self._jobs: queue.SimpleQueue[tuple[Future, Callable[..., Any], tuple] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock, self._closed = threading.Lock(), False
         self._threads = [
             threading.Thread(target=_work, args=(self._jobs,), name=f"{name}_{number}", daemon=True)
@@ -30,9 +33,9 @@ class Workers:
         # A loader that nobody closed: its threads end once nobody has them.
         weakref.finalize(self, _end, self._jobs, count).atexit = False
 
-    def submit(self, job: Callable[..., Any], *args: Any) -> Future:
+    def submit(self, job: Callable[..., Any], *args: Any) -> Future[Any]:
         """Have `job(*args)` done; the future gets what it returns or raises."""
-        future: Future = Future()
+        future: Future[Any] = Future()
         with self._lock:
             if self._closed:
                 raise RuntimeError("these threads have ended")
@@ -63,12 +66,12 @@ def close_all() -> None:
         workers.close()
 
 
-def _end(jobs: queue.SimpleQueue, count: int) -> None:
+def _end(jobs: queue.SimpleQueue[_Job | None], count: int) -> None:
     for _ in range(count):
         jobs.put(None)
 
 
-def _work(jobs: queue.SimpleQueue) -> None:
+def _work(jobs: queue.SimpleQueue[_Job | None]) -> None:
     while item := jobs.get():
         future, job, args = item
         if not future.set_running_or_notify_cancel():

@@ -69,9 +69,9 @@ class Sample:
     @cached_property
     def tile(self) -> Image.Image:
         """The background it lends."""
-        if isinstance(self._tile, bytes):
-            return decode(self._tile)
-        return Image.fromarray(fill(np.asarray(decode(self.photo)), self._tile))
+        if isinstance(self._tile, np.ndarray):
+            return Image.fromarray(fill(np.asarray(decode(self.photo)), self._tile))
+        return decode(self._tile or b"")
 
 
 class Shards:
@@ -317,7 +317,7 @@ class TorchvisionLoader:
         self.epoch, self.batch = 0, 0
         self._config, self._dataset = config, dataset
         self._batches: Iterator[dict[str, torch.Tensor]] | None = None
-        self._loader: DataLoader | None = DataLoader(
+        self._loader: DataLoader[dict[str, np.ndarray]] | None = DataLoader(
             dataset,
             batch_size=None,
             sampler=dataset.plans(),

@@ -104,7 +104,7 @@ def draw_window(width: int, height: int, crop: CropOptions, mask: np.ndarray | N
         if 0 < w <= width and 0 < h <= height:
             y, x = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
             window = (y / height, x / width, (y + h) / height, (x + w) / width)
-            if not needed or foreground_inside(mask, window) >= needed:
+            if mask is None or not needed or foreground_inside(mask, window) >= needed:
                 return window
     w, h = min(width, round(height * high)), min(height, round(width / low))
     y, x = (height - h) // 2, (width - w) // 2

@@ -18,11 +18,10 @@ def describe(recipe: Recipe) -> str:
     options = recipe.background
     if options.negative_names:
         chance = "where key's was replaced" if options.coupled else f"with p = {options.p_neg:g}"
-        steps = ("another photo's key", f"{chance} over the background of {options.matches}")
-        blocks[steps] = options.negative_names
+        made = "another photo's key", f"{chance} over the background of {options.matches}"
+        blocks[made] = options.negative_names
     return "\n".join(
-        f"{', '.join(names)}\n" + "\n".join(f"    {step}" for step in steps)
-        for steps, names in blocks.items()
+        "\n    ".join([", ".join(names), *goes_through]) for goes_through, names in blocks.items()
     )
 
 

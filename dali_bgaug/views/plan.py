@@ -88,7 +88,7 @@ def _draw_crop(jobs: np.ndarray, crop: CropOptions, resize: int, rng: np.random.
     """Draw each job's window and flip into its record."""
     jobs["size"], jobs["resize"], jobs["fg_min"] = crop.size, resize, crop.fg_min
     jobs["crop"] = table.CENTRAL if crop.kind == "central" else table.RANDOM
-    jobs["area"], jobs["log_ratio"] = crop.scale, np.log(np.float32(crop.ratio))
+    jobs["area"], jobs["log_ratio"] = crop.scale, np.log(np.array(crop.ratio, np.float32))
     jobs["draws"] = rng.random(jobs["draws"].shape, np.float32)
     jobs["flip"] = rng.random(jobs.shape) < crop.flip_p
 
