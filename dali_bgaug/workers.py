@@ -37,10 +37,12 @@ class Workers:
         """Have `job(*args)` done; the future gets what it returns or raises."""
         future: Future[Any] = Future()
         with self._lock:
-            if self._closed:
-                raise RuntimeError("these threads have ended")
-            self._jobs.put((future, job, args))
-        return future
+            if not self._closed:
+                self._jobs.put((future, job, args))
+                return future
+        if _process_ends.is_set() and threading.current_thread() is not threading.main_thread():
+            threading.Event().wait()
+        raise RuntimeError("these threads have ended")
 
     def close(self) -> None:
         """Cancel what has not begun, and wait for what has."""
@@ -48,7 +50,8 @@ class Workers:
             self._closed = True
             try:
                 while item := self._jobs.get_nowait():
-                    item[0].cancel()
+                    if not _process_ends.is_set():
+                        item[0].cancel()
             except queue.Empty:
                 pass
             _end(self._jobs, len(self._threads))
@@ -58,10 +61,14 @@ class Workers:
 
 _numbers = itertools.count()
 _open: weakref.WeakValueDictionary[int, Workers] = weakref.WeakValueDictionary()
+_process_ends = threading.Event()
+"""Only daemon threads are left then: one that asks for more waits to the end, as does one that waits for what
+has not begun. Errors would have it free DALI's objects while the interpreter is torn down, which crashes."""
 
 
 def close_all() -> None:
-    """End all threads, the newest first: they may wait for older ones."""
+    """End all threads as the process ends, the newest first: they may wait for older ones."""
+    _process_ends.set()
     for _, workers in sorted(_open.items(), reverse=True):
         workers.close()
 

@@ -157,3 +157,13 @@ def test_photos_without_foreground(flat: Path, kind: str, rule: str, replaced: i
         assert sum(batch["matched"].sum() for batch in batches) == replaced
     even = [view for batch in batches for view in batch["query"] if np.ptp(view) == 0]
     assert len(even) == 64 - 60 if rule == "replace" else not even
+
+
+def test_a_distortion_without_backgrounds_changes_nothing(flat: Path) -> None:
+    """There are no masks then."""
+    plain, distorted = (
+        _batches(flat, 1, background={"kind": "none", "distortion": distortion})
+        for distortion in ({}, {"rotate": 20.0})
+    )
+    for one, other in zip(plain, distorted, strict=True):
+        assert np.array_equal(one["query"], other["query"])
