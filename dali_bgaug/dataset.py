@@ -92,7 +92,7 @@ class Dataset(Protocol):
         """
 
     def check(self) -> None:
-        """Look again whether all is as it was when the set was opened, photos' bytes apart.
+        """Photometric again whether all is as it was when the set was opened, photos' bytes apart.
 
         Raises:
             UserError: it is not.

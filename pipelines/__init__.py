@@ -5,7 +5,7 @@
     config              what a loader reads and how (LoaderConfig)
     build               config -> reader, recipe and renderer -> loader
     methods             which views each method takes; a new method is one entry there
-    torchvision_loader  the same job with torchvision: the yardstick for correctness and speed
+    torchvision_loader  reference implementation, for correctness and speed: the same with torchvision
     torchvision_views   its views of one photo
 
 What pixels go through is in `dali_bgaug.views`; training is in `train`.

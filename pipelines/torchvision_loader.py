@@ -1,4 +1,4 @@
-"""The yardstick: the batches of every method, made with PIL, torchvision and a torch DataLoader.
+"""Reference implementation: the batches of every method, made with PIL, torchvision and a torch DataLoader.
 
 An independent implementation of what the DALI pipelines do, from the same shards and `LoaderConfig`: to test
 against on the same photo, to compare distributions with, and to measure speed against. It shares options and
@@ -34,13 +34,13 @@ from dali_bgaug.views.options import CropOptions, DistortionOptions, ViewOptions
 from pipelines.config import LoaderConfig
 from pipelines.torchvision_views import (
     Rng,
-    apply_look,
+    apply_photometric,
     composite,
     crop_mask,
     crop_view,
     decode,
     distort_mask,
-    draw_look,
+    draw_photometric,
     draw_window,
     foreground_inside,
 )
@@ -182,7 +182,7 @@ class Maker:
             behind = self._background(view, sample, options)
         if behind and background.stage == "before":
             image = composite(image, behind, view.mask)
-        view.image = apply_look(image, draw_look(options.photometric, self.rng))
+        view.image = apply_photometric(image, draw_photometric(options.photometric, self.rng))
         if behind and background.stage == "after":
             view.image = composite(view.image, behind, view.mask)
         view.replaced = behind is not None
@@ -206,7 +206,7 @@ class Maker:
         behind = crop_view(tile, window, self.rng.random() < crop.flip_p, crop.size)
         if background.donor == "crop":
             return behind
-        return apply_look(behind, draw_look(options.photometric, self.rng))
+        return apply_photometric(behind, draw_photometric(options.photometric, self.rng))
 
     def _negatives(self, keys: list[View], views: list[View]) -> dict[str, np.ndarray]:
         """Keys of other photos, the matched ones with the background of `views`; and `matched`."""

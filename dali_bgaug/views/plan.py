@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from dali_bgaug.views import table
-from dali_bgaug.views.backgrounds import Backgrounds, donor_looks, draw_backgrounds, draw_others
-from dali_bgaug.views.colour import draw_look
+from dali_bgaug.views.backgrounds import Backgrounds, donor_treatments, draw_backgrounds, draw_others
 from dali_bgaug.views.distortion import draw_distortions
 from dali_bgaug.views.options import BackgroundOptions, CropOptions, NormaliseOptions, ViewOptions
+from dali_bgaug.views.photometric import draw_photometric
 from dali_bgaug.views.table import Slot, Table, new_jobs
 
 Generators = Callable[[str], np.random.Generator]
@@ -108,7 +108,7 @@ def _views(recipe: Recipe, generators: Generators, coins: Backgrounds) -> np.nda
         one = jobs[:, number]
         one["slot"], one["row"] = number, one["row"] * view.turns
         _draw_crop(one, view.crop, recipe.resize, generators(f"{name}/window"))
-        draw_look(one, view.photometric, generators(name))
+        draw_photometric(one, view.photometric, generators(name))
         if background.distortion.any:
             draw_distortions(one, background.distortion, generators(f"{name}/distortion"))
         if background.kind == "rm":
@@ -129,9 +129,7 @@ def _donors(recipe: Recipe, generators: Generators, coins: Backgrounds, views: n
     if not len(photo):
         return new_jobs(0)
     donor = coins.donor[photo, view]
-    if (
-        background.stage == "before"
-    ):  # a tile for each view, with the view's window, and no look: the view has one
+    if background.stage == "before":  # a tile for each view, with the view's window, uncoloured: the view is
         jobs = views[photo, view].copy()
         jobs["source"], jobs["sample"], jobs["behind"] = table.TILE, donor, table.NOTHING
         for step in ("jittered", "grayscale", "sigma", "solarized", "distorted"):
@@ -139,9 +137,9 @@ def _donors(recipe: Recipe, generators: Generators, coins: Backgrounds, views: n
         jobs["scale"], jobs["shift"], jobs["slot"] = 1, 0, -1
         views["other"][photo, view] = np.arange(len(jobs))
         return jobs
-    looks, look_of = donor_looks(recipe.views, background)
-    pools, look = [], np.array(look_of)[view]
-    for number, options in enumerate(looks):
+    treatments, treatment_of = donor_treatments(recipe.views, background)
+    pools, treatment = [], np.array(treatment_of)[view]
+    for number, options in enumerate(treatments):
         jobs = new_jobs(len(coins.donor))
         jobs["source"], jobs["sample"], jobs["frame"] = table.TILE, *[np.arange(len(jobs))] * 2
         rng = generators(f"donors/{number}")
@@ -149,10 +147,10 @@ def _donors(recipe: Recipe, generators: Generators, coins: Backgrounds, views: n
         if background.donor == "none":
             jobs["crop"], jobs["flip"] = table.WHOLE, 0
         if background.donor == "full":
-            draw_look(jobs, options.photometric, rng)
+            draw_photometric(jobs, options.photometric, rng)
         jobs["slot"] = -1
         pools.append(jobs)
-    used, place = np.unique(look * len(coins.donor) + donor, return_inverse=True)
+    used, place = np.unique(treatment * len(coins.donor) + donor, return_inverse=True)
     views["other"][photo, view] = place
     return np.concatenate(pools)[used]
 
