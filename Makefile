@@ -83,9 +83,10 @@ experiment: $(READY)  ## does it work? trains with and without backgrounds, meas
 test: $(READY)  ## run the tests
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
 
-lint: $(READY)  ## check format and style
+lint: $(READY)  ## check format, style and types
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
+	@$(RUN) -m mypy
 
 docs: $(READY)  ## the documentation, with the API of the docstrings, as a site: build/site
 	@$(RUN) -c 'import material, mkdocstrings' 2>/dev/null || \

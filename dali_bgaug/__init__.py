@@ -1,18 +1,62 @@
 """The library: what lies on disk, the pieces of the DALI graph, and the loader.
 
-    errors.py    UserError: bad input, in one clear line
-    files.py     atomic writing and checksums
-    config.py    strict YAML -> pydantic models
-    hdf5.py      HDF5 files with checksums
-    stores.py    HDF5 mask and tile stores (the offline artifacts)
-    shards.py    WebDataset tars, DALI index, manifest (the training stream)
-    decoding.py  what the training decoder can decode
-    reading.py   DALI: shards or folders -> decoded batches
-    views/       options, table of render jobs, plan, and the renderers of CPU and GPU
-    batches.py   reader + plan + renderer -> batches, ahead of who takes them
-    workers.py   threads that outlive the main one
-    loader.py    epochs, ranks, exact resume
+    errors       UserError: bad input, in one clear line
+    files        atomic writing and checksums
+    config       strict YAML -> pydantic models
+    processes    signals of a process that started this one
+    photo_tree   which files of a folder are its photos
+    orientation  EXIF orientation as the training decoder reads it
+    decoding     what the training decoder can decode
+    tiles        tiled backgrounds as eight numbers
+    hdf5         HDF5 files with checksums
+    stores       HDF5 mask and tile stores (the offline artifacts)
+    shards       WebDataset tars and manifest (the training stream)
+    shard_index  DALI's index of a tar
+    reading      DALI: encoded samples -> decoded batches
+    folder       class folders of photos
+    dataset      what can be read: packed shards or a folder, by one protocol
+    journal      which samples a failed batch was made of
+    views        options, table of render jobs, plan, and the renderers of CPU and GPU
+    batches      reader + plan + renderer -> batches, ahead of who takes them
+    workers      threads that outlive the main one
+    loader       epochs, ranks, exact resume
 
-What does not belong here: which views a method needs (`pipelines/`), training (`train/`), anything that is
-run once per data set (`tools/`).
+What does not belong here: which views a method needs (`pipelines`), training (`train`), anything that is run
+once per data set (`tools`).
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dali_bgaug.dataset import Dataset, open_data
+    from dali_bgaug.errors import UserError
+    from dali_bgaug.loader import Loader
+    from dali_bgaug.shards import Manifest, Sample, open_shards, read_samples
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Dataset",
+    "Loader",
+    "Manifest",
+    "Sample",
+    "UserError",
+    "__version__",
+    "open_data",
+    "open_shards",
+    "read_samples",
+]
+
+_MODULES = {
+    **dict.fromkeys(["Dataset", "open_data"], "dataset"),
+    **dict.fromkeys(["Manifest", "Sample", "open_shards", "read_samples"], "shards"),
+    **{"Loader": "loader", "UserError": "errors"},
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: DALI and torch take seconds."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -29,10 +29,9 @@ class Made(NamedTuple):
 
     def take(self) -> dict[str, torch.Tensor]:
         """The tensors, for the stream that is current now."""
-        for tensor in self.tensors.values() if self.ready else ():
-            if (
-                tensor.is_cuda
-            ):  # made on another stream: its memory is not to be used again before this one is done
+        for tensor in self.tensors.values():
+            # Made on another stream: its memory is not to be used again before this one is done.
+            if self.ready and tensor.is_cuda:
                 stream = torch.cuda.current_stream(tensor.device)
                 stream.wait_event(self.ready)
                 tensor.record_stream(stream)
@@ -92,8 +91,8 @@ class BatchMaker:
         }
         tensors["replaced"] = _pick(made.put, table.replaced)
         if table.matched.size:
-            tensors["matched"] = _pick(made.put, table.matched).squeeze(1)
-        if self._recipe.sources:
+            tensors["matched"] = _pick(made.put, table.matched)
+        if self._recipe.sources and batch.masks is not None:
             tensors["mask"] = _mask_thumbnails(batch.masks.cpu().numpy())
             sides = torch.from_numpy(batch.photos.sizes)[:, None, [0, 1, 0, 1]]
             tensors["window"] = made.windows.cpu()[table.replaced] / sides

@@ -7,12 +7,14 @@ types are errors that name the file, the key and the value.
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dali_bgaug.errors import UserError
+
+Model = TypeVar("Model", bound="Options")
 
 
 class Options(BaseModel):
@@ -22,11 +24,17 @@ class Options(BaseModel):
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
+    def replaced(self: "Model", **values: Any) -> "Model":
+        """A copy with other values of fields, checked as if all had been given (`model_copy` checks nothing).
+
+        Raises:
+            ValidationError: these values cannot be, or not together with the others.
+        """
+        return type(self)(**{name: getattr(self, name) for name in self.model_fields_set} | values)
+
 
 Range = Annotated[tuple[float, float], Field(strict=False)]
 """Two numbers; a list will do."""
-
-Model = TypeVar("Model", bound=Options)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -80,8 +88,6 @@ class _Loader(yaml.SafeLoader):
     Plain words are read as in YAML 1.2: 1e-3 is a number, and 1:30, no, 2024_01 and 2024-01-01 are text.
     """
 
-    yaml_implicit_resolvers: ClassVar[dict] = {}
-
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -97,6 +103,7 @@ class _Loader(yaml.SafeLoader):
 
 
 _DEEPEST = 20
+_Loader.yaml_implicit_resolvers = {}
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(~|null|Null|NULL|)$"), [*"~nN", ""])
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"(true|True|TRUE|false|False|FALSE)$"), [*"tTfF"]
@@ -175,7 +182,7 @@ def validate(model: type[Model], values: dict[str, Any], source: str) -> Model:
 def _with_paths(values: dict[str, Any], error: ValidationError) -> dict[str, Any]:
     """The values with text for numbers where paths are wanted: folders called 2024, or 1e5."""
     for problem in error.errors():
-        loc, value = problem["loc"], values
+        loc, value = problem["loc"], cast(Any, values)
         for key in loc:
             value = value.get(key) if isinstance(value, dict) else None
         if problem["type"] == "path_type" and type(value) in (int, _Float):

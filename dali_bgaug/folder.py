@@ -7,8 +7,9 @@ decoder knows is read as it is.
 """
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar
 
 from nvidia.dali import fn
 from nvidia.dali.data_node import DataNode
@@ -16,7 +17,6 @@ from nvidia.dali.data_node import DataNode
 from dali_bgaug.decoding import MAX_PIXELS, Decoder
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import require_folder
-from dali_bgaug.journal import Journal
 from dali_bgaug.photo_tree import (
     JPEG_ENDINGS,
     Oddity,
@@ -28,13 +28,15 @@ from dali_bgaug.photo_tree import (
     without_photos,
 )
 from dali_bgaug.reading import READER, Seeds
+from dali_bgaug.shards import TileKind
 
 ENDINGS = (*JPEG_ENDINGS, ".png", ".webp", ".bmp", ".tif", ".tiff")
 _SHOWN = 8  # names in an error
 
 
-class PhotoFolder(NamedTuple):
-    """What a manifest is to shards."""
+@dataclass(frozen=True)
+class PhotoFolder:
+    """Photos in class folders: a `Dataset` without masks and tiles, always in order."""
 
     folder: Path
     classes: list[str]
@@ -45,7 +47,9 @@ class PhotoFolder(NamedTuple):
     oddities: dict[str, Oddity]
     """What else was met (`photo_tree.py`)."""
 
-    mask_size, donors, max_pixels = 0, 0, MAX_PIXELS  # what shards have besides
+    mask_size = donors = open_files = 0
+    tiles: ClassVar[TileKind] = "geometry"
+    max_pixels, is_looked_into = MAX_PIXELS, False
 
     @property
     def samples(self) -> int:
@@ -63,6 +67,50 @@ class PhotoFolder(NamedTuple):
         for file in self.files:
             digest.update(f"{file}\0{(self.folder / file).stat().st_size}\n".encode())
         return digest.hexdigest()
+
+    def read(
+        self,
+        seeds: Seeds,
+        components: list[str],
+        world_size: int = 1,
+        *,
+        shuffle_buffer: int = 0,
+        mmap: bool = True,
+        depth: int = 2,
+    ) -> dict[str, DataNode]:
+        """`jpg`, uint8 [bytes], and `cls`, int32 [1], all that there is: see `Dataset.read`."""
+        if shuffle_buffer or set(components) - {"jpg", "cls"}:
+            raise ValueError("photos in folders are read in order, without masks and tiles")
+        jpg, cls = fn.readers.file(
+            name=READER,
+            files=[str(self.folder / file) for file in self.files],
+            labels=self.labels,
+            shard_id=seeds.rank,
+            num_shards=world_size,
+            pad_last_batch=True,
+            random_shuffle=False,
+            stick_to_shard=True,
+            dont_use_mmap=not mmap,
+            prefetch_queue_depth=depth,
+            seed=seeds.of_dali("shuffle"),
+        )
+        return {"jpg": jpg, "cls": cls}
+
+    def check(self) -> None:
+        """The folder is there."""
+        require_folder(self.folder, "data.shards")
+
+    def damaged(self, sources: list[bytes]) -> list[str]:
+        """Lines of `FILE problem`."""
+        decoder = Decoder()
+        paths = sorted({Path(source.decode()) for source in sources})
+        found = ((path, decoder.problem(path.read_bytes(), self.max_pixels)) for path in paths)
+        return [f"{path} {problem}" for path, problem in found if problem]
+
+    def explain(self, problems: list[str]) -> str:
+        """Nobody looked into the photos before."""
+        lines = "\n  ".join(["these cannot be used:", *problems])
+        return f"{lines}\nreplace them, or take them away"
 
 
 def open_folder(folder: Path, option: str = "data.shards") -> PhotoFolder:
@@ -91,40 +139,3 @@ def open_folder(folder: Path, option: str = "data.shards") -> PhotoFolder:
     numbers = {name: number for number, name in enumerate(tree.classes)}
     files = sorted(tree.keys, key=lambda key: (class_of(key), key))
     return PhotoFolder(folder, tree.classes, files, [numbers[class_of(key)] for key in files], tree.oddities)
-
-
-def read_folder(
-    seeds: Seeds, photos: PhotoFolder, world_size: int = 1, *, mmap: bool = True, depth: int = 2
-) -> dict[str, DataNode]:
-    """`jpg`, uint8 [bytes], and `cls`, int32 [1], on the CPU: every rank its n-th, in order, padded to whole
-    batches (`read_shards` without a shuffle buffer)."""
-    jpg, cls = fn.readers.file(
-        name=READER,
-        files=[str(photos.folder / file) for file in photos.files],
-        labels=photos.labels,
-        shard_id=seeds.rank,
-        num_shards=world_size,
-        pad_last_batch=True,
-        random_shuffle=False,
-        stick_to_shard=True,
-        dont_use_mmap=not mmap,
-        prefetch_queue_depth=depth,
-        seed=seeds.of_dali("shuffle"),
-    )
-    return {"jpg": jpg, "cls": cls}
-
-
-class FolderJournal(Journal):
-    """Which photos a failed batch was made of."""
-
-    damage = "these cannot be used"
-    mend = "replace them, or take them away"
-
-    def _check(self) -> None:
-        require_folder(self._folder, "data.shards")
-
-    def _damaged(self, sources: list[bytes]) -> list[str]:
-        decoder = Decoder()
-        paths = sorted({Path(source.decode()) for source in sources})
-        found = ((path, decoder.problem(path.read_bytes(), self._max_pixels)) for path in paths)
-        return [f"{path} {problem}" for path, problem in found if problem]

@@ -58,7 +58,7 @@ def written(path: Path, rows: str | None = None) -> Iterator[h5py.File]:
 
 def row_checksums(rows: Iterable[bytes | np.ndarray]) -> np.ndarray:
     """What dataset `crc` holds."""
-    return np.array([zlib.crc32(row) for row in rows], np.uint32)
+    return np.array([zlib.crc32(row if isinstance(row, bytes) else row.data) for row in rows], np.uint32)
 
 
 def check_row(path: Path, row: int, data: bytes, checksums: np.ndarray | None) -> bytes:

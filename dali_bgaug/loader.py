@@ -67,7 +67,7 @@ class Loader:
 
     On the loader's device: the views, float [N, 3, H, W] in channels_last memory format; which of their
     backgrounds were replaced, `replaced` bool [N, views], and, with swaps, which negatives have their view's,
-    `matched` bool [N] (or [N, negatives]). On the CPU: `label` int64 [N], in a complete epoch `valid` bool
+    `matched` bool [N, negatives]. On the CPU: `label` int64 [N], in a complete epoch `valid` bool
     [N]. Iterating gives one epoch, or the rest of it after `load_state_dict`; then the next. Use `close` or
     a `with` block to free threads and memory.
     """
@@ -148,11 +148,8 @@ class Loader:
             self._open_producer()  # or another thread has closed the loader
             self.close()
             place = f"the loader failed in epoch {self.epoch}, batch {self.batch}, rank {self._share.rank}"
-            if damaged := self._journal.damaged():
-                lines = "\n  ".join(damaged)
-                raise UserError(
-                    f"{place}; {self._journal.damage}:\n  {lines}\n{self._journal.mend}"
-                ) from error
+            if explanation := self._journal.explain():
+                raise UserError(f"{place}; {explanation}") from error
             raise RuntimeError(f"{place}; what it was reading is good") from error
         with self._all_or_closed():
             made = producer.take()

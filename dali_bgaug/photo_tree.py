@@ -30,7 +30,7 @@ _ENDING = re.compile(r"\.[a-z][a-z0-9]{0,4}")
 class Oddity(NamedTuple):
     """How often something was met that a plain set has not, and where first."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides a method of tuples; reports have it by this name
     example: str
 
 

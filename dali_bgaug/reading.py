@@ -1,7 +1,7 @@
-"""Reading: shards or class folders -> decoded photos, masks, tiles and labels, a batch at a time, by DALI.
+"""Reading: encoded samples -> decoded photos, masks, tiles and labels, a batch at a time, by DALI.
 
-    read_shards     the components of a sample, from one sequential read (`folder.read_folder`: photos in
-    folders) with_header     their headers read, before the decoder sees them
+    Dataset.read    the components of a sample, still encoded (`dataset.py`)
+    with_header     their headers read, before the decoder sees them
     decode          JPEG -> pixels, on the CPU or the GPU
     Reader          all of that as a pipeline that works ahead
 
@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,11 +20,11 @@ import torch
 from nvidia.dali import Pipeline, fn, types
 from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import do_not_convert
+from torch.utils.dlpack import from_dlpack
 
 from dali_bgaug.decoding import too_large
 from dali_bgaug.errors import UserError
 from dali_bgaug.orientation import is_contradictory
-from dali_bgaug.shards import Manifest
 from dali_bgaug.tiles import fits
 from dali_bgaug.views.render import Images, Tiles
 
@@ -55,57 +54,6 @@ class Seeds:
         return np.random.default_rng(
             [self.seed, self.origin, self.rank, zlib.crc32(name.encode()), iteration]
         )
-
-
-def read_shards(
-    seeds: Seeds,
-    folder: Path,
-    manifest: Manifest,
-    components: list[str],
-    world_size: int = 1,
-    *,
-    shuffle_buffer: int = 4096,
-    mmap: bool = True,
-    depth: int = 2,
-) -> dict[str, DataNode]:
-    """The named components (`shards.extensions`) as uint8 [bytes], on the CPU.
-
-    Every rank reads its own n-th of the samples, padded to whole batches with the share's last sample:
-    another n-th each epoch, the shards reordered every epoch. Without a shuffle buffer (0) it reads always
-    the same n-th in the order of the shards.
-
-    Args:
-        seeds: seeds and rank.
-        folder, manifest: the data set.
-        components: what to read.
-        world_size: ranks that share the samples.
-        shuffle_buffer: samples held (encoded) to draw from.
-        mmap: map shards into memory.
-        depth: batches the reader keeps ahead.
-    """
-    order = {"random_shuffle": False, "stick_to_shard": True}
-    if shuffle_buffer:
-        order = {
-            "random_shuffle": True,
-            "initial_fill": min(shuffle_buffer, max(1, manifest.samples // world_size)),
-            "shuffle_after_epoch": True,
-            "shuffle_after_epoch_seed": seeds.of_dali("epoch", rank=0),  # the same on every rank
-        }
-    nodes = fn.readers.webdataset(
-        name=READER,
-        paths=[str(folder / shard.name) for shard in manifest.shards],
-        index_paths=[str(folder / shard.index) for shard in manifest.shards],
-        ext=components,
-        missing_component_behavior="error",
-        shard_id=seeds.rank,
-        num_shards=world_size,
-        pad_last_batch=True,
-        dont_use_mmap=not mmap,
-        prefetch_queue_depth=depth,
-        seed=seeds.of_dali("shuffle"),
-        **order,
-    )
-    return dict(zip(components, nodes if len(components) > 1 else [nodes]))
 
 
 def with_header(photo: DataNode, max_pixels: int, packed: bool = True) -> DataNode:
@@ -211,20 +159,20 @@ class Batch:
         self._outputs = outputs
         self.photos = _images(outputs["photo"])
         """uint8 [H, W, 3] each, on the pipeline's device; so are"""
-        self.masks = torch.from_dlpack(outputs["mask"].as_tensor()) if "mask" in outputs else None
+        self.masks = from_dlpack(outputs["mask"].as_tensor()) if "mask" in outputs else None
         """bit-packed masks, uint8 [N, S * S / 8]."""
         self.tiles: Tiles | None = None
         """Geometry, or decoded like photos, with a black pixel for one that is not used."""
         self.lends = np.zeros(len(self.photos.sizes), bool)
         """Photos whose tile may be used, bool [N]."""
         if "tile" in outputs:
-            self.tiles = self._numbers("tile").view("<i4")
-            self.lends = self.tiles.any(axis=1)
-            _check_tiles(self.tiles, self.photos.sizes)
+            self.tiles = geometry = self._numbers("tile").view("<i4")
+            self.lends = np.logical_or.reduce(geometry, axis=1)
+            _check_tiles(geometry, self.photos.sizes)
         if "tile.jpg" in outputs:
             self.tiles, self.lends = _images(outputs["tile.jpg"]), self._numbers("lends")[:, 0]
         self.iteration = int(self._numbers("iteration")[0])
-        self.labels = _labels(torch.from_dlpack(outputs["cls"].as_tensor()), classes)
+        self.labels = _labels(from_dlpack(outputs["cls"].as_tensor()), classes)
         """int64 [N], on the CPU."""
 
     def _numbers(self, name: str) -> np.ndarray:

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from dali_bgaug import __version__
 from dali_bgaug.config import Options
 from dali_bgaug.decoding import MAX_PIXELS
 from dali_bgaug.errors import UserError
@@ -89,6 +90,8 @@ class Manifest(Options):
     suspicious: list[str] = Field(default=[])
     """Photos that are packed, though damaged inside, which decoders forgive."""
     shards: list[Shard] = Field(min_length=1)
+    package_version: str = ""
+    """Of dali_bgaug, which wrote this; sets packed before it was recorded have none."""
     digest: str = ""
     """SHA-256 of all this without the digest, as JSON; sets packed before there was one have none."""
 
@@ -109,9 +112,10 @@ class Manifest(Options):
         content = self.model_dump_json(include=set(names) - {"digest"})
         return hashlib.sha256(content.encode()).hexdigest()
 
-    def with_digest(self) -> "Manifest":
-        """The same with its digest."""
-        return self.model_copy(update={"digest": self._digest(type(self).model_fields)})
+    def signed(self) -> "Manifest":
+        """The same with the version of this package, and its digest."""
+        signed = self.replaced(**dict(self) | {"package_version": __version__, "digest": ""})
+        return signed.replaced(digest=signed._digest(type(self).model_fields))
 
     @property
     def max_pixels(self) -> int:
@@ -148,9 +152,9 @@ def unpack_mask(data: bytes, size: int) -> np.ndarray:
 
 def pack_tile(tile: bytes | np.ndarray | None, kind: TileKind) -> bytes:
     """A sample's tile as its member's bytes."""
-    if kind == "pixels":
-        return tile or b""
-    return (np.zeros(NUMBERS) if tile is None else tile).astype("<i4").tobytes()
+    if isinstance(tile, np.ndarray):
+        return tile.astype("<i4").tobytes()
+    return tile or (b"" if kind == "pixels" else bytes(4 * NUMBERS))
 
 
 def unpack_tile(data: bytes, kind: TileKind) -> bytes | np.ndarray | None:
@@ -244,7 +248,7 @@ def _write(tar: BinaryIO, digest: Any, *pieces: bytes) -> int:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `manifest.json` atomically, with its digest."""
-    write_text(folder / "manifest.json", manifest.with_digest().model_dump_json(indent=1) + "\n")
+    write_text(folder / "manifest.json", manifest.signed().model_dump_json(indent=1) + "\n")
 
 
 def read_manifest(folder: Path, option: str = "shards") -> Manifest:

@@ -148,10 +148,9 @@ def write_tiles(
     stamps: str = "",
 ) -> None:
     """Write one tile file atomically: as many JPEGs as keys, or geometry int32 [N, 8]."""
-    geometry = isinstance(tiles, np.ndarray)
-    with written(path, rows=None if geometry else "jpeg") as file:
+    with written(path, rows=None if isinstance(tiles, np.ndarray) else "jpeg") as file:
         file.attrs["stamps"] = stamps
-        if geometry:
+        if isinstance(tiles, np.ndarray):
             file["geometry"] = tiles.astype(np.int32)
         else:
             file["crc"] = row_checksums(tiles)
@@ -254,8 +253,8 @@ class _Rows(NamedTuple):
     start: int
     shape: tuple[int, ...]
     """Of the dataset."""
-    offset: np.ndarray | None
-    """Of each JPEG from `start`, int64 [N + 1]."""
+    offset: np.ndarray
+    """Of each JPEG from `start`, int64 [N + 1]; of maps empty."""
     crc: np.ndarray | None
     """Their checksums, uint32 [N]; None in older files."""
 
@@ -287,7 +286,7 @@ class StoreReader:
                 self._where[index] = _Rows(
                     start or 0,
                     data.shape,
-                    file["offset"][:] if name == "jpeg" else None,
+                    file["offset"][:] if name == "jpeg" else np.empty(0, np.int64),
                     file["crc"][:] if "crc" in file else None,
                 )
         return self._where[index]

@@ -13,8 +13,8 @@ import torch
 from nvidia.dali import Pipeline, backend, pipeline_def
 
 from dali_bgaug.batches import BatchMaker
+from dali_bgaug.dataset import Dataset, open_data, open_packed
 from dali_bgaug.errors import UserError
-from dali_bgaug.folder import FolderJournal, PhotoFolder, open_folder, read_folder
 from dali_bgaug.journal import Journal
 from dali_bgaug.loader import Loader, Share
 from dali_bgaug.reading import (
@@ -25,15 +25,12 @@ from dali_bgaug.reading import (
     count_iterations,
     decode,
     pool_photos,
-    read_shards,
     with_header,
 )
-from dali_bgaug.shards import Manifest, manifest_digest, open_shards
 from dali_bgaug.views.describe import describe
-from dali_bgaug.views.options import expand
 from dali_bgaug.views.plan import Recipe, batch_backgrounds
 from dali_bgaug.views.render import Renderer
-from pipelines.config import FREE, LoaderConfig, components, method_module
+from pipelines.config import FREE, LoaderConfig, components
 
 log = logging.getLogger("dali_bgaug")
 
@@ -61,26 +58,24 @@ def build_loader(
         raise UserError(
             f"data.batch_size={config.batch_size}: must be divisible by the number of ranks, {world_size}"
         )
-    complete = getattr(method_module(config.pipeline), "COMPLETE", False)
-    manifest = (open_data if complete else open_shards)(config.shards, config.verify, "data.shards")
-    if with_sources and isinstance(manifest, PhotoFolder):
+    complete = config.method.complete
+    data: Dataset = (open_data if complete else open_packed)(config.shards, config.verify)
+    if with_sources and not data.mask_size:
         raise UserError(f"data.shards={config.shards}: class folders have no masks to show; give shards")
-    share = Share(manifest.samples, config.batch_size // world_size, rank, world_size, complete)
-    check_share(config, manifest, share)
+    share = Share(data.samples, config.batch_size // world_size, rank, world_size, complete)
+    check_share(config, data, share)
     device_id = choose_device(config.device, device_id)
     if device_id is None:
         pool_photos()
-    if not config.mmap and isinstance(manifest, Manifest):
-        allow_open_files(len(manifest.shards), config.shards)
-    journal = (FolderJournal if isinstance(manifest, PhotoFolder) else Journal)(
-        config.shards, len(manifest.classes), config.prefetch, manifest.max_pixels
-    )
+    if data.open_files and not config.mmap:
+        allow_open_files(data.open_files, config.shards)
+    journal = Journal(data, config.prefetch)
     recipe = loader_recipe(config, with_sources)
     if rank == 0:
         log.info(describe(recipe))
-    build = partial(build_maker, config, recipe, manifest, share, journal, device_id)
+    build = partial(build_maker, config, recipe, data, share, journal, device_id)
     identity = {
-        "data": manifest.digest if isinstance(manifest, PhotoFolder) else manifest_digest(config.shards),
+        "data": data.digest,
         "config": config.model_dump_json(exclude=FREE),
         "device": "cpu" if device_id is None else "gpu",
     }
@@ -111,38 +106,29 @@ SPARE_FILES = 100
 
 def loader_recipe(config: LoaderConfig, with_sources: bool = False) -> Recipe:
     """Which views a loader makes."""
-    return Recipe(expand(config.views), config.background, config.normalise, config.resize, with_sources)
+    return Recipe(config.single_views, config.background, config.normalise, config.resize, with_sources)
 
 
-def open_data(
-    folder: Path, verify: bool | None = None, option: str = "data.shards"
-) -> Manifest | PhotoFolder:
-    """What a complete pipeline (evaluation) can read: packed shards, or else class folders of photos."""
-    if (folder / "manifest.json").exists():
-        return open_shards(folder, verify, option)
-    return open_folder(folder, option)
-
-
-def check_share(config: LoaderConfig, manifest: Manifest | PhotoFolder, share: Share) -> None:
+def check_share(config: LoaderConfig, data: Dataset, share: Share) -> None:
     """Refuse a rank's share that its loader could not make a batch of."""
-    if manifest.samples < share.world_size or len(share) == 0:
+    if data.samples < share.world_size or len(share) == 0:
         raise UserError(
             f"data.batch_size={config.batch_size}: the data set {config.shards} has "
-            f"{manifest.samples} photos, too few for one batch on {share.world_size} ranks; "
+            f"{data.samples} photos, too few for one batch on {share.world_size} ranks; "
             "take a smaller batch"
         )
     if config.background.uses_tiles and share.batch_size < 2:
         raise UserError(
             f"data.batch_size={config.batch_size}: a rank needs two photos at least to swap backgrounds"
         )
-    if config.background.uses_tiles and config.background.tiles not in (None, manifest.tiles):
+    if config.background.uses_tiles and config.background.tiles not in (None, data.tiles):
         raise UserError(
             f"data.background.tiles={config.background.tiles}: the shards {config.shards} keep "
-            f"{manifest.tiles}; leave it out, or make tiles and shards anew (docs/offline.md)"
+            f"{data.tiles}; leave it out, or make tiles and shards anew (docs/offline.md)"
         )
-    if config.background.uses_tiles and manifest.donors < 2:
+    if config.background.uses_tiles and data.donors < 2:
         raise UserError(
-            f"data.shards={config.shards}: {manifest.donors} photos can lend a background, two are needed; "
+            f"data.shards={config.shards}: {data.donors} photos can lend a background, two are needed; "
             "look at the masks (all empty or full-frame?)"
         )
 
@@ -167,7 +153,7 @@ def choose_device(device: str, device_id: int | None) -> int | None:
 def build_maker(
     config: LoaderConfig,
     recipe: Recipe,
-    manifest: Manifest | PhotoFolder,
+    data: Dataset,
     share: Share,
     journal: Journal,
     device_id: int | None,
@@ -180,11 +166,9 @@ def build_maker(
     device = torch.device("cpu") if device_id is None else torch.device("cuda", device_id)
     renderer = choose_renderer(device, config)
     pipeline, names = define_pipeline(
-        config, recipe, manifest, share, seeds, strength, journal, device_id, checkpoint
+        config, recipe, data, share, seeds, strength, journal, device_id, checkpoint
     )
-    return BatchMaker(
-        Reader(pipeline, names, len(manifest.classes)), recipe, renderer, seeds, strength, device
-    )
+    return BatchMaker(Reader(pipeline, names, len(data.classes)), recipe, renderer, seeds, strength, device)
 
 
 def choose_renderer(device: torch.device, config: LoaderConfig) -> Renderer:
@@ -201,7 +185,7 @@ def choose_renderer(device: torch.device, config: LoaderConfig) -> Renderer:
 def define_pipeline(
     config: LoaderConfig,
     recipe: Recipe,
-    manifest: Manifest | PhotoFolder,
+    data: Dataset,
     share: Share,
     seeds: Seeds,
     strength: Callable[[int], float],
@@ -231,10 +215,16 @@ def define_pipeline(
         checkpoint=checkpoint,
     )
     def define() -> tuple[Any, ...]:
-        sample = _read(config, recipe, manifest, share, seeds)
+        sample = data.read(
+            seeds,
+            components(config, data.tiles, everything=recipe.sources),
+            share.world_size,
+            shuffle_buffer=0 if share.complete else config.shuffle_buffer,
+            mmap=config.mmap,
+            depth=config.reader_depth,
+        )
         journal.watch(sample["jpg"])
-        packed = isinstance(manifest, Manifest) and manifest.is_looked_into
-        photo = with_header(sample["jpg"], manifest.max_pixels, packed)
+        photo = with_header(sample["jpg"], data.max_pixels, data.is_looked_into)
         outputs = {
             "photo": decode(photo, config.hw_decoder_load, config.preallocate),
             "cls": sample["cls"],
@@ -255,24 +245,6 @@ def define_pipeline(
         return tuple(outputs.values())
 
     return define(), names
-
-
-def _read(
-    config: LoaderConfig, recipe: Recipe, manifest: Manifest | PhotoFolder, share: Share, seeds: Seeds
-) -> dict[str, Any]:
-    """The components of a sample that are needed, still encoded."""
-    place = {"mmap": config.mmap, "depth": config.reader_depth}
-    if isinstance(manifest, PhotoFolder):
-        return read_folder(seeds, manifest, share.world_size, **place)
-    return read_shards(
-        seeds,
-        config.shards,
-        manifest,
-        components(config, manifest.tiles, everything=recipe.sources),
-        share.world_size,
-        shuffle_buffer=0 if share.complete else config.shuffle_buffer,
-        **place,
-    )
 
 
 def _strength(warmup_epochs: int, batches: int, origin: int, iteration: int) -> float:

@@ -1,9 +1,6 @@
 """What a loader reads, and how: the `data` section of every recipe."""
 
-import pkgutil
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
@@ -11,9 +8,8 @@ from pydantic import Field, model_validator
 from dali_bgaug.config import Options, merge
 from dali_bgaug.shards import TILE_EXTENSION, TileKind, extensions
 from dali_bgaug.views.options import BackgroundOptions, NormaliseOptions, ViewOptions
-from pipelines import methods
+from pipelines.methods import METHODS, MethodViews
 
-METHODS = tuple(sorted(module.name for module in pkgutil.iter_modules(methods.__path__)))
 _COMMON = ("crop", "photometric")
 
 Value = TypeVar("Value")
@@ -26,26 +22,21 @@ def free_fields(model: type[Options]) -> set[str]:
     return {name for name, field in model.model_fields.items() if "free" in field.metadata}
 
 
-def method_module(name: str) -> ModuleType:
-    """The module of a method: its `DEFAULTS`, and what else it says."""
-    return import_module(f"pipelines.methods.{name}")
-
-
 class LoaderConfig(Options):
-    """A loader's configuration; every field but `shards` has a default, some of them the method's.
+    """A loader's configuration, complete once made; fields but `shards` have defaults, some the method's.
 
     `crop` and `photometric` may be given beside `views`, for all views at once. The values of a field are
     looked up in this order:
 
         views.key.crop.size   in the config
         crop.size             in the config
-        views.key.crop.size   in the method's DEFAULTS
-        crop.size             in the method's DEFAULTS
+        views.key.crop.size   in the method's defaults
+        crop.size             in the method's defaults
         the default of CropOptions
     """
 
     pipeline: str = "moco_v2"
-    """The method whose views are made: a module of `pipelines.methods`."""
+    """The method whose views are made: an entry of `pipelines.methods`."""
     shards: Free[Path] = Field(strict=False)
     """Folder of packed shards (`tools.shards`); evaluation also reads a folder of class folders of photos."""
     batch_size: int = Field(default=256, ge=1, le=2**20)
@@ -58,7 +49,7 @@ class LoaderConfig(Options):
     half: bool = False
     """float16 views instead of float32."""
     views: dict[str, ViewOptions]
-    """The views of a photo, by name."""
+    """The views of a photo, and kinds of views, by name."""
     background: BackgroundOptions = BackgroundOptions()
     normalise: NormaliseOptions = NormaliseOptions()
     resize: int = Field(default=256, ge=8, le=4096)
@@ -90,8 +81,8 @@ class LoaderConfig(Options):
         if name not in METHODS:
             raise ValueError(f"pipeline={name!r}: no such method; there are {', '.join(METHODS)}")
         values = {key: _plain(value) for key, value in values.items()}
-        defaults = dict(method_module(name).DEFAULTS)
-        given, views = values.pop("views", {}), defaults.pop("views")
+        defaults, views = dict(METHODS[name].defaults), METHODS[name].views
+        given = values.pop("views", {})
         if not isinstance(given, dict) or not all(isinstance(view, dict) for view in given.values()):
             raise ValueError(f"views={given!r}: expected a mapping of names to views")
         if unknown := set(given) - set(views):
@@ -112,11 +103,10 @@ class LoaderConfig(Options):
             raise ValueError(
                 "background.warmup_epochs: there is no background to warm up (background.kind=none)"
             )
-        countable = method_module(self.pipeline).DEFAULTS["views"]
         for name, view in self.views.items():
-            if view.count != 1 and "count" not in countable[name]:
+            if view.count != 1 and not self._is_kind(name):
                 raise ValueError(f"views.{name}.count={view.count}: {self.pipeline} has one of these")
-            if view.turns != countable[name].get("turns", 1):
+            if view.turns != self.method.views[name].get("turns", 1):
                 raise ValueError(
                     f"views.{name}.turns={view.turns}: the method says how often a view is turned"
                 )
@@ -129,15 +119,30 @@ class LoaderConfig(Options):
             raise ValueError(
                 f"background.kind=swaps: only moco_v2 has extra negatives; take random for {self.pipeline}"
             )
-        check = getattr(method_module(self.pipeline), "check", None)
-        if check:
-            check(self)
+        self.method.check(self)
         for name, view in self.views.items():
             if view.crop.kind == "central" and view.crop.fg_min > 0:
                 raise ValueError(f"views.{name}.crop.fg_min: a central crop is not drawn; leave it out")
             if view.crop.kind == "central" and view.crop.size > self.resize:
                 raise ValueError(f"views.{name}.crop.size={view.crop.size}: larger than resize={self.resize}")
         return self
+
+    @property
+    def method(self) -> MethodViews:
+        """What the method says of its views."""
+        return METHODS[self.pipeline]
+
+    def _is_kind(self, name: str) -> bool:
+        return "count" in self.method.views[name]
+
+    @property
+    def single_views(self) -> dict[str, ViewOptions]:
+        """Every view of a photo by the name that batches give it, kinds numbered: `global_0`, …"""
+        return {
+            f"{name}_{number}" if self._is_kind(name) else name: view
+            for name, view in self.views.items()
+            for number in range(view.count)
+        }
 
 
 FREE = free_fields(LoaderConfig)

@@ -1,4 +1,4 @@
-"""The yardstick: the batches of every method, made with PIL, torchvision and a torch DataLoader.
+"""Reference implementation: the batches of every method, made with PIL, torchvision and a torch DataLoader.
 
 An independent implementation of what the DALI pipelines do, from the same shards and `LoaderConfig`: to test
 against on the same photo, to compare distributions with, and to measure speed against. It shares options and
@@ -30,17 +30,17 @@ from torch.utils.data import DataLoader, Dataset
 from dali_bgaug.errors import UserError
 from dali_bgaug.shards import TILE_EXTENSION, extensions, kind_of_tile, open_shards, unpack_mask, unpack_tile
 from dali_bgaug.tiles import fill
-from dali_bgaug.views.options import CropOptions, DistortionOptions, ViewOptions, expand
+from dali_bgaug.views.options import CropOptions, DistortionOptions, ViewOptions
 from pipelines.config import LoaderConfig
 from pipelines.torchvision_views import (
     Rng,
-    apply_look,
+    apply_photometric,
     composite,
     crop_mask,
     crop_view,
     decode,
     distort_mask,
-    draw_look,
+    draw_photometric,
     draw_window,
     foreground_inside,
 )
@@ -69,9 +69,9 @@ class Sample:
     @cached_property
     def tile(self) -> Image.Image:
         """The background it lends."""
-        if isinstance(self._tile, bytes):
-            return decode(self._tile)
-        return Image.fromarray(fill(np.asarray(decode(self.photo)), self._tile))
+        if isinstance(self._tile, np.ndarray):
+            return Image.fromarray(fill(np.asarray(decode(self.photo)), self._tile))
+        return decode(self._tile or b"")
 
 
 class Shards:
@@ -182,7 +182,7 @@ class Maker:
             behind = self._background(view, sample, options)
         if behind and background.stage == "before":
             image = composite(image, behind, view.mask)
-        view.image = apply_look(image, draw_look(options.photometric, self.rng))
+        view.image = apply_photometric(image, draw_photometric(options.photometric, self.rng))
         if behind and background.stage == "after":
             view.image = composite(view.image, behind, view.mask)
         view.replaced = behind is not None
@@ -206,12 +206,12 @@ class Maker:
         behind = crop_view(tile, window, self.rng.random() < crop.flip_p, crop.size)
         if background.donor == "crop":
             return behind
-        return apply_look(behind, draw_look(options.photometric, self.rng))
+        return apply_photometric(behind, draw_photometric(options.photometric, self.rng))
 
     def _negatives(self, keys: list[View], views: list[View]) -> dict[str, np.ndarray]:
         """Keys of other photos, the matched ones with the background of `views`; and `matched`."""
-        options, several, count = self.config.background, self.config.background.negatives > 1, len(keys)
-        names = [f"negative_{number}" if several else "negative" for number in range(options.negatives)]
+        options, count = self.config.background, len(keys)
+        names = options.negative_names
         images = {name: _images(count, keys[0].image.height) for name in names}
         matched = np.zeros((count, len(names)), bool)
         for place, (key, view) in enumerate(zip(keys, views, strict=True)):
@@ -223,7 +223,7 @@ class Maker:
                 if coin and view.visible:
                     image, matched[place, number] = composite(image, view.image, view.mask), True
                 images[name][place] = image
-        return images | {"matched": matched if several else matched[:, 0]}
+        return images | {"matched": matched}
 
 
 def _images(count: int, size: int) -> np.ndarray:
@@ -236,10 +236,10 @@ class Batches(Dataset[dict[str, np.ndarray]]):
     def __init__(self, config: LoaderConfig, rank: int, world_size: int) -> None:
         self.samples = Shards(config.shards, config.verify)
         self.batch_size = config.batch_size // world_size
-        self.evaluation = config.pipeline == "evaluation"
+        self.evaluation = config.method.complete
         self.part = range(*(len(self.samples) * number // world_size for number in (rank, rank + 1)))
         self._config, self._rank = config, rank
-        self._views = expand(config.views)
+        self._views = config.single_views
 
     def __len__(self) -> int:
         """Batches an epoch, the same on every rank."""
@@ -283,7 +283,7 @@ class TorchvisionLoader:
     """Batches of one rank, as the DALI loader gives them: dicts of tensors, views on the device.
 
     Views are float [N, 3, H, W] in channels_last memory format (RotNet: [N, 4, 3, H, W]); on the CPU are
-    `label` int64 [N], `replaced` bool [N, views], with swaps `matched` bool [N] (or [N, negatives]), in
+    `label` int64 [N], `replaced` bool [N, views], with swaps `matched` bool [N, negatives], in
     evaluation `valid` bool [N]. Iterating gives one epoch, or the rest of it; then the next. Use `close` or a
     `with` block to end the workers.
     """
@@ -317,7 +317,7 @@ class TorchvisionLoader:
         self.epoch, self.batch = 0, 0
         self._config, self._dataset = config, dataset
         self._batches: Iterator[dict[str, torch.Tensor]] | None = None
-        self._loader: DataLoader | None = DataLoader(
+        self._loader: DataLoader[dict[str, np.ndarray]] | None = DataLoader(
             dataset,
             batch_size=None,
             sampler=dataset.plans(),

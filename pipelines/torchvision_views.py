@@ -1,4 +1,4 @@
-"""Views of one photo with PIL and torchvision, all parameters explicit: the yardstick's pixels.
+"""Views of one photo with PIL and torchvision, all parameters explicit, for the reference implementation.
 
 Windows are y0, x0, y1, x1 as fractions of the image: one serves a photo and its square mask.
 """
@@ -28,7 +28,7 @@ _JITTER = {
 
 
 @dataclass(frozen=True)
-class Look:
+class Photometric:
     """The photometric parameters of one view; by default nothing changes."""
 
     brightness: float = 1.0
@@ -43,7 +43,7 @@ class Look:
     order: tuple[str, ...] = tuple(_JITTER)
 
 
-def draw_look(options: PhotometricOptions, rng: Rng) -> Look:
+def draw_photometric(options: PhotometricOptions, rng: Rng) -> Photometric:
     """Draw a view's photometric parameters; those of the jitter as ColorJitter does."""
     jitter: dict[str, Any] = {}
     if rng.random() < options.jitter_p:
@@ -53,7 +53,7 @@ def draw_look(options: PhotometricOptions, rng: Rng) -> Look:
         jitter["hue"] = rng.uniform(-options.hue, options.hue)
         names = tuple(_JITTER)
         jitter["order"] = tuple(names[number] for number in rng.permutation(4))
-    return Look(
+    return Photometric(
         **jitter,
         grayscale=rng.random() < options.grey_p,
         sigma=rng.uniform(*options.blur_sigma) if rng.random() < options.blur_p else None,
@@ -61,19 +61,19 @@ def draw_look(options: PhotometricOptions, rng: Rng) -> Look:
     )
 
 
-def apply_look(image: Image.Image, look: Look) -> Image.Image:
+def apply_photometric(image: Image.Image, parameters: Photometric) -> Image.Image:
     """Jitter, grayscale, blur, solarize (pixels at and above 128): RGB -> RGB."""
-    for name in look.order:
+    for name in parameters.order:
         adjust, neutral = _JITTER[name]
-        if (factor := getattr(look, name)) != neutral:
+        if (factor := getattr(parameters, name)) != neutral:
             image = adjust(image, factor)
-    if look.grayscale:
+    if parameters.grayscale:
         image = image.convert("L")  # one channel to the end: what follows treats three equal ones alike
-    if look.sigma is not None:
-        image = image.filter(ImageFilter.GaussianBlur(look.sigma))
-    if look.solarize:
+    if parameters.sigma is not None:
+        image = image.filter(ImageFilter.GaussianBlur(parameters.sigma))
+    if parameters.solarize:
         image = ImageOps.solarize(image, 128)
-    return image.convert("RGB") if look.grayscale else image
+    return image.convert("RGB") if parameters.grayscale else image
 
 
 def foreground_inside(mask: np.ndarray, window: Window) -> float:
@@ -104,7 +104,7 @@ def draw_window(width: int, height: int, crop: CropOptions, mask: np.ndarray | N
         if 0 < w <= width and 0 < h <= height:
             y, x = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
             window = (y / height, x / width, (y + h) / height, (x + w) / width)
-            if not needed or foreground_inside(mask, window) >= needed:
+            if mask is None or not needed or foreground_inside(mask, window) >= needed:
                 return window
     w, h = min(width, round(height * high)), min(height, round(width / low))
     y, x = (height - h) // 2, (width - w) // 2

@@ -1,6 +1,6 @@
 """Features of a whole set through the `evaluation` pipeline, each photo once, on any number of ranks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,10 +9,9 @@ from torch import nn
 from tqdm import tqdm
 
 from dali_bgaug.config import Options
+from dali_bgaug.dataset import Dataset
 from dali_bgaug.errors import UserError
-from dali_bgaug.folder import PhotoFolder
 from dali_bgaug.photo_tree import Oddity, recorded
-from dali_bgaug.shards import Manifest
 from pipelines import LoaderConfig, build_loader, open_data
 from train import distributed
 
@@ -70,17 +69,17 @@ def evaluation_config(run: LoaderConfig, shards: Path, *, runtime: Runtime | Non
     return LoaderConfig(**evaluation_values(run, shards) | reading)
 
 
-def open_set(path: Path, option: str) -> Manifest | PhotoFolder:
+def open_set(path: Path, option: str) -> Dataset:
     """Open a set to be evaluated on; of a folder of photos say, once, what was found in it."""
     data = open_data(path, False, option)
-    if isinstance(data, PhotoFolder) and _folders.get(path) != data.oddities:
+    if data.oddities is not None and _folders.get(path) != data.oddities:
         _folders[path] = data.oddities
         if distributed.rank() == 0:
             print(data.describe())
     return data
 
 
-_folders: dict[Path, dict[str, Oddity]] = {}
+_folders: dict[Path, Mapping[str, Oddity]] = {}
 """Folders that were opened, and what was odd in them."""
 
 

@@ -62,7 +62,7 @@ class Loop(AbstractContextManager):
         record = self.checkpointer.load(resume)
         if record is not None:  # what it started from stays on record, whatever is given now
             init = json.loads(record.config).get("init")
-            config = config.model_copy(update={"init": init and Path(init)})
+            config = config.replaced(init=init and Path(init))
         self.config = config
         if config.knn.every_epochs:
             same_classes(self._knn_sets())

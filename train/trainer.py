@@ -13,7 +13,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.shards import manifest_digest, read_manifest
-from dali_bgaug.views.options import expand
 from pipelines import build_loader
 from train import distributed
 from train.config import RunConfig
@@ -36,7 +35,7 @@ class Trainer(AbstractContextManager):
         """Whether forward passes run in bfloat16 autocast."""
         self._check()
         photos = config.data.batch_size // config.accumulate
-        per_pass = config.data.model_copy(update={"batch_size": photos})
+        per_pass = config.data.replaced(batch_size=photos)
         self.loader = build_loader(per_pass, distributed.rank(), distributed.world_size())
         self.steps_per_epoch = len(self.loader) // config.accumulate
         self.steps = self.steps_per_epoch * config.epochs
@@ -77,7 +76,7 @@ class Trainer(AbstractContextManager):
         setting = Setting(
             backbone=config.backbone,
             photos=self.loader.batch_size,
-            views=tuple(expand(config.data.views)),
+            views=tuple(config.data.single_views),
             accumulate=config.accumulate,
             classes=self.data["classes"],
             seed=config.seed,

@@ -45,14 +45,14 @@ def draw_backgrounds(
     """
     count, may = len(lends), np.array([view.background for view in views.values()])
     donor = np.full((count, len(views)), -1, np.int32)
-    matched = np.zeros((count, options.negatives if options.kind == "swaps" else 0), bool)
+    matched = np.zeros((count, len(options.negative_names)), bool)
     if options.kind == "none":
         return Backgrounds(np.zeros((count, len(views)), bool), donor, matched)
     replace = (rng.random((count, len(views))) < options.p_pos * strength) & may
     if options.uses_tiles:
         # Before the other augmentations a tile has its view's window: there is nothing to share.
         share = options.views_per_donor if options.stage == "after" else 1
-        donor = choose_donors(replace, lends, donor_looks(views, options)[1], share, rng)
+        donor = choose_donors(replace, lends, donor_treatments(views, options)[1], share, rng)
         replace &= donor >= 0
     if options.coupled:
         matched |= replace[:, [list(views).index("key")]]
@@ -61,21 +61,21 @@ def draw_backgrounds(
     return Backgrounds(replace, donor, matched)
 
 
-def donor_looks(
+def donor_treatments(
     views: dict[str, ViewOptions], options: BackgroundOptions
 ) -> tuple[list[ViewOptions], list[int]]:
-    """The different looks that donors' tiles get, and which of them each view takes (0 if it takes none)."""
-    looks: list[ViewOptions] = []
-    look = []
+    """The different treatments of donors' tiles, and which of them each view takes (0 if it takes none)."""
+    treatments: list[ViewOptions] = []
+    treatment = []
     for view in views.values():
-        crop = view.crop.model_copy(update={"fg_min": 0.0})
+        crop = view.crop.replaced(fg_min=0.0)
         plain = ViewOptions(crop=crop)
         if options.donor == "full":
             plain = ViewOptions(crop=crop, photometric=view.photometric)
-        if view.background and plain not in looks:
-            looks.append(plain)
-        look.append(looks.index(plain) if view.background else 0)
-    return looks, look
+        if view.background and plain not in treatments:
+            treatments.append(plain)
+        treatment.append(treatments.index(plain) if view.background else 0)
+    return treatments, treatment
 
 
 def draw_others(size: int, negatives: int, rng: np.random.Generator) -> np.ndarray:
@@ -92,7 +92,7 @@ def draw_others(size: int, negatives: int, rng: np.random.Generator) -> np.ndarr
 def choose_donors(
     wanted: np.ndarray,
     usable: np.ndarray,
-    looks: Sequence[int],
+    treatments: Sequence[int],
     views_per_donor: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
@@ -103,7 +103,7 @@ def choose_donors(
     Args:
         wanted: views that want a donor, bool [N, views].
         usable: photos that may lend, bool [N].
-        looks: for each view the number of its look, 0 and up; a donor is treated for one look.
+        treatments: for each view the number of its treatment, 0 and up; a donor is treated for one treatment.
         views_per_donor: so many views take from one donor, on average.
         rng: random numbers.
 
@@ -113,8 +113,8 @@ def choose_donors(
     order = rng.permutation(np.flatnonzero(usable))
     chosen = np.full(wanted.shape, -1, np.int32)
     start = 0
-    for look in range(max(looks) + 1):
-        views = [view for view, its in enumerate(looks) if its == look and wanted[:, view].any()]
+    for treatment in range(max(treatments) + 1):
+        views = [view for view, its in enumerate(treatments) if its == treatment and wanted[:, view].any()]
         count = int(wanted[:, views].sum())
         if not views or not len(order):
             continue

@@ -122,14 +122,14 @@ def _kernel() -> Any:
     try:
         from numba import from_dtype, types
 
-        from dali_bgaug.views import kernels, kernels_base, kernels_look, kernels_resample
+        from dali_bgaug.views import kernels, kernels_base, kernels_photometric, kernels_resample
     except ImportError as error:
         raise UserError(
             f"views on the CPU are made by kernels of Numba, which cannot be imported ({error}): "
             "pip install numba, or take data.device=gpu on a machine with a GPU"
         ) from error
-    compiled = kernels, kernels_base, kernels_look, kernels_resample, contract
-    sources = b"".join(Path(module.__file__).read_bytes() for module in compiled)
+    compiled = kernels, kernels_base, kernels_photometric, kernels_resample, contract
+    sources = b"".join(Path(str(module.__file__)).read_bytes() for module in compiled)
     function = kernels.render_jobs.py_func
     function.__qualname__ = f"render_jobs-{hashlib.sha256(sources).hexdigest()[:12]}"
     records = [types.Array(from_dtype(dtype), 1, "C") for dtype in (JOB, CHOSEN, PLACE)]
@@ -137,7 +137,7 @@ def _kernel() -> Any:
     return compile_kept(function, signature)
 
 
-def compile_kept(function: Callable, signature: Any) -> Any:
+def compile_kept(function: Callable[..., Any], signature: Any) -> Any:
     """A function as machine code, which Numba keeps; where it cannot, one warning says so."""
     from numba import njit
 

@@ -1,28 +1,30 @@
 """A recipe in words: what each view goes through, top to bottom."""
 
 from dali_bgaug.views.options import CropOptions, PhotometricOptions
-from dali_bgaug.views.plan import Recipe, negative_names
+from dali_bgaug.views.plan import Recipe
 
 
 def describe(recipe: Recipe) -> str:
     """One block of lines for people; views that go through the same share one."""
     blocks: dict[tuple[str, ...], list[str]] = {}
     for name, view in recipe.views.items():
-        look, background = _look(view.photometric), _background(recipe) if view.background else []
-        steps = look + background if recipe.background.stage == "after" else background + look
+        photometric, background = (
+            _photometric(view.photometric),
+            _background(recipe) if view.background else [],
+        )
+        steps = photometric + background if recipe.background.stage == "after" else background + photometric
         mean, std = recipe.normalise.mean, recipe.normalise.std
         steps = [_crop(view.crop, recipe.resize), *steps, f"normalise by mean {mean}, std {std}"]
         if view.turns > 1:
             steps.append(f"{view.turns} rotations, counter-clockwise")
         blocks.setdefault(tuple(steps), []).append(name)
-    if recipe.negatives:
-        options = recipe.background
+    options = recipe.background
+    if options.negative_names:
         chance = "where key's was replaced" if options.coupled else f"with p = {options.p_neg:g}"
-        steps = ("another photo's key", f"{chance} over the background of {options.matches}")
-        blocks[steps] = negative_names(recipe.negatives)
+        made = "another photo's key", f"{chance} over the background of {options.matches}"
+        blocks[made] = options.negative_names
     return "\n".join(
-        f"{', '.join(names)}\n" + "\n".join(f"    {step}" for step in steps)
-        for steps, names in blocks.items()
+        "\n    ".join([", ".join(names), *goes_through]) for goes_through, names in blocks.items()
     )
 
 
@@ -35,18 +37,18 @@ def _crop(crop: CropOptions, resize: int) -> str:
     return f"random crop of area {area}, ratio {ratio}{least}, to {crop.size} pixels{flip}"
 
 
-def _look(look: PhotometricOptions) -> list[str]:
+def _photometric(options: PhotometricOptions) -> list[str]:
     jitter = ", ".join(
         f"{name} {value:g}"
         for name in ("brightness", "contrast", "saturation", "hue")
-        if (value := getattr(look, name))
+        if (value := getattr(options, name))
     )
-    low, high = look.blur_sigma
+    low, high = options.blur_sigma
     steps = {
-        f"colour jitter p = {look.jitter_p:g}: {jitter}": look.jitter_p if jitter else 0,
-        f"grayscale p = {look.grey_p:g}": look.grey_p,
-        f"Gaussian blur p = {look.blur_p:g}: sigma {low:g} to {high:g}": look.blur_p,
-        f"solarize p = {look.solarize_p:g}": look.solarize_p,
+        f"colour jitter p = {options.jitter_p:g}: {jitter}": options.jitter_p if jitter else 0,
+        f"grayscale p = {options.grey_p:g}": options.grey_p,
+        f"Gaussian blur p = {options.blur_p:g}: sigma {low:g} to {high:g}": options.blur_p,
+        f"solarize p = {options.solarize_p:g}": options.solarize_p,
     }
     return [step for step, p in steps.items() if p > 0]
 

@@ -55,7 +55,10 @@ def foreground_box(packed: np.ndarray) -> np.ndarray:
     """
     size = math.isqrt(8 * packed.shape[1])
     rows = packed.reshape(len(packed), size, size // 8)
-    seen = (rows.any(axis=2), np.unpackbits(np.bitwise_or.reduce(rows, axis=1), axis=1).astype(bool))
+    seen = (
+        np.logical_or.reduce(rows, axis=2),
+        np.unpackbits(np.bitwise_or.reduce(rows, axis=1), axis=1).astype(bool),
+    )
     first = [some.argmax(axis=1) for some in seen]
     end = [(size - some[:, ::-1].argmax(axis=1)) * some.any(axis=1) for some in seen]
     return np.stack([*first, *end], axis=1) / size

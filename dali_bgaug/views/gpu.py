@@ -98,7 +98,7 @@ class GpuRenderer:
             kernels.copy[(count - copies, self._parts(jobs[copies:]))](
                 *(job, chosen.data_ptr(), place, put, copies), HALF=self._half, SIDE=side, **tile
             )
-        start = CHOSEN.fields["window"][1]
+        start = dict(CHOSEN.fields or ())["window"][1]
         windows = chosen[:, start : start + 16].contiguous().view(torch.float32)
         return Rendered({s.name: p for s, p in zip(table.slots, pictures, strict=True)}, windows, put.bool())
 

@@ -12,7 +12,7 @@ import numpy as np
 from numba import carray
 
 from dali_bgaug.views.kernels_base import LANES, THREE, compiled, copy, fetch_add, pointer
-from dali_bgaug.views.kernels_look import blur, blur_space, colour, normalise, solarize
+from dali_bgaug.views.kernels_photometric import blur, blur_space, colour, normalise, solarize
 from dali_bgaug.views.kernels_resample import resample
 from dali_bgaug.views.table import GREY, NOTHING, PICTURE, TIE
 

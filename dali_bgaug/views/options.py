@@ -123,7 +123,7 @@ class BackgroundOptions(Options):
     p_neg: float = Field(default=0.2, ge=0, le=1)
     """swaps: probability that a negative has its query's background (else it is a random image)."""
     negatives: int = Field(default=1, ge=1, le=1024)
-    """swaps: extra negatives per query."""
+    """swaps: extra negatives per query, `negative_0`, …"""
     matches: Literal["query", "key"] = "query"
     """swaps: the view whose background a negative takes."""
     coupled: bool = False
@@ -148,6 +148,11 @@ class BackgroundOptions(Options):
         """Whether backgrounds come from other photos."""
         return self.kind in ("random", "swaps")
 
+    @property
+    def negative_names(self) -> list[str]:
+        """The extra negatives, as batches name them: none but for swaps."""
+        return [f"negative_{number}" for number in range(self.negatives)] if self.kind == "swaps" else []
+
 
 class NormaliseOptions(Options):
     """Per-channel statistics, of pixels in [0, 1]."""
@@ -163,10 +168,10 @@ class NormaliseOptions(Options):
 
 
 class ViewOptions(Options):
-    """One kind of view."""
+    """One view, or one kind of view."""
 
     count: int = Field(default=1, ge=0, le=1024)
-    """Views of this kind per photo, each drawn by itself; several are named `global_0`, `global_1`, …"""
+    """Views of this kind per photo, each drawn by itself (SwAV's `global` and `local`)."""
     turns: Literal[1, 4] = 1
     """rotnet: 4 gives the view turned counter-clockwise by 0, 90, 180 and 270 degrees, [N, 4, 3, size,
     size]."""
@@ -174,12 +179,3 @@ class ViewOptions(Options):
     photometric: PhotometricOptions = PhotometricOptions()
     background: bool = True
     """Whether its background may be replaced (the paper's ablations give one to query or key alone)."""
-
-
-def expand(kinds: dict[str, ViewOptions]) -> dict[str, ViewOptions]:
-    """The single views of these kinds, by name."""
-    return {
-        name if options.count == 1 else f"{name}_{number}": options
-        for name, options in kinds.items()
-        for number in range(options.count)
-    }

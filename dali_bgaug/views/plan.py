@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from dali_bgaug.views import table
-from dali_bgaug.views.backgrounds import Backgrounds, donor_looks, draw_backgrounds, draw_others
-from dali_bgaug.views.colour import draw_look
+from dali_bgaug.views.backgrounds import Backgrounds, donor_treatments, draw_backgrounds, draw_others
 from dali_bgaug.views.distortion import draw_distortions
 from dali_bgaug.views.options import BackgroundOptions, CropOptions, NormaliseOptions, ViewOptions
+from dali_bgaug.views.photometric import draw_photometric
 from dali_bgaug.views.table import Slot, Table, new_jobs
 
 Generators = Callable[[str], np.random.Generator]
@@ -40,11 +40,6 @@ class Recipe:
     """Whether batches also hold what views were made from, for contact sheets."""
 
     @property
-    def negatives(self) -> int:
-        """Extra negatives of BG_Swaps."""
-        return self.background.negatives if self.background.kind == "swaps" else 0
-
-    @property
     def looks_at_masks(self) -> bool:
         """Whether a mask is needed for a window or a background."""
         return self.background.kind != "none" or any(view.crop.fg_min > 0 for view in self.views.values())
@@ -65,11 +60,11 @@ def plan(recipe: Recipe, generators: Generators, lends: np.ndarray, strength: fl
     views["mask_of"] = len(donors) + np.arange(views.size).reshape(views.shape)
     slots = [Slot(name, view.crop.size, view.turns) for name, view in recipe.views.items()]
     negatives = _negatives(recipe, generators, coins, views, len(slots))
-    slots += [Slot(name, slots[0].size) for name in negative_names(recipe.negatives)]
+    slots += [Slot(name, slots[0].size) for name in recipe.background.negative_names]
     sources = _sources(recipe, len(lends), len(slots))
     slots += [Slot(name, THUMBNAIL) for name in ("photo", "tile")[: len(sources)]]
     first = len(donors) + views.size + sum(map(len, sources))
-    matched = first + np.arange(len(lends) * recipe.negatives).reshape(recipe.negatives, len(lends)).T
+    matched = first + np.arange(coins.matched.size).reshape(coins.matched.T.shape).T
     return Table(
         jobs=np.concatenate([donors, views.reshape(-1), *sources, *negatives, *_turns(recipe, views)]),
         donors=len(donors),
@@ -89,16 +84,11 @@ def batch_backgrounds(
     return draw_backgrounds(recipe.views, recipe.background, lends, strength, generators("backgrounds"))
 
 
-def negative_names(count: int) -> list[str]:
-    """The names of so many extra negatives."""
-    return ["negative"] if count == 1 else [f"negative_{number}" for number in range(count)]
-
-
 def _draw_crop(jobs: np.ndarray, crop: CropOptions, resize: int, rng: np.random.Generator) -> None:
     """Draw each job's window and flip into its record."""
     jobs["size"], jobs["resize"], jobs["fg_min"] = crop.size, resize, crop.fg_min
     jobs["crop"] = table.CENTRAL if crop.kind == "central" else table.RANDOM
-    jobs["area"], jobs["log_ratio"] = crop.scale, np.log(np.float32(crop.ratio))
+    jobs["area"], jobs["log_ratio"] = crop.scale, np.log(np.array(crop.ratio, np.float32))
     jobs["draws"] = rng.random(jobs["draws"].shape, np.float32)
     jobs["flip"] = rng.random(jobs.shape) < crop.flip_p
 
@@ -118,7 +108,7 @@ def _views(recipe: Recipe, generators: Generators, coins: Backgrounds) -> np.nda
         one = jobs[:, number]
         one["slot"], one["row"] = number, one["row"] * view.turns
         _draw_crop(one, view.crop, recipe.resize, generators(f"{name}/window"))
-        draw_look(one, view.photometric, generators(name))
+        draw_photometric(one, view.photometric, generators(name))
         if background.distortion.any:
             draw_distortions(one, background.distortion, generators(f"{name}/distortion"))
         if background.kind == "rm":
@@ -139,9 +129,7 @@ def _donors(recipe: Recipe, generators: Generators, coins: Backgrounds, views: n
     if not len(photo):
         return new_jobs(0)
     donor = coins.donor[photo, view]
-    if (
-        background.stage == "before"
-    ):  # a tile for each view, with the view's window, and no look: the view has one
+    if background.stage == "before":  # a tile for each view, with the view's window, uncoloured: the view is
         jobs = views[photo, view].copy()
         jobs["source"], jobs["sample"], jobs["behind"] = table.TILE, donor, table.NOTHING
         for step in ("jittered", "grayscale", "sigma", "solarized", "distorted"):
@@ -149,9 +137,9 @@ def _donors(recipe: Recipe, generators: Generators, coins: Backgrounds, views: n
         jobs["scale"], jobs["shift"], jobs["slot"] = 1, 0, -1
         views["other"][photo, view] = np.arange(len(jobs))
         return jobs
-    looks, look_of = donor_looks(recipe.views, background)
-    pools, look = [], np.array(look_of)[view]
-    for number, options in enumerate(looks):
+    treatments, treatment_of = donor_treatments(recipe.views, background)
+    pools, treatment = [], np.array(treatment_of)[view]
+    for number, options in enumerate(treatments):
         jobs = new_jobs(len(coins.donor))
         jobs["source"], jobs["sample"], jobs["frame"] = table.TILE, *[np.arange(len(jobs))] * 2
         rng = generators(f"donors/{number}")
@@ -159,10 +147,10 @@ def _donors(recipe: Recipe, generators: Generators, coins: Backgrounds, views: n
         if background.donor == "none":
             jobs["crop"], jobs["flip"] = table.WHOLE, 0
         if background.donor == "full":
-            draw_look(jobs, options.photometric, rng)
+            draw_photometric(jobs, options.photometric, rng)
         jobs["slot"] = -1
         pools.append(jobs)
-    used, place = np.unique(look * len(coins.donor) + donor, return_inverse=True)
+    used, place = np.unique(treatment * len(coins.donor) + donor, return_inverse=True)
     views["other"][photo, view] = place
     return np.concatenate(pools)[used]
 
@@ -178,13 +166,14 @@ def _negatives(
     which has a crop, a flip and a photometric draw of its own already, and costs a copy instead of one more
     view.
     """
-    if not recipe.negatives:
+    count = len(recipe.background.negative_names)
+    if not count:
         return []
     names = list(recipe.views)
     match, key = (views["mask_of"][:, names.index(name)] for name in (recipe.background.matches, "key"))
-    others = draw_others(len(views), recipe.negatives, generators("negatives"))
+    others = draw_others(len(views), count, generators("negatives"))
     found = []
-    for number in range(recipe.negatives):
+    for number in range(count):
         jobs = new_jobs(len(views))
         jobs["source"], jobs["sample"], jobs["size"] = (
             table.PICTURE,

@@ -49,8 +49,8 @@ def choose(jobs: np.ndarray, sizes: np.ndarray, packed: np.ndarray | None) -> np
         window[random] = choose_windows(jobs[random], height[random], width[random], cells)
     if cells is not None and (jobs["behind"] != NOTHING).any():
         share = foreground_share(window / np.stack([height, width] * 2, axis=-1), cells[jobs["frame"]])
-        chosen["seen"] = (share > 0) & cells.any(axis=(1, 2))[jobs["frame"]]
-    if (distorted := jobs["distorted"] != 0).any():
+        chosen["seen"] = (share > 0) & np.logical_or.reduce(cells, axis=(1, 2))[jobs["frame"]]
+    if packed is not None and (distorted := jobs["distorted"] != 0).any():
         boxes = distortion.foreground_box(packed)[jobs["frame"][distorted]]
         boxes *= sizes[jobs["frame"][distorted]][:, [0, 1, 0, 1]]
         flipped = np.where(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import dali_bgaug
 from dali_bgaug import shards
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import sha256
@@ -192,11 +193,13 @@ def test_a_manifest_of_before_a_field_was_there_is_read(packed: Path) -> None:
     """Its digest is of what it has."""
     path = packed / "manifest.json"
     values = json.loads(path.read_text())
-    del values["suspicious"], values["digest"]
+    assert values["package_version"] == dali_bgaug.__version__
+    del values["suspicious"], values["package_version"], values["digest"]
     text = json.dumps(values, separators=(",", ":"), ensure_ascii=False)
     values["digest"] = hashlib.sha256(text.encode()).hexdigest()
     path.write_text(json.dumps(values))
-    assert shards.read_manifest(packed).suspicious == []
+    read = shards.read_manifest(packed)
+    assert (read.suspicious, read.package_version) == ([], "")
     values["donors"] += 1
     path.write_text(json.dumps(values))
     with pytest.raises(UserError, match="digest: not that of its content"):

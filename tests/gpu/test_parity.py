@@ -70,7 +70,7 @@ def test_gpu_views_are_channels_last_on_the_device(textured: Path) -> None:
     config = LoaderConfig(shards=textured, batch_size=8, device="gpu", background={"kind": "swaps"})
     with build_loader(config) as loader:
         batch = next(iter(loader))
-    for name in ("query", "key", "negative"):
+    for name in ("query", "key", "negative_0"):
         assert batch[name].device.type == "cuda"
         assert batch[name].shape == (8, 3, 224, 224)
         assert batch[name].is_contiguous(memory_format=torch.channels_last)

@@ -94,17 +94,19 @@ def test_negatives_match_a_query_that_keeps_its_background(flat: Path) -> None:
     for batch in _batches(flat, background=options, views={"query": {"background": False}}):
         assert not batch["replaced"][:, 0].any()
         assert batch["replaced"][:, 1].mean() > 0.8
-        for query, negative, matched in zip(batch["query"], batch["negative"], batch["matched"], strict=True):
+        for query, negative, [matched] in zip(
+            batch["query"], batch["negative_0"], batch["matched"], strict=True
+        ):
             assert (_parts(query)[0] == _parts(negative)[0]) == matched
 
 
 def test_coupled_negatives_follow_the_key(flat: Path) -> None:
     options = {"kind": "swaps", "p_pos": 0.5, "coupled": True}
     for batch in _batches(flat, background=options):
-        assert np.array_equal(batch["matched"], batch["replaced"][:, 1])
+        assert np.array_equal(batch["matched"], batch["replaced"][:, 1:])
     options = {"kind": "swaps", "p_pos": 0.5, "p_neg": 0.5}
     coins = np.concatenate([
-        np.stack([batch["matched"], batch["replaced"][:, 1]]) for batch in _batches(flat, 8,
+        np.stack([batch["matched"][:, 0], batch["replaced"][:, 1]]) for batch in _batches(flat, 8,
         background=options)
     ], axis=1)  # fmt: skip
     assert abs(np.corrcoef(coins)[0, 1]) < 0.2
@@ -155,3 +157,13 @@ def test_photos_without_foreground(flat: Path, kind: str, rule: str, replaced: i
         assert sum(batch["matched"].sum() for batch in batches) == replaced
     even = [view for batch in batches for view in batch["query"] if np.ptp(view) == 0]
     assert len(even) == 64 - 60 if rule == "replace" else not even
+
+
+def test_a_distortion_without_backgrounds_changes_nothing(flat: Path) -> None:
+    """There are no masks then."""
+    plain, distorted = (
+        _batches(flat, 1, background={"kind": "none", "distortion": distortion})
+        for distortion in ({}, {"rotate": 20.0})
+    )
+    for one, other in zip(plain, distorted, strict=True):
+        assert np.array_equal(one["query"], other["query"])

@@ -28,7 +28,7 @@ def test_a_batch_is_what_the_docstring_says(textured: Path) -> None:
     with build_loader(loader_config(textured)) as loader:
         assert len(loader) == 6
         batch = next(iter(loader))
-    for name in ("query", "key", "negative"):
+    for name in ("query", "key", "negative_0"):
         assert batch[name].shape == (8, 3, 32, 32)
         assert batch[name].dtype == torch.float32
         assert batch[name].is_contiguous(memory_format=torch.channels_last)

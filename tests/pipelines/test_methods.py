@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 import torch
 from nvidia.dali import fn, pipeline_def, types
+from pydantic import ValidationError
 
 from dali_bgaug.config import validate
+from dali_bgaug.dataset import open_packed
 from dali_bgaug.errors import UserError
 from dali_bgaug.journal import Journal
 from dali_bgaug.loader import Share
 from dali_bgaug.reading import Seeds
-from dali_bgaug.shards import open_shards
+from dali_bgaug.views.options import BackgroundOptions
 from pipelines import LoaderConfig, build_loader
 from pipelines.build import define_pipeline, loader_recipe
-from pipelines.config import METHODS
+from pipelines.methods import METHODS
 from tests.conftest import PLAIN_LOOK
 
 DATA = Path(__file__).parents[1] / "data"
@@ -25,10 +27,6 @@ KINDS = {method: ["none", "rm", "random"] for method in METHODS} | {
     "evaluation": ["none"],
 }
 CASES = [(method, kind) for method, kinds in KINDS.items() for kind in kinds]
-
-
-def test_methods_are_the_files_of_their_folder() -> None:
-    assert METHODS == ("byol", "evaluation", "moco_v2", "rotnet", "supervised", "swav")
 
 
 def test_views_are_looked_up_in_the_order_of_the_docstring(tmp_path: Path) -> None:
@@ -59,6 +57,57 @@ def test_a_resolved_config_is_its_own_resolution(tmp_path: Path) -> None:
         config = LoaderConfig(shards=tmp_path, pipeline=method, crop={"size": 96})
         again = LoaderConfig.model_validate_json(config.model_dump_json())
         assert again == config
+
+
+def test_a_copy_with_changes_is_what_would_have_been_made(tmp_path: Path) -> None:
+    for method in METHODS:
+        config = LoaderConfig(shards=tmp_path, pipeline=method, crop={"size": 96})
+        copy = config.replaced(batch_size=8)
+        assert copy == LoaderConfig(shards=tmp_path, pipeline=method, crop={"size": 96}, batch_size=8)
+        with pytest.raises(ValidationError, match="batch_size"):
+            config.replaced(batch_size=0)
+    with pytest.raises(ValidationError, match="no background to warm up"):
+        config.replaced(background=BackgroundOptions(warmup_epochs=3))
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ({}, ["query", "key"]),
+        ({"views": {"key": {"count": 1}}}, ["query", "key"]),  # as resolved configs have it
+        ({"background": {"kind": "swaps"}}, ["query", "key"]),
+        ({"pipeline": "byol"}, ["view_1", "view_2"]),
+        (
+            {"pipeline": "swav", "views": {"global": {"count": 1}, "local": {"count": 2}}},
+            ["global_0", "local_0", "local_1"],
+        ),
+        ({"pipeline": "swav", "views": {"local": {"count": 0}}}, ["global_0", "global_1"]),
+    ],
+)
+def test_kinds_of_views_are_numbered_whatever_their_count(
+    tmp_path: Path, values: dict[str, Any], names: list[str]
+) -> None:
+    assert list(LoaderConfig(shards=tmp_path, **values).single_views) == names
+
+
+def test_negatives_are_numbered_whatever_their_count(textured: Path) -> None:
+    for count in (1, 2):
+        background = {"kind": "swaps", "negatives": count}
+        batch = _first(_small(textured, "moco_v2", background=background))
+        negatives = [f"negative_{number}" for number in range(count)]
+        assert list(batch) == ["query", "key", *negatives, "replaced", "matched", "label"]
+        assert batch["matched"].shape == (16, count)
+
+
+def test_views_of_a_resolved_config_are_written_as_ever(tmp_path: Path) -> None:
+    """A state remembers its config as this text, and is refused if it is another."""
+    views = LoaderConfig(shards=tmp_path, pipeline="supervised").model_dump_json(include={"views"})
+    assert views == (
+        '{"views":{"image":{"count":1,"turns":1,"crop":{"kind":"random","size":224,"scale":[0.08,1.0],'
+        '"ratio":[0.75,1.3333333333333333],"fg_min":0.0,"flip_p":0.5},"photometric":{"brightness":0.4,'
+        '"contrast":0.4,"saturation":0.4,"hue":0.1,"jitter_p":0.0,"grey_p":0.0,"blur_p":0.0,'
+        '"blur_sigma":[0.1,2.0],"solarize_p":0.0},"background":true}}}'
+    )
 
 
 @pytest.mark.parametrize(
@@ -234,11 +283,10 @@ def test_the_gpu_pipeline_is_defined_without_a_gpu(
     options = {} if method == "evaluation" else {"crop": {"fg_min": 0.1}}
     shards = {"geometry": textured, "pixels": textured_pixels}[tiles]
     config = LoaderConfig(pipeline=method, shards=shards, background={"kind": kind}, **options)
-    manifest = open_shards(shards)
-    share, recipe = Share(manifest.samples, 8, 0, 1), loader_recipe(config, with_sources)
-    _, names = define_pipeline(
-        config, recipe, manifest, share, Seeds(0, 0), lambda _: 1.0, Journal(shards, 1), device_id=0
-    )
+    data = open_packed(shards)
+    share, recipe = Share(data.samples, 8, 0, 1), loader_recipe(config, with_sources)
+    seeds, strength = Seeds(0, 0), lambda _: 1.0
+    _, names = define_pipeline(config, recipe, data, share, seeds, strength, Journal(data), device_id=0)
     expected = {"photo", "cls", "iteration"}
     if with_sources or options:
         expected |= {"mask"}

@@ -35,7 +35,7 @@ def _epochs(config: LoaderConfig, count: int) -> list[dict[str, np.ndarray]]:
         for _ in range(count):
             for batch in loader:
                 found = {name: tensor.numpy() for name, tensor in batch.items()}
-                for name in ("query", "key", "negative"):
+                for name in ("query", "key", "negative_0"):
                     if name in found:
                         levels = found[name] * 255
                         assert np.abs(levels - levels[:, :1]).max() < 1e-3  # grey
@@ -157,8 +157,8 @@ def test_the_matched_negative_has_the_querys_background(flat: Path) -> None:
     """p_neg = 1: outside the foreground the negative is the query, inside it is another photo's key."""
     for p_pos in (0.0, 1.0):
         for batch in _epochs(_config(flat, kind="swaps", p_pos=p_pos, p_neg=1.0), 4):
-            for query, negative, matched in zip(
-                batch["query"], batch["negative"], batch["matched"], strict=True
+            for query, negative, [matched] in zip(
+                batch["query"], batch["negative_0"], batch["matched"], strict=True
             ):
                 background, _ = _parts(query)
                 assert matched or _photo(background) in FLAGGED
@@ -169,7 +169,7 @@ def test_the_matched_negative_has_the_querys_background(flat: Path) -> None:
 def test_an_unmatched_negative_is_another_photo(flat: Path) -> None:
     """p_neg = 0: the negative is a whole photo, with its own background, never the query's."""
     for batch in _epochs(_config(flat, kind="swaps", p_pos=0.0, p_neg=0.0), 8):
-        for query, negative in zip(batch["query"], batch["negative"], strict=True):
+        for query, negative in zip(batch["query"], batch["negative_0"], strict=True):
             assert _parts(query)[0] != _parts(negative)[0]
             assert _parts(negative)[1] == 255
 
@@ -177,7 +177,9 @@ def test_an_unmatched_negative_is_another_photo(flat: Path) -> None:
 def test_the_rate_of_matched_negatives_is_p_neg(flat: Path) -> None:
     same, coins = [], []
     for batch in _epochs(_config(flat, kind="swaps", p_pos=0.0, p_neg=0.2), 30):
-        for query, negative, matched in zip(batch["query"], batch["negative"], batch["matched"], strict=True):
+        for query, negative, [matched] in zip(
+            batch["query"], batch["negative_0"], batch["matched"], strict=True
+        ):
             if _photo(_parts(query)[0]) not in FLAGGED:
                 same.append(_parts(negative)[0] == _parts(query)[0])
                 coins.append(matched)

@@ -11,14 +11,14 @@ from PIL import Image
 
 from dali_bgaug.views.options import CropOptions, DistortionOptions, PhotometricOptions
 from pipelines.torchvision_views import (
-    Look,
-    apply_look,
+    Photometric,
+    apply_photometric,
     composite,
     crop_mask,
     crop_view,
     decode,
     distort_mask,
-    draw_look,
+    draw_photometric,
     draw_window,
     foreground_inside,
 )
@@ -28,22 +28,22 @@ WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize(
-    ("name", "look"),
+    ("name", "one"),
     [
-        ("pil_brightness_1.3", Look(brightness=1.3)),
-        ("pil_contrast_1.4", Look(contrast=1.4)),
-        ("pil_saturation_1.2", Look(saturation=1.2)),
-        ("pil_hue_+0.1", Look(hue=0.1)),
-        ("pil_blur_radius0.1", Look(sigma=0.1)),
-        ("pil_blur_radius2.0", Look(sigma=2.0)),
-        ("pil_solarize_128", Look(solarize=True)),
-        ("pil_gray", Look(grayscale=True)),
+        ("pil_brightness_1.3", Photometric(brightness=1.3)),
+        ("pil_contrast_1.4", Photometric(contrast=1.4)),
+        ("pil_saturation_1.2", Photometric(saturation=1.2)),
+        ("pil_hue_+0.1", Photometric(hue=0.1)),
+        ("pil_blur_radius0.1", Photometric(sigma=0.1)),
+        ("pil_blur_radius2.0", Photometric(sigma=2.0)),
+        ("pil_solarize_128", Photometric(solarize=True)),
+        ("pil_gray", Photometric(grayscale=True)),
     ],
 )
-def test_looks_are_pils(name: str, look: Look) -> None:
+def test_photometric_steps_are_pils(name: str, one: Photometric) -> None:
     with np.load(DATA / "aug_ops.npz") as recorded:
         image, expected = recorded["img_u8"], recorded[name]
-    found = np.asarray(apply_look(Image.fromarray(image), look))
+    found = np.asarray(apply_photometric(Image.fromarray(image), one))
     if expected.ndim == 2:
         expected = np.repeat(expected[..., None], 3, axis=2)
     np.testing.assert_array_equal(found, expected)
@@ -53,33 +53,33 @@ def test_a_look_goes_jitter_grayscale_blur_solarize() -> None:
     with np.load(DATA / "aug_ops.npz") as recorded:
         image = Image.fromarray(recorded["img_u8"])
     order = ("hue", "contrast", "brightness", "saturation")
-    look = Look(1.2, 0.7, 1.3, -0.05, grayscale=True, sigma=1.5, solarize=True, order=order)
+    one = Photometric(1.2, 0.7, 1.3, -0.05, grayscale=True, sigma=1.5, solarize=True, order=order)
     expected = F.adjust_contrast(F.adjust_hue(image, -0.05), 0.7)
     expected = F.adjust_saturation(F.adjust_brightness(expected, 1.2), 1.3)
-    for step in (Look(grayscale=True), Look(sigma=1.5), Look(solarize=True)):
-        expected = apply_look(expected, step)
-    np.testing.assert_array_equal(np.asarray(apply_look(image, look)), np.asarray(expected))
+    for step in (Photometric(grayscale=True), Photometric(sigma=1.5), Photometric(solarize=True)):
+        expected = apply_photometric(expected, step)
+    np.testing.assert_array_equal(np.asarray(apply_photometric(image, one)), np.asarray(expected))
 
 
 def test_drawn_looks_have_the_options_law() -> None:
     options, rng = PhotometricOptions(solarize_p=0.3, brightness=1.5), np.random.default_rng(0)
-    looks = [draw_look(options, rng) for _ in range(4000)]
-    jittered = [look for look in looks if look.hue]
+    drawn = [draw_photometric(options, rng) for _ in range(4000)]
+    jittered = [one for one in drawn if one.hue]
     assert len(jittered) / 4000 == pytest.approx(0.8, abs=0.02)
-    assert all(look.brightness == look.contrast == look.saturation == 1 for look in looks if not look.hue)
-    assert np.mean([look.grayscale for look in looks]) == pytest.approx(0.2, abs=0.02)
-    assert np.mean([look.sigma is not None for look in looks]) == pytest.approx(0.5, abs=0.03)
-    assert np.mean([look.solarize for look in looks]) == pytest.approx(0.3, abs=0.03)
+    assert all(one.brightness == one.contrast == one.saturation == 1 for one in drawn if not one.hue)
+    assert np.mean([one.grayscale for one in drawn]) == pytest.approx(0.2, abs=0.02)
+    assert np.mean([one.sigma is not None for one in drawn]) == pytest.approx(0.5, abs=0.03)
+    assert np.mean([one.solarize for one in drawn]) == pytest.approx(0.3, abs=0.03)
     for values, low, high in (
-        ([look.brightness for look in jittered], 0, 2.5),
-        ([look.contrast for look in jittered], 0.6, 1.4),
-        ([look.hue for look in jittered], -0.1, 0.1),
-        ([look.sigma for look in looks if look.sigma is not None], 0.1, 2.0),
+        ([one.brightness for one in jittered], 0, 2.5),
+        ([one.contrast for one in jittered], 0.6, 1.4),
+        ([one.hue for one in jittered], -0.1, 0.1),
+        ([one.sigma for one in drawn if one.sigma is not None], 0.1, 2.0),
     ):
         assert low <= min(values) < low + 0.05 * (high - low)
         assert high >= max(values) > high - 0.05 * (high - low)
         assert np.mean(values) == pytest.approx((low + high) / 2, abs=0.02 * (high - low))
-    orders = Counter(look.order for look in jittered)
+    orders = Counter(one.order for one in jittered)
     assert len(orders) == 24
     assert min(orders.values()) > 80
 

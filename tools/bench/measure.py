@@ -117,7 +117,7 @@ def all_stages(values: dict[str, Any], options: Options) -> tuple[Stages, Stages
         if options.scaling:
             for count in (2**power for power in range(threads.bit_length())):
                 if count < threads:
-                    fewer[Key(pipeline, name, count)] = fullest.model_copy(update={"threads": count})
+                    fewer[Key(pipeline, name, count)] = fullest.replaced(threads=count)
     return stages, fewer
 
 

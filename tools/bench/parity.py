@@ -22,7 +22,6 @@ from dali_bgaug.config import override, validate
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
 from dali_bgaug.shards import open_shards, read_samples
-from dali_bgaug.views.options import expand
 from pipelines import LoaderConfig, build_loader
 from pipelines.build import choose_device
 from pipelines.torchvision_loader import TorchvisionLoader
@@ -56,7 +55,7 @@ def statistics(loader: Any, config: LoaderConfig, photos: int) -> dict[str, dict
                 histogram = torch.histc(levels.mean(dim=1), BINS, 0, 255) / len(levels)
                 sums.setdefault(name, []).append(torch.stack([levels.mean(dim=0), (levels**2).mean(dim=0)]))
                 sums.setdefault(f"{name}/histogram", []).append(histogram)
-    rates = dict(zip(expand(config.views), torch.stack(replaced).mean(dim=0).tolist(), strict=True))
+    rates = dict(zip(config.single_views, torch.stack(replaced).mean(dim=0).tolist(), strict=True))
     found = {}
     for name in [name for name in sums if "/" not in name]:
         first, second = torch.stack(sums[name]).mean(dim=0)

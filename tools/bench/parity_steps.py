@@ -63,11 +63,11 @@ class Parameters:
         y0, x0, y1, x1 = self.window[number].tolist()
         return {"window": (y0, min(x0, x1), y1, max(x0, x1)), "flip": x0 > x1, "size": SIZE}
 
-    def look(self, number: int, **more: bool) -> reference.Look:
+    def look(self, number: int, **more: bool) -> reference.Photometric:
         """A view's look in the reference's words."""
         values = {name: float(getattr(self, name)[number]) for name in JITTER}
         order = tuple(JITTER[step] for step in self.order[number])
-        return reference.Look(**values, order=order, sigma=float(self.sigma[number]) or None, **more)
+        return reference.Photometric(**values, order=order, sigma=float(self.sigma[number]) or None, **more)
 
     def crops(self) -> np.ndarray:
         """Jobs that cut these windows out, JOB [N]."""
@@ -194,7 +194,9 @@ class _Comparison:
             ("solarize", [], {"solarize": True}),
         ):
             part = self.own.only(*kept)
-            expected = [reference.apply_look(view, part.look(n, **more)) for n, view in enumerate(self.crops)]
+            expected = [
+                reference.apply_photometric(view, part.look(n, **more)) for n, view in enumerate(self.crops)
+            ]
             found, _ = self.render(part.put_look(_whole(self.count), **more), views)
             self.record(name, found, expected)
             if name == "blur":
@@ -240,9 +242,9 @@ class _Comparison:
         """All in a row; behind each photo the next one's tile, with a window in the next one's frame."""
         steps = (*JITTER, "sigma")
         own, others = self.own.only(*steps), self.others.only(*steps)
-        fronts = [reference.apply_look(view, own.look(n)) for n, view in enumerate(self.crops)]
+        fronts = [reference.apply_photometric(view, own.look(n)) for n, view in enumerate(self.crops)]
         behind = [reference.crop_view(tile, **others.cut(n)) for n, tile in enumerate(self.tiles)]
-        behind = [reference.apply_look(view, others.look(n)) for n, view in enumerate(behind)]
+        behind = [reference.apply_photometric(view, others.look(n)) for n, view in enumerate(behind)]
         behind = behind[1:] + behind[:1]
         expected = [reference.composite(*parts) for parts in zip(fronts, behind, self.cut, strict=True)]
 

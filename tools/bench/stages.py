@@ -17,11 +17,11 @@ from nvidia.dali import Pipeline, pipeline_def
 from torch.utils.data import DataLoader
 
 from dali_bgaug.batches import BatchMaker
+from dali_bgaug.dataset import PackedShards, open_packed
 from dali_bgaug.journal import Journal
 from dali_bgaug.loader import Share
-from dali_bgaug.reading import Seeds, read_shards
+from dali_bgaug.reading import Seeds
 from dali_bgaug.reading import decode as decode_photo
-from dali_bgaug.shards import Manifest, open_shards
 from pipelines import LoaderConfig
 from pipelines.build import build_maker, check_share, default_threads, loader_recipe
 from pipelines.torchvision_loader import Plan, TorchvisionLoader
@@ -141,20 +141,18 @@ def our_stage(
     name: str, config: LoaderConfig, device_id: int | None, stack: contextlib.ExitStack
 ) -> DaliStage | ViewsStage:
     """read, decode, or all of a loader; `stack` closes it."""
-    manifest = open_shards(config.shards, config.verify, "--shards")
-    share = Share(manifest.samples, config.batch_size, 0, 1)
-    check_share(config, manifest, share)
+    data = open_packed(config.shards, config.verify, "--shards")
+    share = Share(data.samples, config.batch_size, 0, 1)
+    check_share(config, data, share)
     if name in ("read", "decode"):
-        return DaliStage(
-            _partial_pipeline(config, manifest, share, device_id, name == "decode"), config.prefetch
-        )
-    journal = Journal(config.shards, len(manifest.classes))  # part of the loader's work
-    maker = build_maker(config, loader_recipe(config), manifest, share, journal, device_id)
+        return DaliStage(_partial_pipeline(config, data, share, device_id, name == "decode"), config.prefetch)
+    journal = Journal(data)  # part of the loader's work
+    maker = build_maker(config, loader_recipe(config), data, share, journal, device_id)
     return stack.enter_context(ViewsStage(maker, config.prefetch))
 
 
 def _partial_pipeline(
-    config: LoaderConfig, manifest: Manifest, share: Share, device_id: int | None, decode: bool
+    config: LoaderConfig, data: PackedShards, share: Share, device_id: int | None, decode: bool
 ) -> Pipeline:
     """The start of every loader: read, or read and decode."""
 
@@ -165,10 +163,8 @@ def _partial_pipeline(
         prefetch_queue_depth=config.prefetch,
     )
     def define() -> Any:
-        photo = read_shards(
+        photo = data.read(
             Seeds(config.seed, rank=0),
-            config.shards,
-            manifest,
             ["jpg"],
             shuffle_buffer=config.shuffle_buffer,
             mmap=config.mmap,

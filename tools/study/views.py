@@ -22,7 +22,6 @@ from matplotlib.patches import Rectangle
 from dali_bgaug.config import override, read_yaml, validate
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic
-from dali_bgaug.views.options import expand
 from pipelines import LoaderConfig, build_loader
 from tools.cli import run
 
@@ -66,7 +65,7 @@ def _changed(config: LoaderConfig, batch: dict[str, torch.Tensor]) -> dict[str, 
     """The views to draw, and for each whether its background was replaced or matched, [N]."""
     count = len(batch["label"])
     changed = {}
-    for number, name in enumerate(expand(config.views)):
+    for number, name in enumerate(config.single_views):
         changed[name] = batch["replaced"][:, number] if "replaced" in batch else torch.zeros(count)
     if "matched" in batch:
         negatives = [name for name in batch if name.startswith("negative")]

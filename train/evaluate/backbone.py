@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from dali_bgaug.views.options import expand
 from train.config import RunConfig
 from train.export import load_weights, read_backbone
 from train.method import Setting
@@ -56,7 +55,7 @@ def initial_backbone(config: RunConfig) -> nn.Module:
         load_weights(network, read_backbone(config.init).weights, f"init={config.init}")
         return network
     torch.manual_seed(config.seed)
-    views = tuple(expand(config.data.views))
+    views = tuple(config.data.single_views)
     # Neither batch-norm groups nor the classifier, which comes after it, change what is drawn for the
     # backbone.
     setting = Setting(config.backbone, photos=config.method.bn_group or 2, views=views, classes=2)

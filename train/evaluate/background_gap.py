@@ -168,7 +168,7 @@ def background_gap(
     for name, split in splits.items():
         to_folder = split.to_folder.to(device)
         counts = torch.zeros(2, dtype=torch.double, device=device)
-        data = reading.model_copy(update={"shards": split.place})
+        data = reading.replaced(shards=split.place)
         for images, labels in batches(data, device, name):
             right = to_folder[classifier(images).argmax(dim=1)] == labels
             counts += torch.stack([right.sum(), torch.full_like(right.sum(), len(labels))])

@@ -125,7 +125,7 @@ class Moco(Method):
         self._new_keys = []
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, Metrics]:
-        """batch: `query`, `key` and, with BG_Swaps, `negative` (or `negative_0`, …): [N, 3, H, W].
+        """batch: `query`, `key` and, with BG_Swaps, `negative_0`, …: [N, 3, H, W].
 
         Metrics: `accuracy` (the positive has the largest logit) and `feature_std` (of the queries).
         """

@@ -6,8 +6,8 @@ import pytest
 from dali_bgaug.views.backgrounds import choose_donors, draw_others
 
 
-def _choose(wanted: np.ndarray, usable: np.ndarray, share: int, seed: int, looks=(0, 0)) -> np.ndarray:
-    return choose_donors(wanted, usable, looks, share, np.random.default_rng(seed))
+def _choose(wanted: np.ndarray, usable: np.ndarray, share: int, seed: int, treatments=(0, 0)) -> np.ndarray:
+    return choose_donors(wanted, usable, treatments, share, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("share", [1, 4, 100])
@@ -40,12 +40,12 @@ def test_donors_are_shared(share: int, donors: int) -> None:
 
 def test_a_donor_has_one_look() -> None:
     wanted = np.ones((32, 2), bool)
-    chosen = _choose(wanted, np.ones(32, bool), 4, 0, looks=(0, 1))
+    chosen = _choose(wanted, np.ones(32, bool), 4, 0, treatments=(0, 1))
     assert not set(chosen[:, 0]) & set(chosen[:, 1])
 
 
 def test_a_second_look_in_a_tiny_batch_shares_donors() -> None:
-    chosen = _choose(np.ones((2, 2), bool), np.ones(2, bool), 4, 0, looks=(0, 1))
+    chosen = _choose(np.ones((2, 2), bool), np.ones(2, bool), 4, 0, treatments=(0, 1))
     assert chosen.tolist() == [[1, 1], [0, 0]]
 
 

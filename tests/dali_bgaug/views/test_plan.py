@@ -15,7 +15,7 @@ from pipelines import LoaderConfig
 from pipelines.build import loader_recipe
 
 WINDOW = ["frame", "crop", "flip", "resize", "area", "log_ratio", "fg_min", "draws"]
-LOOK = ["jittered", "order", "factor", "grayscale", "sigma", "solarized"]
+PHOTOMETRIC = ["jittered", "order", "factor", "grayscale", "sigma", "solarized"]
 
 
 def _recipe(method: str = "moco_v2", sources: bool = False, **values: Any) -> Recipe:
@@ -82,21 +82,21 @@ def test_the_same_names_give_the_same_table(method: str, background: dict[str, A
 
 
 def test_a_views_options_change_no_other_view() -> None:
-    """Nor do backgrounds, distortions or sources change its window and its look."""
+    """Nor do backgrounds, distortions or sources change its window and its colours."""
     plain = _views(_plan(_recipe()))
     others = {
-        "look": {"views": {"query": {"photometric": {"jitter_p": 0.0, "blur_p": 0.0}}}},
+        "photometric": {"views": {"query": {"photometric": {"jitter_p": 0.0, "blur_p": 0.0}}}},
         "crop": {"views": {"query": {"crop": {"scale": [0.5, 0.6], "flip_p": 0.0}}}},
         "rm": {"background": {"kind": "rm", "distortion": {"rotate": 3.0}}},
         "swaps": {"background": {"kind": "swaps", "negatives": 3}, "sources": True},
     }
     for values in others.values():
         changed = _views(_plan(_recipe(**values)))
-        assert _same(changed[:, 1], plain[:, 1], [*WINDOW, *LOOK])
+        assert _same(changed[:, 1], plain[:, 1], [*WINDOW, *PHOTOMETRIC])
     local = [
         _views(_plan(_recipe("swav", views={"global": {"count": count}}))) for count in (1, 2)
     ]  # without one view there are as many numbers for the rest
-    assert _same(local[0][:, 1:], local[1][:, 2:], LOOK)
+    assert _same(local[0][:, 1:], local[1][:, 2:], PHOTOMETRIC)
     assert not np.array_equal(plain["draws"][:, 0], plain["draws"][:, 1])
 
 
@@ -257,7 +257,7 @@ flip p = 0.5
     background p = 0.2: another photo's, treated like a view, shared by 4 views; without foreground in the \
 window: keep
     normalise by mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)
-negative
+negative_0
     another photo's key
     with p = 0.2 over the background of query"""
 ROTNET = """\

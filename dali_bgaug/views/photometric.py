@@ -12,7 +12,7 @@ from dali_bgaug.views.options import PhotometricOptions
 from dali_bgaug.views.table import HUE
 
 
-def draw_look(jobs: np.ndarray, options: PhotometricOptions, rng: np.random.Generator) -> None:
+def draw_photometric(jobs: np.ndarray, options: PhotometricOptions, rng: np.random.Generator) -> None:
     """Draw jitter, grayscale, blur and solarize of each job into its record, table.JOB [N]."""
     count = len(jobs)
     jobs["jittered"], jobs["grayscale"], blurred, jobs["solarized"] = (

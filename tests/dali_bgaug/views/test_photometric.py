@@ -1,4 +1,4 @@
-"""Looks held against PIL's and DeepMind's, on an image of many colours."""
+"""Photometric steps held against PIL's and DeepMind's, on an image of many colours."""
 
 from itertools import permutations
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
-from dali_bgaug.views import colour, table
+from dali_bgaug.views import photometric, table
 from dali_bgaug.views.options import PhotometricOptions
 from tests.dali_bgaug.views.test_cpu import render
 
@@ -28,7 +28,7 @@ def _reference(name: str) -> np.ndarray:
 
 
 def _looked(**values: Any) -> np.ndarray:
-    """The reference image with this look, float32 [48, 48, 3]."""
+    """The reference image after these steps, float32 [48, 48, 3]."""
     image = _reference("img_u8")
     jobs = table.new_jobs(1)
     jobs["size"] = len(image)
@@ -123,7 +123,7 @@ def test_solarize_is_deepminds() -> None:
 def test_drawn_looks_have_the_options_law() -> None:
     jobs = table.new_jobs(4000)
     options = PhotometricOptions(solarize_p=0.3, brightness=1.5, contrast=0, saturation=0, hue=0, grey_p=0)
-    colour.draw_look(jobs, options, np.random.default_rng(0))
+    photometric.draw_photometric(jobs, options, np.random.default_rng(0))
     assert jobs["jittered"].mean() == pytest.approx(0.8, abs=0.02)
     assert (jobs["sigma"] > 0).mean() == pytest.approx(0.5, abs=0.03)
     assert jobs["solarized"].mean() == pytest.approx(0.3, abs=0.03)

@@ -1,0 +1,217 @@
+"""Data sets that a loader reads: packed shards, or class folders of photos (`folder.py`)."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from nvidia.dali import fn
+from nvidia.dali.data_node import DataNode
+
+from dali_bgaug.decoding import Decoder
+from dali_bgaug.folder import open_folder
+from dali_bgaug.photo_tree import Oddity, describe
+from dali_bgaug.reading import READER, Seeds
+from dali_bgaug.shard_index import locate_samples
+from dali_bgaug.shards import Manifest, TileKind, manifest_digest, open_shards, unpack_tile
+from dali_bgaug.tiles import fits
+
+_SOURCE = re.compile(r"(.*\.tar):(\d+):(.*)", re.DOTALL)
+
+
+class Dataset(Protocol):
+    """Labelled photos in an order, by whatever they are kept in."""
+
+    @property
+    def samples(self) -> int:
+        """How many photos there are."""
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, by their numbers."""
+
+    @property
+    def digest(self) -> str:
+        """A hash of the content: what a loader's state remembers of its data."""
+
+    @property
+    def mask_size(self) -> int:
+        """Side of the masks in pixels; 0 without masks."""
+
+    @property
+    def tiles(self) -> TileKind:
+        """How tiled backgrounds are kept."""
+
+    @property
+    def donors(self) -> int:
+        """Photos whose tile may be another's background."""
+
+    @property
+    def max_pixels(self) -> int:
+        """Of a photo that may be read."""
+
+    @property
+    def is_looked_into(self) -> bool:
+        """Whether EXIF blocks of all photos were looked at before, so that reading need not."""
+
+    @property
+    def open_files(self) -> int:
+        """Files that are held open where they are not mapped into memory."""
+
+    @property
+    def oddities(self) -> Mapping[str, Oddity] | None:
+        """What was met in listing files (`photo_tree.py`); None if none were listed."""
+
+    def describe(self) -> str:
+        """What is in it, for people."""
+
+    def read(
+        self,
+        seeds: Seeds,
+        components: list[str],
+        world_size: int = 1,
+        *,
+        shuffle_buffer: int = 4096,
+        mmap: bool = True,
+        depth: int = 2,
+    ) -> dict[str, DataNode]:
+        """The named components of a rank's n-th of the samples, still encoded, on the CPU, as part of the
+        pipeline that is being defined.
+
+        Shares are padded to whole batches with their last sample. With a shuffle buffer a rank has another
+        n-th each epoch, in an order of the epoch's own; without one (0) always the same n-th in order.
+
+        Args:
+            seeds: seeds and rank.
+            components: what to read (`shards.extensions`).
+            world_size: ranks that share the samples.
+            shuffle_buffer: samples held (encoded) to draw from.
+            mmap: map files into memory.
+            depth: batches the reader keeps ahead.
+        """
+
+    def check(self) -> None:
+        """Look again whether all is as it was when the set was opened, photos' bytes apart.
+
+        Raises:
+            UserError: it is not.
+        """
+
+    def damaged(self, sources: list[bytes]) -> list[str]:
+        """Problems of samples, a line each; sources: where DALI says they were read."""
+
+    def explain(self, problems: list[str]) -> str:
+        """What it means that there are such problems, the problems, and what is to be done."""
+
+
+class PackedShards:
+    """Packed shards and their manifest: a `Dataset`."""
+
+    oddities = None
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.samples, self.classes = manifest.samples, manifest.classes
+        self.mask_size, self.tiles, self.donors = manifest.mask_size, manifest.tiles, manifest.donors
+        self.max_pixels, self.is_looked_into = manifest.max_pixels, manifest.is_looked_into
+        self.open_files = len(manifest.shards)
+
+    @property
+    def digest(self) -> str:
+        """Of the manifest's file."""
+        return manifest_digest(self.folder)
+
+    def describe(self) -> str:
+        """A line of photos and classes."""
+        return describe(self.folder, self.samples, self.classes, {})
+
+    def read(
+        self,
+        seeds: Seeds,
+        components: list[str],
+        world_size: int = 1,
+        *,
+        shuffle_buffer: int = 4096,
+        mmap: bool = True,
+        depth: int = 2,
+    ) -> dict[str, DataNode]:
+        """uint8 [bytes] each; every epoch the shards are reordered: see `Dataset.read`."""
+        order: dict[str, Any] = {"random_shuffle": False, "stick_to_shard": True}
+        if shuffle_buffer:
+            order = {
+                "random_shuffle": True,
+                "initial_fill": min(shuffle_buffer, max(1, self.samples // world_size)),
+                "shuffle_after_epoch": True,
+                "shuffle_after_epoch_seed": seeds.of_dali("epoch", rank=0),  # the same on every rank
+            }
+        nodes = fn.readers.webdataset(
+            name=READER,
+            paths=[str(self.folder / shard.name) for shard in self.manifest.shards],
+            index_paths=[str(self.folder / shard.index) for shard in self.manifest.shards],
+            ext=components,
+            missing_component_behavior="error",
+            shard_id=seeds.rank,
+            num_shards=world_size,
+            pad_last_batch=True,
+            dont_use_mmap=not mmap,
+            prefetch_queue_depth=depth,
+            seed=seeds.of_dali("shuffle"),
+            **order,
+        )
+        return dict(zip(components, nodes if len(components) > 1 else [nodes]))
+
+    def check(self) -> None:
+        """Manifest, sizes and indices."""
+        open_shards(self.folder, verify=False)
+
+    def damaged(self, sources: list[bytes]) -> list[str]:
+        """Lines of `SHARD: KEY: problem` for photos, tiles and labels that cannot be used."""
+        offsets: dict[Path, set[int]] = {}
+        for source in sources:
+            if found := _SOURCE.fullmatch(source.decode()):
+                offsets.setdefault(Path(found[1]), set()).add(int(found[2]))
+        problems, decoder = [], Decoder()
+        for path, wanted in offsets.items():
+            with path.open("rb") as file:
+                for key, members in locate_samples(path.with_suffix(".idx")):
+                    if members["jpg"][0] not in wanted:
+                        continue
+                    data = {}
+                    for extension, (offset, size) in members.items():
+                        file.seek(offset)
+                        data[extension] = file.read(size)
+                    problems += [f"{path}: {key}: {line}" for line in self._problems(data, decoder)]
+        return problems
+
+    def _problems(self, data: dict[str, bytes], decoder: Decoder) -> list[str]:
+        """What is wrong with a sample, its members' bytes by extension."""
+        pictures = {name: data[name] for name in ("jpg", "tile.jpg") if data.get(name)}
+        problems = {name: decoder.problem(picture, self.max_pixels) for name, picture in pictures.items()}
+        found = [f"{name} {problem}" for name, problem in problems.items() if problem]
+        size = decoder.peek(data["jpg"]) if "tile" in data and "jpg" in pictures and not found else None
+        if size:
+            geometry = unpack_tile(data["tile"], "geometry")
+            if isinstance(geometry, np.ndarray) and not fits(geometry[None], np.array([size[::-1]]))[0]:
+                found.append("the tile lies not in its photo")
+        label, classes = data["cls"], len(self.classes)
+        if not label.isdigit() or int(label) >= classes:
+            found.append(f"cls is {label!r}, no number of one of {classes} classes")
+        return found
+
+    def explain(self, problems: list[str]) -> str:
+        """Shards were whole when they were packed."""
+        lines = "\n  ".join(["the shards were damaged after packing:", *problems])
+        return f"{lines}\nrestore them from where they were copied, or pack them again"
+
+
+def open_packed(folder: Path, verify: bool | None = None, option: str = "data.shards") -> PackedShards:
+    """Open packed shards: see `shards.open_shards`."""
+    return PackedShards(folder, open_shards(folder, verify, option))
+
+
+def open_data(folder: Path, verify: bool | None = None, option: str = "data.shards") -> Dataset:
+    """Open packed shards, or else class folders of photos, which evaluation can read, too."""
+    if (folder / "manifest.json").exists():
+        return open_packed(folder, verify, option)
+    return open_folder(folder, option)

@@ -1,0 +1,33 @@
+"""What the packages offer and say of themselves."""
+
+import pkgutil
+import re
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+import dali_bgaug
+
+
+def test_public_names_come_when_they_are_asked_for() -> None:
+    code = (
+        "import sys, dali_bgaug; from dali_bgaug import UserError; "
+        "assert not {'torch', 'nvidia.dali', 'pydantic'} & set(sys.modules); "
+        "from dali_bgaug import *; print(sorted(set(dali_bgaug.__all__) & set(globals())))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown == (
+        "['Dataset', 'Loader', 'Manifest', 'Sample', 'UserError', '__version__', 'open_data', 'open_shards', "
+        "'read_samples']\n"
+    )
+    with pytest.raises(AttributeError, match="no attribute 'Loadr'"):
+        _ = dali_bgaug.Loadr
+
+
+@pytest.mark.parametrize("package", ["dali_bgaug", "dali_bgaug.views", "pipelines"])
+def test_every_module_is_on_the_map_of_its_package(package: str) -> None:
+    module = import_module(package)
+    there = {found.name for found in pkgutil.iter_modules(module.__path__)}
+    assert there == set(re.findall(r"^    (\w+)  ", module.__doc__, re.MULTILINE))
