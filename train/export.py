@@ -19,6 +19,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from dali_bgaug import __version__
 from dali_bgaug.errors import UserError, run_program
 from dali_bgaug.files import atomic, read_json, sha256, write_json
 from train import checkpoint, distributed, foreign
@@ -165,6 +166,7 @@ def export_backbone(record: CheckpointRecord, out: Path) -> Path:
         metrics=record.metrics,
         data=record.data,
         sha256=sha256(out),
+        package_version=__version__,
         config=config,
     )
     path = out.with_suffix(".json")

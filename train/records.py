@@ -102,6 +102,8 @@ class Card(_Record):
     data: DataRecord
     sha256: str
     """SHA-256 of the file of weights."""
+    package_version: str = ""
+    """Version of dali_bgaug; older cards have none."""
     config: ConfigRecord
 
 

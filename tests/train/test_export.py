@@ -47,6 +47,7 @@ def test_a_finished_run_leaves_a_backbone_for_torchvision(finished: Path, textur
     card = json.loads((finished / "backbone.json").read_text())
     assert (card["architecture"], card["features"], card["method"]) == ("resnet18", 512, "moco_v2")
     assert (card["step"], card["epochs"]) == (3, 1.0)
+    assert card["package_version"] == "0.1.0"
     assert card["sha256"] == hashlib.sha256((finished / "backbone.pt").read_bytes()).hexdigest()
     assert card["data"] == {
         **{"photos": 50, "classes": 3, "class_names": ["class0", "class1", "class2"]},

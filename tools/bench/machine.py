@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from dali_bgaug import __version__
+
 
 def machine(device_id: int | None) -> dict[str, Any]:
     """Device, processor, CPUs this process may use, versions, and today's date."""
@@ -17,6 +19,7 @@ def machine(device_id: int | None) -> dict[str, Any]:
         "processor": _processor(),
         "cpus": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
+        "dali_bgaug": __version__,
         "dali": version("nvidia-dali-cuda120"),
         "torch": torch.__version__,
         "torchvision": version("torchvision"),
