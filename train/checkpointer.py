@@ -144,5 +144,5 @@ def _difference(before: str, now: str) -> str:
 def _flatten(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         return {name: value}
-    items = [_flatten(f"{name}.{key}" if name else key, item) for key, item in value.items()]
-    return {key: item for part in items for key, item in part.items()}
+    parts = (_flatten(f"{name}.{key}" if name else key, item) for key, item in value.items())
+    return {key: item for part in parts for key, item in part.items()}

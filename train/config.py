@@ -62,16 +62,13 @@ class RunConfig(Options):
         if (batch := self.data.batch_size) % self.accumulate:
             raise ValueError(f"accumulate={self.accumulate}: must divide data.batch_size={batch}")
         self.method.check(batch, self.accumulate)
+        smallest = smallest_view(self.backbone)
         for name, view in self.data.views.items():
-            if view.count and view.crop.size < smallest_view(self.backbone):
-                raise ValueError(
-                    f"data.views.{name}.crop.size={view.crop.size}: backbone={self.backbone} needs "
-                    f"{smallest_view(self.backbone)} pixels at least"
-                )
-        for name, epochs in {
-            "warmup_epochs": self.optim.warmup_epochs,
-            "milestones": max(self.optim.milestones, default=0),
-        }.items():
+            if view.count and view.crop.size < smallest:
+                place = f"data.views.{name}.crop.size={view.crop.size}"
+                raise ValueError(f"{place}: backbone={self.backbone} needs {smallest} pixels at least")
+        last = max(self.optim.milestones, default=0)
+        for name, epochs in (("warmup_epochs", self.optim.warmup_epochs), ("milestones", last)):
             if epochs > self.epochs:
                 raise ValueError(f"optim.{name}={epochs:g}: longer than epochs={self.epochs}")
         return self

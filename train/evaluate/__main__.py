@@ -45,20 +45,20 @@ def _linear(args: argparse.Namespace, device: torch.device) -> Result:
         found = linear_fast(backbone, *_sets_of(args, backbone.config.data), device, rates=rates)
         return {**found, "untrained": args.untrained}
     _refuse(args, ("rates", "untrained"), "a probe by a recipe has one rate and trained weights: with --fast")
-    return _probe(args, device, None, [f"method.backbone_bn={args.bn}"] if args.bn else [])
+    return _probe(args, device, {"method": {"backbone_bn": args.bn}} if args.bn else {})
 
 
 def _finetune(args: argparse.Namespace, device: torch.device) -> Result:
     labels = labels_of(args.data, args.percent, args.any_subset)
-    found = _probe(args, device, args.percent, [])
+    found = _probe(args, device, {})
     return found and {**found, "labels": labels}
 
 
-def _probe(args: argparse.Namespace, device: torch.device, percent: int | None, words: list[str]) -> Result:
+def _probe(args: argparse.Namespace, device: torch.device, given: dict[str, Any]) -> Result:
     backbone = load_backbone(args.checkpoint)
-    recipe = args.recipe or recipe_of(args.protocol, backbone.config.method.name, percent)
-    given = override({}, [*words, *args.overrides])
-    config = probe_config(backbone, args.checkpoint, args.data, recipe, given)
+    recipe = args.recipe or recipe_of(args.protocol, backbone.config.method.name, vars(args).get("percent"))
+    values = override(given, args.overrides)
+    config = probe_config(backbone, args.checkpoint, args.data, recipe, values)
     out = args.out or _folder(args.checkpoint) / _name(args)
     return run_probe(ProbeJob(config, args.test, out, recipe.stem), device, StopRequest())
 

@@ -43,7 +43,7 @@ def recipe_of(protocol: str, method: str, percent: int | None = None) -> Path:
 
 
 def probe_config(
-    backbone: Loaded, checkpoint: Path, data: Path, recipe: Path, given: dict[str, Any] | None = None
+    backbone: Loaded, checkpoint: Path, data: Path, recipe: Path, given: dict[str, Any]
 ) -> RunConfig:
     """The run: the backbone's architecture, size and normalisation, under the recipe's and the given values.
 
@@ -60,7 +60,7 @@ def probe_config(
         "method": {"name": "probe", "checkpoint": str(checkpoint), "weights": backbone.sha256},
         "data": {"pipeline": "supervised", **{key: shown[key] for key in ("shards", "crop", "normalise")}},
     }
-    config = validate(RunConfig, merge(merge(filled, read_yaml(recipe)), given or {}), str(recipe))
+    config = validate(RunConfig, merge(merge(filled, read_yaml(recipe)), given), str(recipe))
     if config.method.freeze and config.optim.backbone_lr is not None:
         raise UserError(
             f"optim.backbone_lr={config.optim.backbone_lr}: the backbone is frozen (method.freeze=true); "
