@@ -19,7 +19,7 @@ def shown(text: str) -> str:
     )
 
 
-def some(names: Sequence[str], count: int = 5, between: str = ", ") -> str:
+def some(names: Sequence[str], count: int = 8, between: str = ", ") -> str:
     """The first names of a list, and how many more there are."""
     more = len(names) - count
     return between.join(names[:count]) + (f"{between.replace(',', '')}and {more} more" if more > 0 else "")

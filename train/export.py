@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from dali_bgaug import __version__
-from dali_bgaug.errors import UserError, run_program
+from dali_bgaug.errors import UserError, run_program, some
 from dali_bgaug.files import atomic, read_json, sha256, write_json
 from train import checkpoint, distributed, foreign
 from train.networks import FEATURES, build_backbone
@@ -133,14 +133,9 @@ def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], source: s
         "of another shape": shapes,
     }
     if any(problems.values()):
-        lines = [f"{what}: {few(names, shown=20)}" for what, names in problems.items() if names]
+        lines = [f"{what}: {some(names, 20)}" for what, names in problems.items() if names]
         raise UserError("\n  ".join([f"{source}: these weights are not the network's", *lines]))
     network.load_state_dict(weights)
-
-
-def few(names: list[str], shown: int = 8) -> str:
-    """The first names of a list and how many more there are, for errors."""
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def export_backbone(record: CheckpointRecord, out: Path) -> Path:

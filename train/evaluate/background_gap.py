@@ -16,12 +16,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from dali_bgaug.errors import UserError
+from dali_bgaug.errors import UserError, some
 from dali_bgaug.files import require_folder
 from dali_bgaug.photo_tree import normal
 from pipelines import LoaderConfig
 from train import distributed
-from train.export import few
 from train.features import batches, open_set, set_record
 
 SPLITS = ("original", "mixed_same", "mixed_rand", "mixed_next", "only_fg", "only_bg_b", "only_bg_t", "no_fg")
@@ -66,7 +65,7 @@ def read_class_map(path: Path | None, classes: list[str], folders: list[str]) ->
     if path is None:
         if classes != folders:
             only = sorted(set(classes) ^ set(folders))
-            how = f"only in one of them: {few(only)}" if only else "in another order"
+            how = f"only in one of them: {some(only)}" if only else "in another order"
             raise UserError(
                 f"the classifier has {len(classes)} classes, the folders are {len(folders)} ({how}); give "
                 "--class-map=FILE, which says what belongs to what"
@@ -88,11 +87,11 @@ def read_class_map(path: Path | None, classes: list[str], folders: list[str]) ->
             )
     missing = [name for number, name in enumerate(classes) if number not in of_class]
     if foreign or missing:
-        faults = [f"{len(foreign)} are none of these: {few(foreign)}"] if foreign else []
-        faults += [f"none for {few(missing)}"] if missing else []
+        faults = [f"{len(foreign)} are none of these: {some(foreign)}"] if foreign else []
+        faults += [f"none for {some(missing)}"] if missing else []
         raise UserError(
             f"--class-map={path}: has {len(entries)} entries, the classifier {len(classes)} classes "
-            f"({few(classes)}); {'; '.join(faults)}: give a map of the classifier's own classes, by name "
+            f"({some(classes)}); {'; '.join(faults)}: give a map of the classifier's own classes, by name "
             "where numbers are another classifier's"
         )
     chosen = [of_class[number] for number in range(len(classes))]
@@ -101,7 +100,7 @@ def read_class_map(path: Path | None, classes: list[str], folders: list[str]) ->
     wrong = [value for value in values if type(value) is not int or not NONE <= value < len(folders)]
     if wrong:
         raise UserError(
-            f"--class-map={path}: {wrong[0]!r} is no folder; there are {len(folders)}: {few(folders)}; "
+            f"--class-map={path}: {wrong[0]!r} is no folder; there are {len(folders)}: {some(folders)}; "
             f"{NONE} means none"
         )
     return torch.tensor(values)
