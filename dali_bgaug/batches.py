@@ -89,9 +89,9 @@ class BatchMaker:
             name: picture.round().to(torch.uint8).cpu() if name in sources else picture.movedim(-1, -3)
             for name, picture in made.pictures.items()
         }
-        tensors["replaced"] = _pick(made.put, table.replaced)
+        tensors["replaced"] = _pick(made.composited, table.replaced)
         if table.matched.size:
-            tensors["matched"] = _pick(made.put, table.matched)
+            tensors["matched"] = _pick(made.composited, table.matched)
         if self._recipe.sources and batch.masks is not None:
             tensors["mask"] = _mask_thumbnails(batch.masks.cpu().numpy())
             sides = torch.from_numpy(batch.photos.sizes)[:, None, [0, 1, 0, 1]]

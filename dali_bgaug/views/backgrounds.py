@@ -5,7 +5,7 @@ once each and shared by views of different photos. Every view's donor is uniform
 all the same; what sharing gives up is that donors of *different* photos' views are drawn independently.
 
 Coins come first and know no pixels: whether a view's window shows foreground, where it matters, is for the
-renderer to see (`Job.only_seen`), so no mask is needed here.
+renderer to see (`Job.only_visible`), so no mask is needed here.
 """
 
 from collections.abc import Sequence

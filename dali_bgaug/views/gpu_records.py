@@ -6,7 +6,7 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from dali_bgaug.views.table import CHOSEN, JOB, PLACE
+from dali_bgaug.views.table import ADDRESS, CROP, JOB
 
 
 @triton.jit
@@ -32,4 +32,4 @@ def offset_of(dtype: np.dtype, field: str) -> tl.constexpr:
     return tl.constexpr(dtype.fields[field][1])
 
 
-JOB_BYTES, CHOSEN_BYTES, PLACE_BYTES = (tl.constexpr(dtype.itemsize) for dtype in (JOB, CHOSEN, PLACE))
+JOB_BYTES, CROP_BYTES, ADDRESS_BYTES = (tl.constexpr(dtype.itemsize) for dtype in (JOB, CROP, ADDRESS))
