@@ -48,7 +48,7 @@ class PhotoFolder:
     labels: list[int]
     """Of the files: indices into `classes`."""
     oddities: dict[str, Oddity]
-    """What else was met (`photo_tree.py`)."""
+    """Files that are no photos, and the like (`photo_tree.py`)."""
 
     mask_size = donors = open_files = 0
     tiles: ClassVar[TileKind] = "geometry"
@@ -56,11 +56,11 @@ class PhotoFolder:
 
     @property
     def samples(self) -> int:
-        """How many photos there are."""
+        """Number of photos."""
         return len(self.files)
 
     def describe(self) -> str:
-        """What was found, for people."""
+        """A summary for people: photos, classes, oddities."""
         return describe(self.folder, self.samples, self.classes, self.oddities)
 
     @property

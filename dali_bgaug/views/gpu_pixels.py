@@ -77,13 +77,13 @@ def _tile(size, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 @triton.jit
 def _parts(size, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """How many programs a picture takes."""
+    """Number of programs that a picture takes."""
     return ((size + ROWS - 1) // ROWS) * ((size + COLUMNS - 1) // COLUMNS)
 
 
 @triton.jit
 def _nearest(start, end, pixel, size, length):
-    """Where of a line of `length` these of `size` pixels are taken from."""
+    """Nearest neighbour: the places on a line of `length` that these of `size` pixels are taken from."""
     place = tl.floor(start + (pixel + 0.5) * (end - start) / size + _TIE)
     return tl.minimum(tl.maximum(place, 0.0), length - 1.0).to(tl.int32)
 
@@ -145,7 +145,7 @@ def _tap(start, step, reach, pixel, number, length):
 
 @triton.jit
 def _inside_tile(y, x, tiled):
-    """Where pixels of a tiled background lie in its photo (`tiles.py`); tiled: of the job's place."""
+    """Places in the photo of pixels of its tiled background (`tiles.py`); tiled: of the job's addresses."""
     inside = (y >= load_int(tiled)) & (y < load_int(tiled + 8))
     inside = inside & (x >= load_int(tiled + 4)) & (x < load_int(tiled + 12))
     high, wide = tl.maximum(load_int(tiled + 24), 1), tl.maximum(load_int(tiled + 28), 1)

@@ -1,6 +1,4 @@
-"""How the Triton kernels read the table: records where they lie, by their addresses and the places of their
-fields.
-"""
+"""Record access of the Triton kernels: fields of the table by their addresses and offsets."""
 
 import numpy as np
 import triton
@@ -28,7 +26,7 @@ def load_address(field):
 
 
 def offset_of(dtype: np.dtype, field: str) -> tl.constexpr:
-    """Where a field begins in its record, in bytes."""
+    """Offset of a field in its record, in bytes."""
     return tl.constexpr(dtype.fields[field][1])
 
 

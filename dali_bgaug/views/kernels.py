@@ -196,5 +196,5 @@ def _mask(size: int, job: Any, address: Any, chosen: Any, side: int) -> np.ndarr
 
 @compiled
 def _nearest(start: float, end: float, pixel: int, size: int, length: int) -> int:
-    """Where of a line of `length` this of `size` pixels is taken from."""
+    """Nearest neighbour: the place on a line of `length` that this of `size` pixels is taken from."""
     return min(max(math.floor(start + (pixel + 0.5) * (end - start) / size + TIE), 0), length - 1)

@@ -1,4 +1,4 @@
-"""What happens to each photo of a batch: options and random numbers -> the table of render jobs.
+"""The plan of a batch: options and random numbers -> the table of render jobs.
 
 A view, top to bottom: window, flip, resize; colour jitter and grayscale; blur; solarize; background;
 normalise. With `background.stage: before` the background comes right after the resize. `describe` says it in
@@ -28,7 +28,7 @@ THUMBNAIL = 160
 
 @dataclass(frozen=True)
 class Recipe:
-    """Which views a loader makes."""
+    """The views a loader makes, and their backgrounds."""
 
     views: dict[str, ViewOptions]
     """Single views, by name."""

@@ -22,7 +22,7 @@ Tiles = Images | np.ndarray
 
 
 class Rendered(NamedTuple):
-    """What a renderer made of a table."""
+    """The pictures of a table, and what its renderer decided."""
 
     pictures: dict[str, torch.Tensor]
     """By slot: float [N, size, size, 3], or [N, turns, size, size, 3]."""

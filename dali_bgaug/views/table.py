@@ -122,16 +122,16 @@ class Table:
     jobs: np.ndarray
     """JOB [J]: donors, then views, then copies."""
     donors: int
-    """How many,"""
+    """Number of jobs that treat donors."""
     views: int
-    """and how many of these; the rest are copies."""
+    """Number of jobs that make views; the rest are copies."""
     per_photo: int
     """Views of a photo, which follow one another."""
     slots: tuple[Slot, ...]
     replaced: np.ndarray
-    """int32 [N, views]: jobs, to say whether they got another background;"""
+    """int32 [N, views]: the views' jobs, to say whether they got another background."""
     matched: np.ndarray
-    """int32 [N, negatives]: likewise."""
+    """int32 [N, negatives]: the negatives' jobs, likewise."""
 
     @property
     def count(self) -> int:

@@ -1,4 +1,4 @@
-"""How a crop window is chosen: torchvision's RandomResizedCrop, drawn again until it holds enough foreground.
+"""Crop windows: torchvision's RandomResizedCrop, drawn again until it holds enough foreground.
 
 Per view DRAWS windows are drawn; the first that fits into the photo and covers at least `fg_min` of the
 foreground's area is taken, else torchvision's central fallback. All draws of all jobs of a batch are made

@@ -133,7 +133,7 @@ def test_what_cannot_be_seen_is_refused(
     with pytest.raises(UserError) as found:
         list_(root, "--test")
     assert str(found.value).split("\n  ") == [
-        f"--test={root}: 5 of what may be photos cannot be read; mend these, or take them away:",
+        f"--test={root}: 5 of what may be photos cannot be read; fix these, or take them away:",
         f"{root}/ant/4.jpg is a link to /not/mounted/4.jpg: No such file or directory",
         f"{root}/ant/round.jpg is a link to round.jpg: Too many levels of symbolic links",
         f"{root}/bee/deep cannot be listed (Permission denied)",
