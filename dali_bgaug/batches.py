@@ -23,7 +23,7 @@ class Made(NamedTuple):
 
     tensors: dict[str, torch.Tensor]
     checkpoint: bytes
-    """Where the reader is after it."""
+    """Checkpoint of the reader after it."""
     ready: torch.cuda.Event | None
     """On a GPU: when its pixels are there."""
 
@@ -83,15 +83,15 @@ class BatchMaker:
         return self._renderer.render(table, batch.photos, batch.tiles, batch.masks)
 
     def _tensors(self, table: Table, made: Rendered, batch: Batch) -> dict[str, torch.Tensor]:
-        """What a batch says, by name: views with channels first, [N, ..., 3, H, W]."""
+        """Tensors of a batch by name: views with channels first, [N, ..., 3, H, W]."""
         sources = ("photo", "tile") if self._recipe.sources else ()
         tensors = {
             name: picture.round().to(torch.uint8).cpu() if name in sources else picture.movedim(-1, -3)
             for name, picture in made.pictures.items()
         }
-        tensors["replaced"] = _pick(made.put, table.replaced)
+        tensors["replaced"] = _pick(made.composited, table.replaced)
         if table.matched.size:
-            tensors["matched"] = _pick(made.put, table.matched)
+            tensors["matched"] = _pick(made.composited, table.matched)
         if self._recipe.sources and batch.masks is not None:
             tensors["mask"] = _mask_thumbnails(batch.masks.cpu().numpy())
             sides = torch.from_numpy(batch.photos.sizes)[:, None, [0, 1, 0, 1]]

@@ -135,13 +135,13 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
-    """Apply `a.b=value` words of a command line: numbers (`1e-3`), `true`, `false`, `null`, YAML in brackets,
-    braces or quotes (`[1, 2]`), and else text as it is (`/data/run #3`)."""
-    for word in assignments:
-        key, equals, text = word.partition("=")
+    """Apply overrides of a command line, `a.b=value`: numbers (`1e-3`), `true`, `false`, `null`, YAML in
+    brackets, braces or quotes (`[1, 2]`), and else text as it is (`/data/run #3`)."""
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
         if not equals or not key:
-            raise UserError(f"'{word}' is not of the form key=value, e.g. data.batch_size=256")
-        value = _read_word(text, word)
+            raise UserError(f"'{assignment}' is not of the form key=value, e.g. data.batch_size=256")
+        value = _read_value(text, assignment)
         for name in reversed(key.split(".")):
             value = {name: value}
         values = merge(values, value)
@@ -154,18 +154,18 @@ class _Float(float):
     text: str
 
 
-def _read_word(text: str, word: str) -> Any:
+def _read_value(text: str, assignment: str) -> Any:
     """The value of `key=text`."""
     if text[:1] in ("[", "{", '"', "'"):
         if " #" in text and text[-1] not in "]}\"'":
-            raise UserError(f"'{word}': ends in a comment; leave it out, or put all of it in quotes")
-        return load_yaml(text, word)
+            raise UserError(f"'{assignment}': ends in a comment; leave it out, or put all of it in quotes")
+        return load_yaml(text, assignment)
     kind = _Loader("").resolve(yaml.ScalarNode, text, (True, False))
     if kind == "tag:yaml.org,2002:float":
         value = _Float(text)
         value.text = text
         return value
-    return text if kind == "tag:yaml.org,2002:str" else load_yaml(text, word)
+    return text if kind == "tag:yaml.org,2002:str" else load_yaml(text, assignment)
 
 
 def validate(model: type[Model], values: dict[str, Any], source: str) -> Model:
@@ -196,7 +196,7 @@ def _with_paths(values: dict[str, Any], error: ValidationError) -> dict[str, Any
 def _explain(problem: Any) -> str:
     key = ".".join(map(str, problem["loc"])) or "the whole config"
     if problem["type"] == "extra_forbidden":
-        return f"{key}: unknown key (value {problem['input']!r}); remove it or mend its spelling"
+        return f"{key}: unknown key (value {problem['input']!r}); remove it or correct its spelling"
     if problem["type"] == "missing":
         return f"{key}: missing; give it a value"
     message = problem["msg"].removeprefix("Value error, ")

@@ -25,7 +25,7 @@ class Dataset(Protocol):
 
     @property
     def samples(self) -> int:
-        """How many photos there are."""
+        """Number of photos."""
 
     @property
     def classes(self) -> list[str]:
@@ -33,7 +33,7 @@ class Dataset(Protocol):
 
     @property
     def digest(self) -> str:
-        """A hash of the content: what a loader's state remembers of its data."""
+        """A hash of the content, which a loader's state remembers."""
 
     @property
     def mask_size(self) -> int:
@@ -41,7 +41,7 @@ class Dataset(Protocol):
 
     @property
     def tiles(self) -> TileKind:
-        """How tiled backgrounds are kept."""
+        """Kind of tiled backgrounds."""
 
     @property
     def donors(self) -> int:
@@ -61,10 +61,10 @@ class Dataset(Protocol):
 
     @property
     def oddities(self) -> Mapping[str, Oddity] | None:
-        """What was met in listing files (`photo_tree.py`); None if none were listed."""
+        """Oddities met in listing files (`photo_tree.py`); None if none were listed."""
 
     def describe(self) -> str:
-        """What is in it, for people."""
+        """A summary for people."""
 
     def read(
         self,
@@ -102,7 +102,7 @@ class Dataset(Protocol):
         """Problems of samples, a line each; sources: where DALI says they were read."""
 
     def explain(self, problems: list[str]) -> str:
-        """What it means that there are such problems, the problems, and what is to be done."""
+        """A message of problems: what they mean, each of them, and what to do."""
 
 
 class PackedShards:
@@ -185,7 +185,7 @@ class PackedShards:
         return problems
 
     def _problems(self, data: dict[str, bytes], decoder: Decoder) -> list[str]:
-        """What is wrong with a sample, its members' bytes by extension."""
+        """Problems of a sample, its members' bytes by extension."""
         pictures = {name: data[name] for name in ("jpg", "tile.jpg") if data.get(name)}
         problems = {name: decoder.problem(picture, self.max_pixels) for name, picture in pictures.items()}
         found = [f"{name} {problem}" for name, problem in problems.items() if problem]

@@ -24,7 +24,7 @@ _GOOD = base64.b64decode(
 """A grey picture of 8 x 8 pixels that every JPEG decoder knows."""
 
 _DAMAGE = ("Corrupt JPEG data", "Premature end", "Inconsistent progression", "Invalid SOS")
-"""How libjpeg's warnings of a damaged picture begin; there are others, of odd headers."""
+"""Begin of libjpeg's warnings of a damaged image; there are others, of odd headers."""
 
 
 class Decoder:
@@ -108,7 +108,7 @@ class Decoder:
 
 
 def too_large(width: int, height: int, max_pixels: int) -> str | None:
-    """What is wrong with a picture of so many pixels, if it is more than there may be."""
+    """The problem of an image of more pixels than there may be, or None."""
     if width * height <= max_pixels:
         return None
     return f"has {width} x {height} pixels, more than {max_pixels:,} (--max-pixels of tools.masks)"

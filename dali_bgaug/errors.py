@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this. Everything else is a bug of ours."""
+"""Errors that a user can fix, UserError, as programs print them; any other exception is a bug of ours."""
 
 import sys
 from collections.abc import Callable, Sequence

@@ -17,14 +17,14 @@ from typing import Any, TextIO
 from dali_bgaug.errors import UserError
 
 _SPACE = "what is finished is kept: free some space and run the same command again (training: with --resume)"
-_PLACE = "give a folder you may write to"
-_MEND = {
+_WRITABLE = "give a folder you may write to"
+_REMEDIES = {
     errno.ENOSPC: _SPACE,
     errno.EDQUOT: _SPACE,
-    errno.EACCES: _PLACE,
-    errno.EROFS: _PLACE,
-    errno.EEXIST: _PLACE,
-    errno.ENOTDIR: _PLACE,
+    errno.EACCES: _WRITABLE,
+    errno.EROFS: _WRITABLE,
+    errno.EEXIST: _WRITABLE,
+    errno.ENOTDIR: _WRITABLE,
 }
 _NOT_OFFERED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _LONGEST_NAME = 256
@@ -68,10 +68,12 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _MEND:
+        if error.errno not in _REMEDIES:
             raise
-        kind = DiskFull if _MEND[error.errno] is _SPACE else UserError
-        raise kind(f"{path}: cannot be written ({os.strerror(error.errno)}); {_MEND[error.errno]}") from error
+        kind = DiskFull if _REMEDIES[error.errno] is _SPACE else UserError
+        raise kind(
+            f"{path}: cannot be written ({os.strerror(error.errno)}); {_REMEDIES[error.errno]}"
+        ) from error
 
 
 def _temporary(path: Path) -> Path:
@@ -184,10 +186,10 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     write_text(path, json.dumps(values | {"digest": digest(values)}, indent=1) + "\n")
 
 
-def read_json(path: Path, mend: str) -> dict[str, Any]:
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """Read what `write_json` wrote; files without a digest, of before there was one, are read as they are.
 
-    mend: what an error says is to be done.
+    remedy: what an error says is to be done.
 
     Raises:
         UserError: no such file, not JSON, or not as it was written.
@@ -195,14 +197,14 @@ def read_json(path: Path, mend: str) -> dict[str, Any]:
     try:
         values = json.loads(path.read_bytes())
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {mend}") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: damaged, or no JSON ({type(error).__name__}); {mend}") from error
+        raise UserError(f"{path}: damaged, or no JSON ({type(error).__name__}); {remedy}") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path}: holds a {type(values).__name__}, not an object; {mend}")
+        raise UserError(f"{path}: holds a {type(values).__name__}, not an object; {remedy}")
     said = values.pop("digest", None)
     if said is not None and said != digest(values):
-        raise UserError(f"{path}: damaged or edited, its digest is not that of its content; {mend}")
+        raise UserError(f"{path}: damaged or edited, its digest is not that of its content; {remedy}")
     return values
 
 

@@ -15,7 +15,7 @@ from nvidia.dali import fn
 from nvidia.dali.data_node import DataNode
 
 from dali_bgaug.decoding import MAX_PIXELS, Decoder
-from dali_bgaug.errors import UserError
+from dali_bgaug.errors import UserError, some
 from dali_bgaug.files import require_folder
 from dali_bgaug.photo_tree import (
     JPEG_ENDINGS,
@@ -31,7 +31,6 @@ from dali_bgaug.reading import READER, Seeds
 from dali_bgaug.shards import TileKind
 
 ENDINGS = (*JPEG_ENDINGS, ".png", ".webp", ".bmp", ".tif", ".tiff")
-_SHOWN = 8  # names in an error
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class PhotoFolder:
     labels: list[int]
     """Of the files: indices into `classes`."""
     oddities: dict[str, Oddity]
-    """What else was met (`photo_tree.py`)."""
+    """Files that are no photos, and the like (`photo_tree.py`)."""
 
     mask_size = donors = open_files = 0
     tiles: ClassVar[TileKind] = "geometry"
@@ -53,11 +52,11 @@ class PhotoFolder:
 
     @property
     def samples(self) -> int:
-        """How many photos there are."""
+        """Number of photos."""
         return len(self.files)
 
     def describe(self) -> str:
-        """What was found, for people."""
+        """A summary for people: photos, classes, oddities."""
         return describe(self.folder, self.samples, self.classes, self.oddities)
 
     @property
@@ -126,10 +125,9 @@ def open_folder(folder: Path, option: str = "data.shards") -> PhotoFolder:
             f"{option}={folder}: neither packed shards (no manifest.json) nor a folder of class folders"
         )
     if empty := without_photos(tree):
-        more = f" and {len(empty) - _SHOWN} more" if len(empty) > _SHOWN else ""
         has = "".join(f"\n  {line}" for line in told(tree.oddities))
         raise UserError(
-            f"{option}={folder}: no photos ({', '.join(ENDINGS)}) in {', '.join(empty[:_SHOWN])}{more}; "
+            f"{option}={folder}: no photos ({', '.join(ENDINGS)}) in {some(empty)}; "
             f"every folder in it is a class: fill these or take them away{has}"
         )
     if beside := [key for key in tree.keys if "/" not in key]:

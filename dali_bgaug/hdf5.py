@@ -23,12 +23,12 @@ import numpy as np
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic
 
-MEND = "delete that file and run its tool again"
+REMEDY = "delete that file and run its tool again"
 _MAGIC = b"bgaug-h1"
 _PLACE = struct.Struct("<8sqq")
 _DIGEST = hashlib.sha256().digest_size
 _END_ADDRESS = 40
-"""Where a file of HDF5's first format, which h5py writes, says where it ends: uint64."""
+"""Offset in a file of HDF5's first format, which h5py writes, of where it ends: uint64."""
 
 
 @contextmanager
@@ -57,14 +57,14 @@ def written(path: Path, rows: str | None = None) -> Iterator[h5py.File]:
 
 
 def row_checksums(rows: Iterable[bytes | np.ndarray]) -> np.ndarray:
-    """What dataset `crc` holds."""
+    """Checksums of rows, for dataset `crc`: uint32 [N]."""
     return np.array([zlib.crc32(row if isinstance(row, bytes) else row.data) for row in rows], np.uint32)
 
 
 def check_row(path: Path, row: int, data: bytes, checksums: np.ndarray | None) -> bytes:
     """Refuse a row that is not as it was written; without checksums (older files) all are taken."""
     if checksums is not None and zlib.crc32(data) != checksums[row]:
-        raise UserError(f"{path}: row {row} is damaged, its checksum is wrong; {MEND}")
+        raise UserError(f"{path}: row {row} is damaged, its checksum is wrong; {REMEDY}")
     return data
 
 
@@ -80,11 +80,11 @@ def open_checked(path: Path) -> h5py.File:
         with path.open("rb") as file:
             damage = _damage(file, path.stat().st_size)
         if damage:
-            raise UserError(f"{path}: {damage}; {MEND}")
+            raise UserError(f"{path}: {damage}; {REMEDY}")
         return h5py.File(path, "r", locking=False)
     except OSError as error:
         raise UserError(
-            f"{path}: not a readable HDF5 file ({error}); if the file itself is damaged, {MEND}"
+            f"{path}: not a readable HDF5 file ({error}); if the file itself is damaged, {REMEDY}"
         ) from error
 
 
@@ -96,7 +96,7 @@ def has_checksums(path: Path) -> bool:
 
 
 def _damage(file: BinaryIO, size: int) -> str | None:
-    """What is wrong with a file of so many bytes."""
+    """Damage of a file of so many bytes, or None."""
     head = file.read(_END_ADDRESS + 8)
     end = size - _PLACE.size - _DIGEST
     file.seek(max(0, end))

@@ -28,7 +28,7 @@ class Journal:
         self._batches.append([source.tobytes() for source in sources])
 
     def explain(self) -> str | None:
-        """What is wrong with the data, or the samples read last, and what to do; None if they are good."""
+        """A message of what is wrong with the data, or the samples read last; None if they are good."""
         try:
             self._data.check()
             for batch in reversed(tuple(self._batches)):  # the reader may still be reading ahead

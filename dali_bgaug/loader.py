@@ -58,7 +58,7 @@ class Share:
         return -(-largest // self.batch_size)
 
     def valid(self, batch: int) -> torch.Tensor:
-        """Which rows of a batch are samples and not padding: bool [batch_size]."""
+        """Rows of a batch that are samples and not padding: bool [batch_size]."""
         return torch.arange(self.batch_size) < self.own - batch * self.batch_size
 
 
@@ -178,7 +178,7 @@ class Loader:
         return self._producer
 
     def state_dict(self) -> dict[str, Any]:
-        """Where this loader is: numbers, text and a uint8 tensor. The batch last given counts as done."""
+        """State to resume from: numbers, text and a uint8 tensor. The batch last given counts as done."""
         self._open_producer()
         pipeline = torch.from_numpy(np.frombuffer(self._checkpoint, np.uint8).copy())
         return {
@@ -267,7 +267,7 @@ _makers: set[int] = set()
 
 
 def _difference(key: str, before: str, now: str) -> str:
-    """What changed, in words; configs are JSON, of which only what differs is shown."""
+    """The change of a value for an error; configs are JSON, of which only what differs is shown."""
     if key != "config":
         return f"its {key} was {before!r}, now it is {now!r}"
     old, new = json.loads(before), json.loads(now)

@@ -88,7 +88,7 @@ def exif_blocks(data: bytes) -> Iterator[bytes]:
 
 
 def _read_block(block: bytes) -> int | None:
-    """What an EXIF block says, 1 to 8; None if it has no such tag, 0 if it is damaged."""
+    """Orientation in an EXIF block, 1 to 8; None if it has no such tag, 0 if it is damaged."""
     order = "<" if block[:2] == b"II" else ">"
 
     def number(kind: str, place: int) -> int:

@@ -1,4 +1,4 @@
-"""Which files of a folder are its photos: one rule, for the tools and for evaluation (docs/data.md).
+"""Photo listing: one rule, for the tools and evaluation, of which files are photos (docs/data.md).
 
 A photo is a file whose name ends like one, in the folder or below it. Links are followed, to files and to
 folders, but for one that leads back to a folder it lies in. What is not taken is counted by kind; what cannot
@@ -13,22 +13,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dali_bgaug.errors import UserError, shown
+from dali_bgaug.errors import UserError, shown, some
 from dali_bgaug.files import require_folder
 
 JPEG_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 SYSTEM_FOLDERS = frozenset(
     ["@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "__macosx", "lost+found"]
 )
-"""What file servers, desktops and archives put between photos; in lower case."""
+"""Folders that file servers, desktops and archives put between photos; in lower case."""
 PARTS = frozenset(["train", "training", "val", "valid", "validation", "test", "testing"])
 """Names of a set's parts, which are no classes; in lower case."""
-SHOWN = 8  # names in an error
 _ENDING = re.compile(r"\.[a-z][a-z0-9]{0,4}")
 
 
 class Oddity(NamedTuple):
-    """How often something was met that a plain set has not, and where first."""
+    """A count of something that a plain set has not, and where it was met first."""
 
     count: int  # type: ignore[assignment]  # hides a method of tuples; reports have it by this name
     example: str
@@ -57,7 +56,7 @@ class PhotoTree:
         self.oddities[kind] = Oddity(before.count + count, before.example)
 
     def describe(self) -> str:
-        """What was found, for people."""
+        """A summary for people: photos, classes, oddities."""
         return describe(self.folder, len(self.keys), self.classes, self.oddities)
 
 
@@ -146,11 +145,10 @@ def find_files(folder: Path, option: str, endings: tuple[str, ...]) -> PhotoTree
         if not key.isprintable() and key != key.encode("utf-8", "replace").decode():
             walk.problems.append(f"{os.fsencode(key)!r} is not a name in UTF-8; rename it")
     if walk.problems:
-        more = len(walk.problems) - SHOWN
-        lines = [*walk.problems[:SHOWN], *([f"and {more} more"] if more > 0 else [])]
+        found = some(walk.problems, between="\n  ")
         raise UserError(
-            f"{option}={folder}: {len(walk.problems)} of what may be photos cannot be read; mend these, or "
-            + "\n  ".join(["take them away:", *lines])
+            f"{option}={folder}: {len(walk.problems)} of what may be photos cannot be read; fix these, or "
+            f"take them away:\n  {found}"
         )
     return tree
 

@@ -1,4 +1,4 @@
-"""What a process has to do with the one that started it."""
+"""Child processes: signals when the process that started this one dies."""
 
 import ctypes
 import os

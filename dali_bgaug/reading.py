@@ -107,7 +107,7 @@ def decode(
 
 
 def black_pixel() -> DataNode:
-    """What stands where an image is not decoded: uint8 [1, 1, 3] on the pipeline's device."""
+    """Placeholder of an image that is not decoded: uint8 [1, 1, 3] on the pipeline's device."""
     device = "cpu" if Pipeline.current().device_id is None else "gpu"
     return types.Constant(np.zeros((1, 1, 3), np.uint8), device=device, layout="HWC")
 
@@ -128,7 +128,7 @@ def count_iterations(batch_size: int) -> DataNode:
 def choose_tiles(
     iteration: DataNode, tile: DataNode, needed: Callable[[int, np.ndarray], np.ndarray]
 ) -> tuple[DataNode, DataNode]:
-    """Which tiles are decoded, and which may be used: bool, and bool [1], in every sample on the CPU.
+    """Flags of tiles, decoded and usable: bool, and bool [1], in every sample on the CPU.
 
     needed: (iteration, photos that may lend bool [N]) -> bool [N].
     """
@@ -223,5 +223,5 @@ class Reader:
         return Batch(dict(zip(self._names, self._pipeline.outputs(), strict=True)), self._classes)
 
     def checkpoint(self) -> bytes:
-        """Where the pipeline is, as of the batch last taken."""
+        """Checkpoint of the pipeline as of the batch last taken."""
         return self._pipeline.checkpoint()

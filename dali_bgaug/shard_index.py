@@ -13,8 +13,8 @@ import numpy as np
 from dali_bgaug.errors import UserError
 
 _WORDS = 4
-MEND = "restore it from where it was copied, or delete manifest.json and pack the shards again"
-"""What to do about shards that are not as they were packed."""
+REMEDY = "restore it from where it was copied, or delete manifest.json and pack the shards again"
+"""Remedy for shards that are not as they were packed."""
 
 
 def locate_samples(index: Path) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
@@ -42,16 +42,16 @@ def check_index(index: Path, samples: int, tar_bytes: int, sizes: Mapping[str, i
     """
     head, _, body = index.read_bytes().partition(b"\n")
     if head.split(b" ") != [b"v1.2", str(samples).encode()]:
-        raise UserError(f"{index}: begins with {head[:40]!r}, not with 'v1.2 {samples}'; {MEND}")
+        raise UserError(f"{index}: begins with {head[:40]!r}, not with 'v1.2 {samples}'; {REMEDY}")
     lines = body.removesuffix(b"\n").split(b"\n")
     count = _WORDS * len(sizes)
     words = b" ".join(lines).split(b" ")
     if len(lines) != samples:
-        raise UserError(f"{index}: has {len(lines)} entries, manifest.json says {samples}; {MEND}")
+        raise UserError(f"{index}: has {len(lines)} entries, manifest.json says {samples}; {REMEDY}")
     if len(words) != count * samples:
         wrong = next(number for number, line in enumerate(lines) if len(line.split(b" ")) != count)
         raise UserError(
-            f"{index}, entry {wrong + 1}: {len(lines[wrong].split(b' '))} words, not {count}; {MEND}"
+            f"{index}, entry {wrong + 1}: {len(lines[wrong].split(b' '))} words, not {count}; {REMEDY}"
         )
     offset, size = (_numbers(words[start::_WORDS], index).reshape(samples, -1) for start in (1, 2))
     fixed = np.array([-1 if known is None else known for known in sizes.values()])
@@ -65,7 +65,7 @@ def check_index(index: Path, samples: int, tar_bytes: int, sizes: Mapping[str, i
         right = "" if sizes[extension] is None else f" of {sizes[extension]} bytes"
         raise UserError(
             f"{index}, entry {row + 1}: {entry!r} is no {extension}{right} in a tar of {tar_bytes} bytes; "
-            f"{MEND}"
+            f"{REMEDY}"
         )
 
 
@@ -76,7 +76,7 @@ def _numbers(words: list[bytes], index: Path) -> np.ndarray:
         try:
             numbers = np.fromstring(b" ".join(words), np.int64, sep=" ")
         except (DeprecationWarning, ValueError) as error:
-            raise UserError(f"{index}: an offset or a size is no number; {MEND}") from error
+            raise UserError(f"{index}: an offset or a size is no number; {REMEDY}") from error
     if len(numbers) != len(words):
-        raise UserError(f"{index}: an offset or a size is no number; {MEND}")
+        raise UserError(f"{index}: an offset or a size is no number; {REMEDY}")
     return numbers

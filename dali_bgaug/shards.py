@@ -28,7 +28,7 @@ from dali_bgaug.config import Options
 from dali_bgaug.decoding import MAX_PIXELS
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic, require_folder, sha256, write_text
-from dali_bgaug.shard_index import MEND, check_index, locate_samples
+from dali_bgaug.shard_index import REMEDY, check_index, locate_samples
 from dali_bgaug.tiles import NUMBERS
 
 VERSION = 1
@@ -79,9 +79,9 @@ class Manifest(Options):
     classes: list[str]
     mask_size: int
     tiles: TileKind = "pixels"
-    """How backgrounds are kept; sets packed before there was a choice have pixels."""
+    """Kind of tiled backgrounds; sets packed before there was a choice have pixels."""
     options: dict[str, Any]
-    """How masks, tiles and shards were made: detector, threshold, sizes, seed."""
+    """Options that masks, tiles and shards were made with: detector, threshold, sizes, seed."""
     source: str
     """Hash of what the shards were packed from."""
     left_out: list[tuple[str, str, str]] = Field(default=[])
@@ -158,7 +158,7 @@ def pack_tile(tile: bytes | np.ndarray | None, kind: TileKind) -> bytes:
 
 
 def unpack_tile(data: bytes, kind: TileKind) -> bytes | np.ndarray | None:
-    """What `pack_tile` packed."""
+    """A tile from its member's bytes: undoes `pack_tile`."""
     if kind == "pixels":
         return data or None
     geometry = np.frombuffer(data, "<i4")
@@ -171,7 +171,7 @@ def extensions(tiles: TileKind) -> tuple[str, ...]:
 
 
 def kind_of_tile(members: Container[str]) -> TileKind:
-    """How a sample with these members keeps its tile."""
+    """Kind of tile of a sample with these members."""
     return "pixels" if TILE_EXTENSION["pixels"] in members else "geometry"
 
 
@@ -210,7 +210,7 @@ def write_shard(folder: Path, name: str, samples: Iterable[Sample], tiles: TileK
 
 
 def _header(name: str, size: int) -> bytes:
-    """What `tarfile` writes before a member, GNU format: from a template, which takes a fifth of the time."""
+    """Header of a member as `tarfile` writes it, GNU format, from a template in a fifth of the time."""
     encoded = name.encode()
     if len(encoded) >= 100 or not name.isascii() or size >= 8**11:  # fields that need more than filling in
         info = tarfile.TarInfo(name)
@@ -286,7 +286,7 @@ def open_shards(folder: Path, verify: bool | None = None, option: str = "shards"
         tar, index = folder / shard.name, folder / shard.index
         for path in (tar, index):
             if not path.is_file():
-                raise UserError(f"{path}: missing, but manifest.json lists it; {MEND}")
+                raise UserError(f"{path}: missing, but manifest.json lists it; {REMEDY}")
             if path.resolve().parent != folder.resolve():
                 raise UserError(
                     f"{path}: a link to {path.resolve()}, out of the folder; put the file itself there"
@@ -294,16 +294,16 @@ def open_shards(folder: Path, verify: bool | None = None, option: str = "shards"
         if tar.stat().st_size != shard.bytes:
             raise UserError(
                 f"{tar}: {tar.stat().st_size} bytes, but manifest.json says {shard.bytes}: "
-                f"changed or cut short after packing; {MEND}"
+                f"changed or cut short after packing; {REMEDY}"
             )
         if sha256(index) != shard.index_sha256:
             raise UserError(
-                f"{index}: its checksum is not the one in manifest.json: changed after packing; {MEND}"
+                f"{index}: its checksum is not the one in manifest.json: changed after packing; {REMEDY}"
             )
         check_index(index, shard.samples, shard.bytes, sizes)
         if verify and sha256(tar) != shard.sha256:
             raise UserError(
-                f"{tar}: its checksum is not the one in manifest.json: changed after packing; {MEND}"
+                f"{tar}: its checksum is not the one in manifest.json: changed after packing; {REMEDY}"
             )
     return manifest
 

@@ -38,7 +38,7 @@ import numpy as np
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import digest, require_folder
-from dali_bgaug.hdf5 import MEND, check_row, open_checked, row_checksums, written
+from dali_bgaug.hdf5 import REMEDY, check_row, open_checked, row_checksums, written
 from dali_bgaug.shards import TileKind
 from dali_bgaug.tiles import NUMBERS
 
@@ -54,7 +54,7 @@ _TEXT = h5py.string_dtype("utf-8")
 
 @dataclass(kw_only=True)
 class Entries:
-    """What a mask file holds for its N photos, without the saliency maps."""
+    """Entries of a mask file for its N photos, all but the saliency maps."""
 
     keys: list[str]
     box: np.ndarray
@@ -199,7 +199,7 @@ def read_keys(path: Path) -> list[str]:
 
 
 def tile_kind(path: Path) -> TileKind:
-    """What a tile file holds."""
+    """Kind of tiles in a tile file."""
     with open_checked(path) as file:
         if "geometry" in file:
             return "geometry"
@@ -217,7 +217,7 @@ def tile_bytes(path: Path) -> np.ndarray:
 
 
 class Source(NamedTuple):
-    """How a file of either store was made."""
+    """Provenance of a file of either store."""
 
     source: str
     """Hash of what it was made from."""
@@ -229,7 +229,7 @@ class Source(NamedTuple):
 
 
 def read_source(path: Path) -> Source:
-    """How a file of either store was made."""
+    """Provenance of a file of either store."""
     with open_checked(path) as file:
         options = json.loads(file.attrs.get("options", "{}"))
         listing, stamps = (str(file.attrs.get(name, "")) for name in ("listing", "stamps"))
@@ -248,7 +248,7 @@ def _require(path: Path, file: h5py.File, *names: str) -> None:
 
 
 class _Rows(NamedTuple):
-    """Where a file has its maps or tiles."""
+    """Places of maps or tiles in a file."""
 
     start: int
     shape: tuple[int, ...]
@@ -298,7 +298,7 @@ class StoreReader:
             self._open[index] = os.open(self._paths[index], os.O_RDONLY)
         data = os.pread(self._open[index], count, start)
         if len(data) < count:
-            raise UserError(f"{self._paths[index]}: cut short; {MEND}")
+            raise UserError(f"{self._paths[index]}: cut short; {REMEDY}")
         return data
 
     def saliency(self, file: int, row: int) -> np.ndarray:

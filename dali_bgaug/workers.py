@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from typing import Any
 
 _Job = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
-"""What is done, where its result goes, and its arguments."""
+"""Future of a call's result, the function, its arguments."""
 
 
 class Workers:

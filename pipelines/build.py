@@ -1,4 +1,4 @@
-"""Config -> reader, recipe and renderer -> loader."""
+"""Assembly of a loader: config -> reader, recipe and renderer -> loader."""
 
 import logging
 import os
@@ -105,7 +105,7 @@ SPARE_FILES = 100
 
 
 def loader_recipe(config: LoaderConfig, with_sources: bool = False) -> Recipe:
-    """Which views a loader makes."""
+    """The recipe of a loader's views."""
     return Recipe(config.single_views, config.background, config.normalise, config.resize, with_sources)
 
 
@@ -160,7 +160,7 @@ def build_maker(
     origin: int = 0,
     checkpoint: bytes | None = None,
 ) -> BatchMaker:
-    """What makes the batches of one rank, from the epoch `origin` on or from a reader's checkpoint."""
+    """The maker of one rank's batches, from the epoch `origin` on or from a reader's checkpoint."""
     seeds = Seeds(config.seed, share.rank, origin)
     strength = partial(_strength, config.background.warmup_epochs, share.padded_batches, origin)
     device = torch.device("cpu") if device_id is None else torch.device("cuda", device_id)
@@ -172,7 +172,7 @@ def build_maker(
 
 
 def choose_renderer(device: torch.device, config: LoaderConfig) -> Renderer:
-    """What makes pictures on this device."""
+    """The renderer of this device."""
     if device.type == "cpu":
         from dali_bgaug.views.cpu import CpuRenderer  # a GPU needs no Numba
 

@@ -1,4 +1,4 @@
-"""What a loader reads, and how: the `data` section of every recipe."""
+"""Configuration of a loader, what it reads and how: the `data` section of every recipe."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -43,7 +43,7 @@ class LoaderConfig(Options):
     """Photos a batch over all ranks; the number of ranks must divide it."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where pixels are made; auto takes a GPU if there is one."""
+    """Device that makes pixels; auto takes a GPU if there is one."""
     verify: Free[bool | None] = None
     """Checksums of the shards at start; by default (null) if they are below 1 GiB."""
     half: bool = False
@@ -129,7 +129,7 @@ class LoaderConfig(Options):
 
     @property
     def method(self) -> MethodViews:
-        """What the method says of its views."""
+        """The method's entry."""
         return METHODS[self.pipeline]
 
     def _is_kind(self, name: str) -> bool:
@@ -150,7 +150,7 @@ FREE = free_fields(LoaderConfig)
 
 
 def _reaching(own: dict[str, Any], given: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
-    """What of the values for all views reaches one of a method: `fg_min` goes with backgrounds, so not those
+    """Values for all views that reach one of a method: `fg_min` goes with backgrounds, so not those
     that keep theirs (SwAV's local ones), unless it is given for them under `views`."""
     crop = common.get("crop")
     if own.get("background", True) or given.get("background") or not isinstance(crop, dict):

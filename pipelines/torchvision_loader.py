@@ -189,7 +189,7 @@ class Maker:
         return view
 
     def _background(self, view: View, sample: Sample, options: ViewOptions) -> Image.Image | None:
-        """What comes behind a view, of its size; None if no other photo of the batch lends its tile."""
+        """Background of a view, of its size; None if no other photo of the batch lends its tile."""
         background, crop = self.config.background, options.crop
         if background.kind == "rm":
             level = round(255 * self.rng.uniform(*background.grey))

@@ -1,4 +1,4 @@
-"""How views are made: options and chance -> a table of render jobs -> pixels.
+"""Views: options and chance -> a table of render jobs -> pixels.
 
     options              what a recipe may say of a view
     backgrounds          which views get another background, and who lends it

@@ -1,11 +1,11 @@
-"""Which views get another background, and who lends it.
+"""Backgrounds of a batch: which views get another one, and who lends it.
 
 Treating a donor's tile like a view costs as much as a view. A few donors of a batch are therefore treated
 once each and shared by views of different photos. Every view's donor is uniform over the other usable photos
 all the same; what sharing gives up is that donors of *different* photos' views are drawn independently.
 
 Coins come first and know no pixels: whether a view's window shows foreground, where it matters, is for the
-renderer to see (`Job.only_seen`), so no mask is needed here.
+renderer to see (`Job.only_visible`), so no mask is needed here.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from dali_bgaug.views.options import BackgroundOptions, ViewOptions
 
 
 class Backgrounds(NamedTuple):
-    """What a batch's coins say."""
+    """The coins of a batch, tossed."""
 
     replace: np.ndarray
     """bool [N, views]: this view's background is to be replaced."""

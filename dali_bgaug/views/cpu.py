@@ -20,8 +20,8 @@ import torch
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.views import table as contract
-from dali_bgaug.views.render import Images, Rendered, Tiles, find_places, scratch_places
-from dali_bgaug.views.table import CHOSEN, JOB, PLACE, Table
+from dali_bgaug.views.render import Images, Rendered, Tiles, find_addresses, scratch_offsets
+from dali_bgaug.views.table import ADDRESS, CROP, JOB, Table
 from dali_bgaug.views.windows import choose
 from dali_bgaug.workers import Workers
 
@@ -53,12 +53,12 @@ class CpuRenderer:
         """Make all pictures of a table."""
         packed = None if masks is None else masks.numpy()
         chosen = choose(table.jobs, photos.sizes, packed)
-        values = scratch_places(table)[1]
+        values = scratch_offsets(table)[1]
         if values > len(self._scratch):
             self._scratch = torch.empty(values)
         pictures = {slot.name: self._buffers.take(slot.shape(table.count)) for slot in table.slots}
-        places = find_places(table, photos, tiles, masks, list(pictures.values()), self._scratch)
-        put = np.zeros(len(table.jobs), bool)
+        addresses = find_addresses(table, photos, tiles, masks, list(pictures.values()), self._scratch)
+        composited = np.zeros(len(table.jobs), bool)
         side = 0 if packed is None else math.isqrt(8 * packed.shape[1])
         copies = table.donors + table.views
         for start, stop, step in (
@@ -68,16 +68,16 @@ class CpuRenderer:
                 copies,
                 table.per_photo,
             ),  # a photo's views by one thread, while it is in the cache
-            (copies, len(put), table.per_photo),
+            (copies, len(composited), table.per_photo),
         ):
             counter = np.array([start])
-            arguments = (table.jobs, chosen, places, put, side, stop, step, counter.ctypes.data)
+            arguments = (table.jobs, chosen, addresses, composited, side, stop, step, counter.ctypes.data)
             threads = min(self._threads, -(-(stop - start) // step))
             for done in [self._pool.submit(self._kernel, *arguments) for _ in range(threads)]:
                 done.result()
         if self._half:
             pictures = {name: picture.half() for name, picture in pictures.items()}
-        return Rendered(pictures, torch.from_numpy(chosen["window"].copy()), torch.from_numpy(put))
+        return Rendered(pictures, torch.from_numpy(chosen["window"].copy()), torch.from_numpy(composited))
 
     def close(self) -> None:
         """End the threads."""
@@ -132,7 +132,7 @@ def _kernel() -> Any:
     sources = b"".join(Path(str(module.__file__)).read_bytes() for module in compiled)
     function = kernels.render_jobs.py_func
     function.__qualname__ = f"render_jobs-{hashlib.sha256(sources).hexdigest()[:12]}"
-    records = [types.Array(from_dtype(dtype), 1, "C") for dtype in (JOB, CHOSEN, PLACE)]
+    records = [types.Array(from_dtype(dtype), 1, "C") for dtype in (JOB, CROP, ADDRESS)]
     signature = types.void(*records, types.boolean[::1], *[types.int64] * 4)
     return compile_kept(function, signature)
 

@@ -26,7 +26,7 @@ def draw_distortions(jobs: np.ndarray, options: DistortionOptions, rng: np.rando
 
 
 def affine(jobs: np.ndarray, windows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Where each pixel (x, y) of a distorted mask comes from: affine maps in pixels, float [N, 2, 3].
+    """Affine maps from a pixel (x, y) of a distorted mask to where it comes from, in pixels, float [N, 2, 3].
 
     A point p goes to inverse(warp) @ (p - centre) + centre + shift; pixels are looked up backwards.
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.views.render import Images, Rendered, Tiles, find_places, scratch_places
-from dali_bgaug.views.table import CHOSEN, TILE, Table
+from dali_bgaug.views.render import Images, Rendered, Tiles, find_addresses, scratch_offsets
+from dali_bgaug.views.table import CROP, TILE, Table
 
 
 class GpuRenderer:
@@ -58,19 +58,19 @@ class GpuRenderer:
         kernels, jobs, count = self._pixels, table.jobs, len(table.jobs)
         dtype = torch.float16 if self._half else torch.float32
         pictures = [self._empty(slot.shape(table.count), dtype) for slot in table.slots]
-        scratch = self._empty((max(1, scratch_places(table)[1]),))
-        places = find_places(table, photos, tiles, masks, pictures, scratch)
+        scratch = self._empty((max(1, scratch_offsets(table)[1]),))
+        addresses = find_addresses(table, photos, tiles, masks, pictures, scratch)
         # Values of pictures in the making lie one after another, in each wave from 0 on.
         values = 3 * jobs["size"].astype(np.int64) ** 2
         offsets = np.cumsum(values) - values
         offsets[table.donors :] -= values[: table.donors].sum()
-        sent = [self._send(array) for array in (jobs, places, offsets.view(np.uint8))]
-        (job, place), offset = [one.data_ptr() for one in sent[:2]], sent[2].view(torch.int64)
-        chosen = torch.zeros((count, CHOSEN.itemsize), dtype=torch.uint8, device=self._device)
-        put = torch.zeros(count, dtype=torch.int8, device=self._device)
+        sent = [self._send(array) for array in (jobs, addresses, offsets.view(np.uint8))]
+        (job, address), offset = [one.data_ptr() for one in sent[:2]], sent[2].view(torch.int64)
+        chosen = torch.zeros((count, CROP.itemsize), dtype=torch.uint8, device=self._device)
+        composited = torch.zeros(count, dtype=torch.int8, device=self._device)
         side = 0 if masks is None else math.isqrt(8 * masks.shape[1])
         self._windows.choose_windows[(count,)](
-            *(job, chosen.data_ptr(), place, 0 if masks is None else masks.data_ptr()),
+            *(job, chosen.data_ptr(), address, 0 if masks is None else masks.data_ptr()),
             SIDE=side,
             GRID=max(8, power_of_two(side // 8)),
             DISTORTED=bool(side and jobs["distorted"].any()),
@@ -83,7 +83,7 @@ class GpuRenderer:
             parts = self._parts(jobs[first:stop])
             canvas, blurred = (self._empty((int(values[first:stop].sum()),)) for _ in range(2))
             sums, grid = self._empty((stop - first, parts)), (stop - first, parts)
-            at, wave = (job, chosen.data_ptr(), place), jobs[first:stop]
+            at, wave = (job, chosen.data_ptr(), address), jobs[first:stop]
             tiled = isinstance(tiles, np.ndarray) and bool((wave["source"] == TILE).any())
             kernels.resample[grid](*at, offset, canvas, sums, first, parts, TILED=tiled, SIDE=side, **tile)
             if (wave["jittered"] | wave["grayscale"]).any():
@@ -93,14 +93,18 @@ class GpuRenderer:
             if (wave["sigma"] > 0).any():
                 kernels.blur_rows[grid](job, offset, canvas, blurred, first, **tile)
             half = self._half and first == table.donors
-            kernels.finish[grid](*at, offset, canvas, blurred, put, first, HALF=half, SIDE=side, **tile)
+            kernels.finish[grid](
+                *at, offset, canvas, blurred, composited, first, HALF=half, SIDE=side, **tile
+            )
         if copies < count:
             kernels.copy[(count - copies, self._parts(jobs[copies:]))](
-                *(job, chosen.data_ptr(), place, put, copies), HALF=self._half, SIDE=side, **tile
+                *(job, chosen.data_ptr(), address, composited, copies), HALF=self._half, SIDE=side, **tile
             )
-        start = dict(CHOSEN.fields or ())["window"][1]
+        start = dict(CROP.fields or ())["window"][1]
         windows = chosen[:, start : start + 16].contiguous().view(torch.float32)
-        return Rendered({s.name: p for s, p in zip(table.slots, pictures, strict=True)}, windows, put.bool())
+        return Rendered(
+            {s.name: p for s, p in zip(table.slots, pictures, strict=True)}, windows, composited.bool()
+        )
 
     def _empty(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device=self._device)

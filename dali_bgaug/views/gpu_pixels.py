@@ -10,46 +10,56 @@ import triton.language as tl
 from dali_bgaug.views import table
 from dali_bgaug.views.gpu_colour import grey, is_coloured, jitter
 from dali_bgaug.views.gpu_records import (
-    CHOSEN_BYTES,
+    ADDRESS_BYTES,
+    CROP_BYTES,
     JOB_BYTES,
-    PLACE_BYTES,
     load_address,
     load_float,
     load_int,
     offset_of,
 )
-from dali_bgaug.views.table import CHOSEN, JOB, PLACE
+from dali_bgaug.views.table import ADDRESS, CROP, JOB
 
 ROWS, COLUMNS = 8, 32
 """Pixels of a program: a tile of a picture."""
 
-_GREY, _NOTHING = tl.constexpr(table.GREY), tl.constexpr(table.NOTHING)
+_GREY, _KEPT = tl.constexpr(table.GREY), tl.constexpr(table.KEPT)
 _TIE = tl.constexpr(table.TIE)
 _SIZE, _TURNS, _SIGMA, _SOLARIZED, _SCALE, _SHIFT = (
     offset_of(JOB, name) for name in ("size", "turns", "sigma", "solarized", "scale", "shift")
 )
-_BEHIND, _LEVEL, _BEFORE, _MASK_OF, _ONLY_SEEN, _COUPLED_TO, _DISTORTED, _BOX = (
+_BACKGROUND, _LEVEL, _BEFORE, _MASK_OF, _ONLY_VISIBLE, _COUPLED_TO, _DISTORTED, _BOX = (
     offset_of(JOB, name)
-    for name in ("behind", "grey", "before", "mask_of", "only_seen", "coupled_to", "distorted", "box")
+    for name in ("background", "grey", "before", "mask_of", "only_visible", "coupled_to", "distorted", "box")
 )
-_WINDOW, _AFFINE, _SEEN = (offset_of(CHOSEN, name) for name in ("window", "affine", "seen"))
-_PIXELS, _OTHER, _MASK, _OUT, _HEIGHT, _WIDTH, _FRAME_HEIGHT, _FRAME_WIDTH, _TILED = (
-    offset_of(PLACE, name)
-    for name in ("pixels", "behind", "mask", "out", "height", "width", "frame_height", "frame_width", "tiled")
+_WINDOW, _AFFINE, _VISIBLE = (offset_of(CROP, name) for name in ("window", "affine", "visible"))
+_PIXELS, _BACKGROUND_PIXELS, _MASK, _OUT, _HEIGHT, _WIDTH, _FRAME_HEIGHT, _FRAME_WIDTH, _TILED = (
+    offset_of(ADDRESS, name)
+    for name in (
+        "pixels",
+        "background",
+        "mask",
+        "out",
+        "height",
+        "width",
+        "frame_height",
+        "frame_width",
+        "tiled",
+    )
 )
 
 
 @triton.jit
 def _has_foreground(jobs, chosen, job):
-    """Whether what lies behind is put there, as far as this job's own mask says."""
+    """Whether a job gets its background, as far as its own mask says."""
     own = jobs + job * JOB_BYTES
-    seen = load_int(chosen + load_int(own + _MASK_OF).to(tl.int64) * CHOSEN_BYTES + _SEEN)
-    return (load_int(own + _BEHIND) != _NOTHING) & ((load_int(own + _ONLY_SEEN) == 0) | (seen != 0))
+    seen = load_int(chosen + load_int(own + _MASK_OF).to(tl.int64) * CROP_BYTES + _VISIBLE)
+    return (load_int(own + _BACKGROUND) != _KEPT) & ((load_int(own + _ONLY_VISIBLE) == 0) | (seen != 0))
 
 
 @triton.jit
-def _is_put(jobs, chosen, job):
-    """Whether what lies behind is put there."""
+def _is_composited(jobs, chosen, job):
+    """Whether a job gets its background."""
     coupled = load_int(jobs + job * JOB_BYTES + _COUPLED_TO).to(tl.int64)
     its = _has_foreground(jobs, chosen, tl.maximum(coupled, 0))
     return _has_foreground(jobs, chosen, job) & ((coupled < 0) | its)
@@ -67,21 +77,21 @@ def _tile(size, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 @triton.jit
 def _parts(size, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """How many programs a picture takes."""
+    """Number of programs that a picture takes."""
     return ((size + ROWS - 1) // ROWS) * ((size + COLUMNS - 1) // COLUMNS)
 
 
 @triton.jit
 def _nearest(start, end, pixel, size, length):
-    """Where of a line of `length` these of `size` pixels are taken from."""
+    """Nearest neighbour: the places on a line of `length` that these of `size` pixels are taken from."""
     place = tl.floor(start + (pixel + 0.5) * (end - start) / size + _TIE)
     return tl.minimum(tl.maximum(place, 0.0), length - 1.0).to(tl.int32)
 
 
 @triton.jit
-def _foreground(jobs, chosen, place, masked, rows, columns, size, SIDE: tl.constexpr):
-    """The mask of the job `masked` at these pixels; place: of the job that looks at it."""
-    job, window = jobs + masked * JOB_BYTES, chosen + masked * CHOSEN_BYTES
+def _foreground(jobs, chosen, address, masked, rows, columns, size, SIDE: tl.constexpr):
+    """The mask of the job `masked` at these pixels; address: of the job that looks at it."""
+    job, window = jobs + masked * JOB_BYTES, chosen + masked * CROP_BYTES
     rows, columns = rows + 0 * columns, columns + 0 * rows  # one of each a pixel
     if load_int(job + _DISTORTED) != 0:
         affine, x, y = window + _AFFINE, columns + 0.5, rows + 0.5
@@ -92,35 +102,35 @@ def _foreground(jobs, chosen, place, masked, rows, columns, size, SIDE: tl.const
             tl.int32
         )
     inside = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
-    tall = SIDE / load_int(place + _FRAME_HEIGHT).to(tl.float32)
-    wide = SIDE / load_int(place + _FRAME_WIDTH).to(tl.float32)
+    tall = SIDE / load_int(address + _FRAME_HEIGHT).to(tl.float32)
+    wide = SIDE / load_int(address + _FRAME_WIDTH).to(tl.float32)
     y = _nearest(
         load_float(window + _WINDOW) * tall, load_float(window + _WINDOW, 2) * tall, rows, size, SIDE
     )
     x = _nearest(
         load_float(window + _WINDOW, 1) * wide, load_float(window + _WINDOW, 3) * wide, columns, size, SIDE
     )
-    bits = load_address(place + _MASK).to(tl.pointer_type(tl.uint8))
+    bits = load_address(address + _MASK).to(tl.pointer_type(tl.uint8))
     byte = tl.load(bits + y * (SIDE // 8) + (x >> 3), mask=inside, other=0).to(tl.int32)
     foreground = ((byte >> (7 - (x & 7))) & 1) != 0
     return inside & (foreground | (load_int(job + _BOX) != 0))
 
 
 @triton.jit
-def _shown(jobs, chosen, place, put, number, rows, columns, valid, SIDE: tl.constexpr):
-    """Whether what lies behind comes in at the end, and which pixels are the picture's own; notes in `put`
-    whether it comes at all."""
+def _shown(jobs, chosen, address, composited, number, rows, columns, valid, SIDE: tl.constexpr):
+    """Whether a background comes in at the end, and which pixels are the picture's own; notes in `composited`
+    whether one comes at all."""
     job = jobs + number * JOB_BYTES
     at_end = False
     foreground = valid
     if SIDE > 0:
-        whether = _is_put(jobs, chosen, number)
+        whether = _is_composited(jobs, chosen, number)
         if tl.program_id(1) == 0:
-            tl.store(put + number, whether.to(tl.int8))
+            tl.store(composited + number, whether.to(tl.int8))
         at_end = whether & (load_int(job + _BEFORE) == 0)
         if at_end:
             masked, size = load_int(job + _MASK_OF).to(tl.int64), load_int(job + _SIZE)
-            foreground = _foreground(jobs, chosen, place, masked, rows, columns, size, SIDE)
+            foreground = _foreground(jobs, chosen, address, masked, rows, columns, size, SIDE)
     return at_end, foreground
 
 
@@ -135,7 +145,7 @@ def _tap(start, step, reach, pixel, number, length):
 
 @triton.jit
 def _inside_tile(y, x, tiled):
-    """Where pixels of a tiled background lie in its photo (`tiles.py`); tiled: of the job's place."""
+    """Places in the photo of pixels of its tiled background (`tiles.py`); tiled: of the job's addresses."""
     inside = (y >= load_int(tiled)) & (y < load_int(tiled + 8))
     inside = inside & (x >= load_int(tiled + 4)) & (x < load_int(tiled + 12))
     high, wide = tl.maximum(load_int(tiled + 24), 1), tl.maximum(load_int(tiled + 28), 1)
@@ -146,7 +156,7 @@ def _inside_tile(y, x, tiled):
 
 @triton.jit(do_not_specialize=["first", "parts"])
 def resample(
-    jobs, chosen, places, offsets, canvas, sums, first, parts,
+    jobs, chosen, addresses, offsets, canvas, sums, first, parts,
     TILED: tl.constexpr, SIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Crop, flip and resize with antialiasing, straight from the decoded photo; with `before` its
@@ -156,24 +166,24 @@ def resample(
     on) from offsets[j] on; sums: float32 [wave, parts], the grey of each program's pixels."""
     wave = tl.program_id(0).to(tl.int64)
     number = wave + first
-    job, place, window = (
+    job, address, window = (
         jobs + number * JOB_BYTES,
-        places + number * PLACE_BYTES,
-        chosen + number * CHOSEN_BYTES + _WINDOW,
+        addresses + number * ADDRESS_BYTES,
+        chosen + number * CROP_BYTES + _WINDOW,
     )
     size = load_int(job + _SIZE)
     if tl.program_id(1) < _parts(size, ROWS, COLUMNS):
         rows, columns, valid = _tile(size, ROWS, COLUMNS)
-        height, width = load_int(place + _HEIGHT), load_int(place + _WIDTH)
-        tall = height.to(tl.float32) / load_int(place + _FRAME_HEIGHT).to(tl.float32)
-        wide = width.to(tl.float32) / load_int(place + _FRAME_WIDTH).to(tl.float32)
+        height, width = load_int(address + _HEIGHT), load_int(address + _WIDTH)
+        tall = height.to(tl.float32) / load_int(address + _FRAME_HEIGHT).to(tl.float32)
+        wide = width.to(tl.float32) / load_int(address + _FRAME_WIDTH).to(tl.float32)
         y0, x0 = load_float(window) * tall, load_float(window, 1) * wide
         step_y, step_x = (
             (load_float(window, 2) * tall - y0) / size,
             (load_float(window, 3) * wide - x0) / size,
         )
         reach_y, reach_x = tl.maximum(tl.abs(step_y), 1.0), tl.maximum(tl.abs(step_x), 1.0)
-        pixels = load_address(place + _PIXELS).to(tl.pointer_type(tl.uint8))
+        pixels = load_address(address + _PIXELS).to(tl.pointer_type(tl.uint8))
         red = tl.zeros((ROWS, COLUMNS), tl.float32)
         green, blue, total = red, red, red
         for tap_y in range(tl.ceil(2 * reach_y).to(tl.int32) + 1):
@@ -184,7 +194,7 @@ def resample(
                 used = valid & (weight > 0)
                 source_y, source_x = y, x
                 if TILED:
-                    source_y, source_x = _inside_tile(y, x, place + _TILED)
+                    source_y, source_x = _inside_tile(y, x, address + _TILED)
                 at = pixels + 3 * (source_y * width + source_x)
                 red += weight * tl.load(at, mask=used, other=0).to(tl.float32)
                 green += weight * tl.load(at + 1, mask=used, other=0).to(tl.float32)
@@ -192,14 +202,14 @@ def resample(
                 total += weight
         red, green, blue = red / total, green / total, blue / total
         if SIDE > 0:
-            if (load_int(job + _BEFORE) != 0) & _is_put(jobs, chosen, number):
+            if (load_int(job + _BEFORE) != 0) & _is_composited(jobs, chosen, number):
                 masked = load_int(job + _MASK_OF).to(tl.int64)
-                inside = _foreground(jobs, chosen, place, masked, rows, columns, size, SIDE)
+                inside = _foreground(jobs, chosen, address, masked, rows, columns, size, SIDE)
                 level = load_float(job + _LEVEL)
-                other = load_address(place + _OTHER).to(tl.pointer_type(tl.float32)) + 3 * (
+                other = load_address(address + _BACKGROUND_PIXELS).to(tl.pointer_type(tl.float32)) + 3 * (
                     rows * size + columns
                 )
-                there = valid & (load_int(job + _BEHIND) != _GREY)
+                there = valid & (load_int(job + _BACKGROUND) != _GREY)
                 red = tl.where(inside, red, tl.load(other, mask=there, other=level))
                 green = tl.where(inside, green, tl.load(other + 1, mask=there, other=level))
                 blue = tl.where(inside, blue, tl.load(other + 2, mask=there, other=level))
@@ -271,12 +281,12 @@ def blur_rows(jobs, offsets, canvas, blurred, first, ROWS: tl.constexpr, COLUMNS
 
 
 @triton.jit
-def _finished(job, value, foreground, put, other, valid, to, CHANNEL: tl.constexpr):
-    """Solarize, put behind, normalise and store one channel."""
+def _finished(job, value, foreground, composited, other, valid, to, CHANNEL: tl.constexpr):
+    """Solarize, composite, normalise and store one channel."""
     value = tl.where(load_int(job + _SOLARIZED) != 0, tl.minimum(value, 255.0 - value), value)
-    there = valid & put & (load_int(job + _BEHIND) != _GREY)
+    there = valid & composited & (load_int(job + _BACKGROUND) != _GREY)
     behind = tl.load(other + CHANNEL, mask=there, other=0.0).to(tl.float32)
-    behind = tl.where(load_int(job + _BEHIND) == _GREY, load_float(job + _LEVEL), behind)
+    behind = tl.where(load_int(job + _BACKGROUND) == _GREY, load_float(job + _LEVEL), behind)
     value = tl.where(foreground, value, behind)
     value = value * load_float(job + _SCALE, CHANNEL) + load_float(job + _SHIFT, CHANNEL)
     tl.store(to + CHANNEL, value.to(to.dtype.element_ty), mask=valid)
@@ -284,12 +294,12 @@ def _finished(job, value, foreground, put, other, valid, to, CHANNEL: tl.constex
 
 @triton.jit(do_not_specialize=["first"])
 def finish(
-    jobs, chosen, places, offsets, canvas, blurred, put, first,
+    jobs, chosen, addresses, offsets, canvas, blurred, composited, first,
     HALF: tl.constexpr, SIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Blur along y, of jobs that are blurred; solarize, background, normalise; put: bool [J]."""
+    """Blur along y, of jobs that are blurred; solarize, background, normalise; composited: bool [J]."""
     number = tl.program_id(0).to(tl.int64) + first
-    job, place = jobs + number * JOB_BYTES, places + number * PLACE_BYTES
+    job, address = jobs + number * JOB_BYTES, addresses + number * ADDRESS_BYTES
     size, sigma = load_int(job + _SIZE), load_float(job + _SIGMA)
     if tl.program_id(1) < _parts(size, ROWS, COLUMNS):
         rows, columns, valid = _tile(size, ROWS, COLUMNS)
@@ -310,13 +320,13 @@ def finish(
             at = canvas + start + 3 * (rows * size + columns)
             red, green = tl.load(at, mask=valid, other=0.0), tl.load(at + 1, mask=valid, other=0.0)
             blue = tl.load(at + 2, mask=valid, other=0.0)
-        own, foreground = _shown(jobs, chosen, place, put, number, rows, columns, valid, SIDE)
+        own, foreground = _shown(jobs, chosen, address, composited, number, rows, columns, valid, SIDE)
         pixel = 3 * (rows * size + columns)
-        other = load_address(place + _OTHER).to(tl.pointer_type(tl.float32)) + pixel
+        other = load_address(address + _BACKGROUND_PIXELS).to(tl.pointer_type(tl.float32)) + pixel
         if HALF:
-            to = load_address(place + _OUT).to(tl.pointer_type(tl.float16)) + pixel
+            to = load_address(address + _OUT).to(tl.pointer_type(tl.float16)) + pixel
         else:
-            to = load_address(place + _OUT).to(tl.pointer_type(tl.float32)) + pixel
+            to = load_address(address + _OUT).to(tl.pointer_type(tl.float32)) + pixel
         _finished(job, red, foreground, own, other, valid, to, 0)
         _finished(job, green, foreground, own, other, valid, to, 1)
         _finished(job, blue, foreground, own, other, valid, to, 2)
@@ -324,12 +334,12 @@ def finish(
 
 @triton.jit(do_not_specialize=["first"])
 def copy(
-    jobs, chosen, places, put, first,
+    jobs, chosen, addresses, composited, first,
     HALF: tl.constexpr, SIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """A finished picture, turned, or with another one where the mask says background."""
     number = tl.program_id(0).to(tl.int64) + first
-    job, place = jobs + number * JOB_BYTES, places + number * PLACE_BYTES
+    job, address = jobs + number * JOB_BYTES, addresses + number * ADDRESS_BYTES
     size, turns = load_int(job + _SIZE), load_int(job + _TURNS)
     if tl.program_id(1) < _parts(size, ROWS, COLUMNS):
         rows, columns, valid = _tile(size, ROWS, COLUMNS)
@@ -341,14 +351,14 @@ def copy(
             turns == 1, last - rows, tl.where(turns == 2, last - columns, tl.where(turns == 3, rows, columns))
         )
         if HALF:
-            front = load_address(place + _PIXELS).to(tl.pointer_type(tl.float16))
-            behind = load_address(place + _OTHER).to(tl.pointer_type(tl.float16))
-            out = load_address(place + _OUT).to(tl.pointer_type(tl.float16))
+            front = load_address(address + _PIXELS).to(tl.pointer_type(tl.float16))
+            behind = load_address(address + _BACKGROUND_PIXELS).to(tl.pointer_type(tl.float16))
+            out = load_address(address + _OUT).to(tl.pointer_type(tl.float16))
         else:
-            front = load_address(place + _PIXELS).to(tl.pointer_type(tl.float32))
-            behind = load_address(place + _OTHER).to(tl.pointer_type(tl.float32))
-            out = load_address(place + _OUT).to(tl.pointer_type(tl.float32))
-        _, foreground = _shown(jobs, chosen, place, put, number, rows, columns, valid, SIDE)
+            front = load_address(address + _PIXELS).to(tl.pointer_type(tl.float32))
+            behind = load_address(address + _BACKGROUND_PIXELS).to(tl.pointer_type(tl.float32))
+            out = load_address(address + _OUT).to(tl.pointer_type(tl.float32))
+        _, foreground = _shown(jobs, chosen, address, composited, number, rows, columns, valid, SIDE)
         pixel = 3 * (rows * size + columns)
         for channel in range(3):
             own = tl.load(front + 3 * (y * size + x) + channel, mask=valid & foreground, other=0.0)

@@ -1,12 +1,10 @@
-"""How the Triton kernels read the table: records where they lie, by their addresses and the places of their
-fields.
-"""
+"""Record access of the Triton kernels: fields of the table by their addresses and offsets."""
 
 import numpy as np
 import triton
 import triton.language as tl
 
-from dali_bgaug.views.table import CHOSEN, JOB, PLACE
+from dali_bgaug.views.table import ADDRESS, CROP, JOB
 
 
 @triton.jit
@@ -28,8 +26,8 @@ def load_address(field):
 
 
 def offset_of(dtype: np.dtype, field: str) -> tl.constexpr:
-    """Where a field begins in its record, in bytes."""
+    """Offset of a field in its record, in bytes."""
     return tl.constexpr(dtype.fields[field][1])
 
 
-JOB_BYTES, CHOSEN_BYTES, PLACE_BYTES = (tl.constexpr(dtype.itemsize) for dtype in (JOB, CHOSEN, PLACE))
+JOB_BYTES, CROP_BYTES, ADDRESS_BYTES = (tl.constexpr(dtype.itemsize) for dtype in (JOB, CROP, ADDRESS))

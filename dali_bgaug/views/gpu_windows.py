@@ -8,14 +8,14 @@ import triton.language as tl
 
 from dali_bgaug.views import table
 from dali_bgaug.views.gpu_records import (
-    CHOSEN_BYTES,
+    ADDRESS_BYTES,
+    CROP_BYTES,
     JOB_BYTES,
-    PLACE_BYTES,
     load_float,
     load_int,
     offset_of,
 )
-from dali_bgaug.views.table import CHOSEN, JOB, PLACE
+from dali_bgaug.views.table import ADDRESS, CROP, JOB
 
 _DRAWS = tl.constexpr(table.DRAWS)
 _RANDOM, _CENTRAL = tl.constexpr(table.RANDOM), tl.constexpr(table.CENTRAL)
@@ -26,8 +26,8 @@ _SIZE, _FRAME, _CROP, _FLIP, _RESIZE, _AREA, _LOG_RATIO, _FG_MIN, _UNIFORMS, _BO
         *("box", "warp", "translate"),
     )
 )
-_WINDOW, _AFFINE, _SEEN = (offset_of(CHOSEN, name) for name in ("window", "affine", "seen"))
-_FRAME_HEIGHT, _FRAME_WIDTH = (offset_of(PLACE, name) for name in ("frame_height", "frame_width"))
+_WINDOW, _AFFINE, _VISIBLE = (offset_of(CROP, name) for name in ("window", "affine", "visible"))
+_FRAME_HEIGHT, _FRAME_WIDTH = (offset_of(ADDRESS, name) for name in ("frame_height", "frame_width"))
 
 
 @triton.jit
@@ -59,13 +59,17 @@ def _inside(y0, x0, y1, x1, height, width, grid, cells, N: tl.constexpr):
 
 @triton.jit
 def choose_windows(
-    jobs, chosen, places, masks, SIDE: tl.constexpr, GRID: tl.constexpr, DISTORTED: tl.constexpr
+    jobs, chosen, addresses, masks, SIDE: tl.constexpr, GRID: tl.constexpr, DISTORTED: tl.constexpr
 ):
     """`windows.choose`: one program a job. masks: address of the first; SIDE: theirs, 0 without any; GRID:
     cells a side, filled up to a power of two."""
     number = tl.program_id(0).to(tl.int64)
-    job, place, to = jobs + number * JOB_BYTES, places + number * PLACE_BYTES, chosen + number * CHOSEN_BYTES
-    high, wide = load_int(place + _FRAME_HEIGHT), load_int(place + _FRAME_WIDTH)
+    job, address, to = (
+        jobs + number * JOB_BYTES,
+        addresses + number * ADDRESS_BYTES,
+        chosen + number * CROP_BYTES,
+    )
+    high, wide = load_int(address + _FRAME_HEIGHT), load_int(address + _FRAME_WIDTH)
     height, width = high.to(tl.float32), wide.to(tl.float32)
     crop, flip = load_int(job + _CROP), load_int(job + _FLIP)
     cells = tl.arange(0, GRID)
@@ -134,7 +138,7 @@ def choose_windows(
             draw += 1
     if SIDE > 0:
         inside = _inside(y0, x0, y1, x1, height, width, grid, cells, N)
-        tl.store((to + _SEEN).to(tl.pointer_type(tl.int32)), ((inside > 0) & (total > 0)).to(tl.int32))
+        tl.store((to + _VISIBLE).to(tl.pointer_type(tl.int32)), ((inside > 0) & (total > 0)).to(tl.int32))
     left, right = tl.where(flip != 0, x1, x0), tl.where(flip != 0, x0, x1)
     window = (to + _WINDOW).to(tl.pointer_type(tl.float32))
     tl.store(window, y0)

@@ -14,7 +14,7 @@ from numba import carray
 from dali_bgaug.views.kernels_base import LANES, THREE, compiled, copy, fetch_add, pointer
 from dali_bgaug.views.kernels_photometric import blur, blur_space, colour, normalise, solarize
 from dali_bgaug.views.kernels_resample import resample
-from dali_bgaug.views.table import GREY, NOTHING, PICTURE, TIE
+from dali_bgaug.views.table import GREY, KEPT, PICTURE, TIE
 
 _EIGHT = np.uint64(0x0101010101010101)
 """Eight pixels of a mask that are foreground."""
@@ -24,8 +24,8 @@ _EIGHT = np.uint64(0x0101010101010101)
 def render_jobs(
     jobs: np.ndarray,
     chosen: np.ndarray,
-    places: np.ndarray,
-    put: np.ndarray,
+    addresses: np.ndarray,
+    composited: np.ndarray,
     mask_size: int,
     stop: int,
     step: int,
@@ -33,8 +33,8 @@ def render_jobs(
 ) -> None:
     """Make the pictures of jobs up to `stop`, so many (`step`) at a time, shared with other threads.
 
-    jobs, chosen, places: table.JOB, table.CHOSEN, table.PLACE, [J]; put: bool [J], written; counter: address
-    of an int64, the first job that no thread has taken.
+    jobs, chosen, addresses: table.JOB, table.CROP, table.ADDRESS, [J]; composited: bool [J], written;
+    counter: address of an int64, the first job that no thread has taken.
     """
     side = jobs["size"].max()  # a picture in the cache, and space to blur it
     work, spare = (
@@ -46,50 +46,50 @@ def render_jobs(
         if first >= stop:
             return
         for number in range(first, min(first + step, stop)):
-            if not places[number].is_copied:
-                _render_job(jobs, chosen, places, put, mask_size, number, work, spare)
+            if not addresses[number].is_copied:
+                _render_job(jobs, chosen, addresses, composited, mask_size, number, work, spare)
 
 
 @compiled
 def _render_job(
     jobs: np.ndarray,
     chosen: np.ndarray,
-    places: np.ndarray,
-    put: np.ndarray,
+    addresses: np.ndarray,
+    composited: np.ndarray,
     mask_size: int,
     number: int,
     work: np.ndarray,
     spare: np.ndarray,
 ) -> None:
     """Make one picture, and those that are copies of it."""
-    job, place = jobs[number], places[number]
+    job, address = jobs[number], addresses[number]
     size, count = job.size, 3 * job.size**2
-    put[number] = _is_put(jobs, chosen, number) and (
-        job.coupled_to < 0 or _is_put(jobs, chosen, job.coupled_to)
+    composited[number] = _is_composited(jobs, chosen, number) and (
+        job.coupled_to < 0 or _is_composited(jobs, chosen, job.coupled_to)
     )
     if job.source == PICTURE:
-        copy(work, 0, carray(pointer(place.pixels), count, np.float32), 0, count)
+        copy(work, 0, carray(pointer(address.pixels), count, np.float32), 0, count)
     else:
-        photo = carray(pointer(place.pixels), (place.height, place.width, 3), np.uint8)
-        _make_view(work, spare, photo, job, place, chosen[number], put[number], mask_size)
-    if put[number] and not job.before:
-        _put_behind(work, job, place, jobs[job.mask_of], chosen[job.mask_of], mask_size)
-    normalise(carray(pointer(place.out), count, np.float32), work[:count], job.scale, job.shift)
-    number = place.copied_to
+        photo = carray(pointer(address.pixels), (address.height, address.width, 3), np.uint8)
+        _make_view(work, spare, photo, job, address, chosen[number], composited[number], mask_size)
+    if composited[number] and not job.before:
+        _composite(work, job, address, jobs[job.mask_of], chosen[job.mask_of], mask_size)
+    normalise(carray(pointer(address.out), count, np.float32), work[:count], job.scale, job.shift)
+    number = address.copied_to
     while number >= 0:
-        out = carray(pointer(places[number].out), count, np.float32)
+        out = carray(pointer(addresses[number].out), count, np.float32)
         if jobs[number].turns:
             _turn(out, work, size, jobs[number].turns, job.scale, job.shift)
         else:
             normalise(out, work[:count], job.scale, job.shift)
-        number = places[number].copied_to
+        number = addresses[number].copied_to
 
 
 @compiled
-def _is_put(jobs: np.ndarray, chosen: np.ndarray, number: int) -> bool:
-    """Whether what lies behind is put there, as far as this job's own mask says."""
+def _is_composited(jobs: np.ndarray, chosen: np.ndarray, number: int) -> bool:
+    """Whether a job gets its background, as far as its own mask says."""
     job = jobs[number]
-    return job.behind != NOTHING and (job.only_seen == 0 or chosen[job.mask_of].seen != 0)
+    return job.background != KEPT and (job.only_visible == 0 or chosen[job.mask_of].visible != 0)
 
 
 @compiled
@@ -98,9 +98,9 @@ def _make_view(
     spare: np.ndarray,
     photo: np.ndarray,
     job: Any,
-    place: Any,
+    address: Any,
     chosen: Any,
-    put: bool,
+    composited: bool,
     mask_size: int,
 ) -> None:
     """Crop and flip, jitter, grayscale, blur, solarize.
@@ -109,11 +109,11 @@ def _make_view(
     """
     window, size = np.empty(4, np.float64), job.size
     for edge in range(0, 4, 2):
-        window[edge] = chosen.window[edge] * (place.height / place.frame_height)
-        window[edge + 1] = chosen.window[edge + 1] * (place.width / place.frame_width)
-    resample(out, size, photo, window, place.tiled)
-    if put and job.before:
-        _put_behind(out, job, place, job, chosen, mask_size)
+        window[edge] = chosen.window[edge] * (address.height / address.frame_height)
+        window[edge + 1] = chosen.window[edge + 1] * (address.width / address.frame_width)
+    resample(out, size, photo, window, address.tiled)
+    if composited and job.before:
+        _composite(out, job, address, job, chosen, mask_size)
     values = out[: 3 * size * size]
     if job.jittered or job.grayscale:
         colour(values.reshape(size, -1), job)
@@ -124,16 +124,16 @@ def _make_view(
 
 
 @compiled
-def _put_behind(values: np.ndarray, job: Any, place: Any, masked: Any, chosen: Any, mask_size: int) -> None:
+def _composite(values: np.ndarray, job: Any, address: Any, masked: Any, chosen: Any, mask_size: int) -> None:
     """Replace a picture's background; masked, chosen: of the job whose mask it is."""
-    mask = _mask(job.size, masked, place, chosen, mask_size)
-    if job.behind == GREY:
+    mask = _mask(job.size, masked, address, chosen, mask_size)
+    if job.background == GREY:
         for pixel in range(np.uintp(len(mask))):
             if not mask[pixel]:
                 for channel in range(THREE):
                     values[THREE * pixel + channel] = job.grey
         return
-    other = carray(pointer(place.behind), 3 * len(mask), np.float32)
+    other = carray(pointer(address.background), 3 * len(mask), np.float32)
     end, words = 0, mask[: len(mask) // 8 * 8].view(np.uint64)
     while end < len(mask):  # run by run: masks are blobs
         begin, inside = end, mask[end]
@@ -161,12 +161,12 @@ def _turn(
 
 
 @compiled
-def _mask(size: int, job: Any, place: Any, chosen: Any, side: int) -> np.ndarray:
+def _mask(size: int, job: Any, address: Any, chosen: Any, side: int) -> np.ndarray:
     """A view's mask, uint8 [size * size], 0 or 1: cropped, flipped, resized like the view, then distorted."""
-    packed = carray(pointer(place.mask), side * side // 8, np.uint8)
+    packed = carray(pointer(address.mask), side * side // 8, np.uint8)
     mask = np.ones(size * size, np.uint8)
     if not job.box:
-        tall, wide = side / place.frame_height, side / place.frame_width
+        tall, wide = side / address.frame_height, side / address.frame_width
         y0, x0, y1, x1 = chosen.window[0], chosen.window[1], chosen.window[2], chosen.window[3]
         byte, bit = np.empty(size, np.uintp), np.empty(size, np.uint8)
         for x in range(size):
@@ -196,5 +196,5 @@ def _mask(size: int, job: Any, place: Any, chosen: Any, side: int) -> np.ndarray
 
 @compiled
 def _nearest(start: float, end: float, pixel: int, size: int, length: int) -> int:
-    """Where of a line of `length` this of `size` pixels is taken from."""
+    """Nearest neighbour: the place on a line of `length` that this of `size` pixels is taken from."""
     return min(max(math.floor(start + (pixel + 0.5) * (end - start) / size + TIE), 0), length - 1)

@@ -1,4 +1,4 @@
-"""What all compiled kernels of the CPU share, and what Numba has no word for."""
+"""Primitives of the CPU's kernels: what they share, and instructions that Numba has no word for."""
 
 from typing import Any
 

@@ -34,7 +34,7 @@ class CropOptions(Options):
 
 
 class PhotometricOptions(Options):
-    """What a view looks like after its crop (MoCo-v2's defaults)."""
+    """Photometric augmentation of a view (MoCo-v2's defaults)."""
 
     brightness: float = Field(default=0.4, ge=0, le=100)
     """Factor drawn from [max(0, 1 - x), 1 + x]; likewise contrast and saturation."""
@@ -85,7 +85,7 @@ class DistortionOptions(Options):
 
 
 class BackgroundOptions(Options):
-    """Which background a view gets, and how often (the paper's BG_RM, BG_Random, BG_Swaps).
+    """Background augmentation: which background a view gets, and how often (BG_RM, BG_Random, BG_Swaps).
 
     rm       the background becomes one grey level, drawn uniformly from `grey`
     random   the background becomes the tiled background of another photo of the batch

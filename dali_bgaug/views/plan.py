@@ -1,4 +1,4 @@
-"""What happens to each photo of a batch: options and random numbers -> the table of render jobs.
+"""The plan of a batch: options and random numbers -> the table of render jobs.
 
 A view, top to bottom: window, flip, resize; colour jitter and grayscale; blur; solarize; background;
 normalise. With `background.stage: before` the background comes right after the resize. `describe` says it in
@@ -28,7 +28,7 @@ THUMBNAIL = 160
 
 @dataclass(frozen=True)
 class Recipe:
-    """Which views a loader makes."""
+    """The views a loader makes, and their backgrounds."""
 
     views: dict[str, ViewOptions]
     """Single views, by name."""
@@ -99,7 +99,7 @@ def _normalise(jobs: np.ndarray, options: NormaliseOptions) -> None:
 
 
 def _views(recipe: Recipe, generators: Generators, coins: Backgrounds) -> np.ndarray:
-    """The jobs of the views, JOB [N, views]; what comes behind them is still to be said."""
+    """The jobs of the views, JOB [N, views]; the donors of their backgrounds are still to be said."""
     background, (count, _) = recipe.background, coins.replace.shape
     jobs = new_jobs(count, len(recipe.views))
     jobs["sample"] = jobs["frame"] = jobs["row"] = np.arange(count)[:, None]
@@ -115,9 +115,9 @@ def _views(recipe: Recipe, generators: Generators, coins: Backgrounds) -> np.nda
             low, high = (255 * level for level in background.grey)
             one["grey"] = generators(f"{name}/background").uniform(low, high, count)
     jobs["before"] = background.stage == "before"
-    jobs["only_seen"] = background.without_foreground == "keep"
-    jobs["behind"] = np.where(
-        coins.replace, table.GREY if background.kind == "rm" else table.OTHER, table.NOTHING
+    jobs["only_visible"] = background.without_foreground == "keep"
+    jobs["background"] = np.where(
+        coins.replace, table.GREY if background.kind == "rm" else table.RENDERED, table.KEPT
     )
     return jobs
 
@@ -131,11 +131,11 @@ def _donors(recipe: Recipe, generators: Generators, coins: Backgrounds, views: n
     donor = coins.donor[photo, view]
     if background.stage == "before":  # a tile for each view, with the view's window, uncoloured: the view is
         jobs = views[photo, view].copy()
-        jobs["source"], jobs["sample"], jobs["behind"] = table.TILE, donor, table.NOTHING
+        jobs["source"], jobs["sample"], jobs["background"] = table.TILE, donor, table.KEPT
         for step in ("jittered", "grayscale", "sigma", "solarized", "distorted"):
             jobs[step] = 0
         jobs["scale"], jobs["shift"], jobs["slot"] = 1, 0, -1
-        views["other"][photo, view] = np.arange(len(jobs))
+        views["background_job"][photo, view] = np.arange(len(jobs))
         return jobs
     treatments, treatment_of = donor_treatments(recipe.views, background)
     pools, treatment = [], np.array(treatment_of)[view]
@@ -151,7 +151,7 @@ def _donors(recipe: Recipe, generators: Generators, coins: Backgrounds, views: n
         jobs["slot"] = -1
         pools.append(jobs)
     used, place = np.unique(treatment * len(coins.donor) + donor, return_inverse=True)
-    views["other"][photo, view] = place
+    views["background_job"][photo, view] = place
     return np.concatenate(pools)[used]
 
 
@@ -181,9 +181,9 @@ def _negatives(
             views["size"][0, 0],
         )
         jobs["slot"], jobs["row"], jobs["frame"] = slot + number, *[np.arange(len(jobs))] * 2
-        jobs["behind"] = np.where(coins.matched[:, number], table.OTHER, table.NOTHING)
-        jobs["other"], jobs["mask_of"] = match, match
-        jobs["only_seen"] = views["only_seen"][:, 0]
+        jobs["background"] = np.where(coins.matched[:, number], table.RENDERED, table.KEPT)
+        jobs["background_job"], jobs["mask_of"] = match, match
+        jobs["only_visible"] = views["only_visible"][:, 0]
         jobs["coupled_to"] = key if recipe.background.coupled else -1
         found.append(jobs)
     return found

@@ -1,11 +1,11 @@
-"""What both renderers take and give, and where everything of a batch lies in memory."""
+"""Renderers: what both take and give, and the addresses of everything of a batch."""
 
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 
-from dali_bgaug.views.table import NOTHING, OTHER, PHOTO, PICTURE, PLACE, TILE, Table
+from dali_bgaug.views.table import ADDRESS, KEPT, PHOTO, PICTURE, RENDERED, TILE, Table
 
 
 class Images(NamedTuple):
@@ -22,14 +22,14 @@ Tiles = Images | np.ndarray
 
 
 class Rendered(NamedTuple):
-    """What a renderer made of a table."""
+    """The pictures of a table, and what its renderer decided."""
 
     pictures: dict[str, torch.Tensor]
     """By slot: float [N, size, size, 3], or [N, turns, size, size, 3]."""
     windows: torch.Tensor
-    """float32 [J, 4]: `CHOSEN.window`."""
-    put: torch.Tensor
-    """bool [J]: whether a job got what was to lie behind it."""
+    """float32 [J, 4]: `CROP.window`."""
+    composited: torch.Tensor
+    """bool [J]: whether a job got the background it was to have."""
 
 
 class Renderer(Protocol):
@@ -46,7 +46,7 @@ class Renderer(Protocol):
         ...
 
 
-def scratch_places(table: Table) -> tuple[np.ndarray, int]:
+def scratch_offsets(table: Table) -> tuple[np.ndarray, int]:
     """Where pictures of no slot lie, one after another: their first values, int64 [J] (0 for all others),
     and how many values they take together."""
     values = np.where(table.jobs["slot"] < 0, 3 * table.jobs["size"].astype(np.int64) ** 2, 0)
@@ -54,7 +54,7 @@ def scratch_places(table: Table) -> tuple[np.ndarray, int]:
     return np.where(values > 0, ends - values, 0), int(ends[-1])
 
 
-def find_places(
+def find_addresses(
     table: Table,
     photos: Images,
     tiles: Tiles | None,
@@ -62,41 +62,43 @@ def find_places(
     pictures: list[torch.Tensor],
     scratch: torch.Tensor,
 ) -> np.ndarray:
-    """table.PLACE of every job.
+    """table.ADDRESS of every job.
 
     Args:
         table: the jobs.
         photos, tiles, masks: see `Renderer.render`.
         pictures: the outputs, in the order of the table's slots.
-        scratch: float32, for pictures of no slot (`scratch_places`).
+        scratch: float32, for pictures of no slot (`scratch_offsets`).
     """
     jobs = table.jobs
-    place = np.zeros(len(jobs), PLACE)
+    addresses = np.zeros(len(jobs), ADDRESS)
     start = np.array([picture.data_ptr() for picture in pictures], np.int64)
     item = np.array([picture.element_size() for picture in pictures], np.int64)
     size = jobs["size"].astype(np.int64)
     inside = start[jobs["slot"]] + item[jobs["slot"]] * jobs["row"] * 3 * size**2
-    offset, _ = scratch_places(table)
-    place["out"] = np.where(jobs["slot"] < 0, scratch.data_ptr() + 4 * offset, inside)
+    offset, _ = scratch_offsets(table)
+    addresses["out"] = np.where(jobs["slot"] < 0, scratch.data_ptr() + 4 * offset, inside)
     for source, images in ((PHOTO, photos), (TILE, tiles)):
         mine = jobs["source"] == source
         if isinstance(images, np.ndarray):
-            place["tiled"][mine] = images[jobs["sample"][mine]]
+            addresses["tiled"][mine] = images[jobs["sample"][mine]]
             images = photos
         if images is not None:
-            place["pixels"][mine] = images.addresses[jobs["sample"][mine]]
-            place["height"][mine], place["width"][mine] = images.sizes[jobs["sample"][mine]].T
-    place["copied_to"] = -1
+            addresses["pixels"][mine] = images.addresses[jobs["sample"][mine]]
+            addresses["height"][mine], addresses["width"][mine] = images.sizes[jobs["sample"][mine]].T
+    addresses["copied_to"] = -1
     copies = jobs["source"] == PICTURE
-    place["is_copied"] = copies & (jobs["behind"] == NOTHING)
-    for number in np.flatnonzero(place["is_copied"]):
+    addresses["is_copied"] = copies & (jobs["background"] == KEPT)
+    for number in np.flatnonzero(addresses["is_copied"]):
         source = jobs["sample"][number]
-        place["copied_to"][[number, source]] = place["copied_to"][source], number
-    place["pixels"][copies] = place["out"][jobs["sample"][copies]]
-    place["height"][copies] = place["width"][copies] = jobs["size"][copies]
-    place["frame_height"], place["frame_width"] = photos.sizes[jobs["frame"]].T
-    over = jobs["behind"] == OTHER
-    place["behind"][over] = place["out"][jobs["other"][over]]
+        addresses["copied_to"][[number, source]] = addresses["copied_to"][source], number
+    addresses["pixels"][copies] = addresses["out"][jobs["sample"][copies]]
+    addresses["height"][copies] = addresses["width"][copies] = jobs["size"][copies]
+    addresses["frame_height"], addresses["frame_width"] = photos.sizes[jobs["frame"]].T
+    over = jobs["background"] == RENDERED
+    addresses["background"][over] = addresses["out"][jobs["background_job"][over]]
     if masks is not None:
-        place["mask"] = masks.data_ptr() + jobs["frame"][jobs["mask_of"]].astype(np.int64) * masks.shape[1]
-    return place
+        addresses["mask"] = (
+            masks.data_ptr() + jobs["frame"][jobs["mask_of"]].astype(np.int64) * masks.shape[1]
+        )
+    return addresses

@@ -5,8 +5,8 @@ A job makes one picture: a view, a donor's treated tile, a negative, a rotation,
 chance end where the table is written, pixels begin where it is read. A renderer goes through the jobs in
 three waves: donors, then views, which may lie over donors, then copies, which are made of finished views.
 
-What a renderer adds by itself is in two more records a job: `CHOSEN`, the window (by `windows.choose`, or by
-the same law on the device), and `PLACE`, where pixels lie in memory.
+What a renderer adds by itself is in two more records a job: `CROP`, the window (by `windows.choose`, or by
+the same law on the device), and `ADDRESS`, where pixels lie in memory.
 """
 
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = 0, 1, 2, 3
 """`order`: the steps of the colour jitter."""
 WHOLE, RANDOM, CENTRAL = 0, 1, 2
 """`crop`: the whole frame; the first of `draws` that is good; `resize` and CenterCrop."""
-NOTHING, GREY, OTHER = 0, 1, 2
-"""`behind`: what comes where the mask is background: nothing, a grey level, another job's picture."""
+KEPT, GREY, RENDERED = 0, 1, 2
+"""`background`: where the mask is background, that of the photo, a grey level, another job's picture."""
 
 JOB = np.dtype(
     [
@@ -58,13 +58,13 @@ JOB = np.dtype(
         ("solarized", np.int32),  # values at and above 128 are inverted
         ("scale", np.float32, 3),  # in the end x * scale + shift, by channel
         ("shift", np.float32, 3),
-        # What lies behind: put there right before the picture is normalised.
-        ("behind", np.int32),
-        ("other", np.int32),  # OTHER: the job whose picture it is
+        # The background: composited right before the picture is normalised.
+        ("background", np.int32),
+        ("background_job", np.int32),  # RENDERED: the job whose picture it is
         ("grey", np.float32),  # GREY: 0 to 255
         ("before", np.int32),  # or before colour, blur and solarize
         ("mask_of", np.int32),  # the job whose window and distortion the mask has
-        ("only_seen", np.int32),  # only if that window shows foreground
+        ("only_visible", np.int32),  # only if that window shows foreground
         ("coupled_to", np.int32),  # only if that job has got its background, too; -1: no such
         # Distortion of this job's mask, about the picture's centre (`distortion.draw_distortions`).
         ("distorted", np.int32),
@@ -75,19 +75,19 @@ JOB = np.dtype(
     align=True,
 )
 
-CHOSEN = np.dtype(
+CROP = np.dtype(
     [
         ("window", np.float32, 4),  # y0, x0, y1, x1 in pixels of the frame; x0 > x1 in a flipped view
         ("affine", np.float32, (2, 3)),  # distorted: where a mask's pixel (x, y, 1) comes from
-        ("seen", np.int32),  # whether foreground lies in the window
+        ("visible", np.int32),  # whether foreground lies in the window
     ],
     align=True,
 )
 
-PLACE = np.dtype(
+ADDRESS = np.dtype(
     [
         ("pixels", np.int64),  # address of the source: uint8 [height, width, 3], or a finished picture
-        ("behind", np.int64),  # address of the picture behind
+        ("background", np.int64),  # address of the background's picture
         ("mask", np.int64),  # address of the mask of `mask_of`'s frame: bits, rows from the top
         ("out", np.int64),  # address of the picture to make: [size, size, 3]
         ("height", np.int32),
@@ -122,16 +122,16 @@ class Table:
     jobs: np.ndarray
     """JOB [J]: donors, then views, then copies."""
     donors: int
-    """How many,"""
+    """Number of jobs that treat donors."""
     views: int
-    """and how many of these; the rest are copies."""
+    """Number of jobs that make views; the rest are copies."""
     per_photo: int
     """Views of a photo, which follow one another."""
     slots: tuple[Slot, ...]
     replaced: np.ndarray
-    """int32 [N, views]: jobs, to say whether they got another background;"""
+    """int32 [N, views]: the views' jobs, to say whether they got another background."""
     matched: np.ndarray
-    """int32 [N, negatives]: likewise."""
+    """int32 [N, negatives]: the negatives' jobs, likewise."""
 
     @property
     def count(self) -> int:

@@ -1,4 +1,4 @@
-"""How a crop window is chosen: torchvision's RandomResizedCrop, drawn again until it holds enough foreground.
+"""Crop windows: torchvision's RandomResizedCrop, drawn again until it holds enough foreground.
 
 Per view DRAWS windows are drawn; the first that fits into the photo and covers at least `fg_min` of the
 foreground's area is taken, else torchvision's central fallback. All draws of all jobs of a batch are made
@@ -19,7 +19,7 @@ import math
 import numpy as np
 
 from dali_bgaug.views import distortion
-from dali_bgaug.views.table import CENTRAL, CHOSEN, NOTHING, RANDOM
+from dali_bgaug.views.table import CENTRAL, CROP, KEPT, RANDOM
 
 CELL = 8
 """Side of a coverage cell in mask pixels: a byte of packed mask is one row of one cell."""
@@ -34,9 +34,9 @@ def choose(jobs: np.ndarray, sizes: np.ndarray, packed: np.ndarray | None) -> np
         packed: their bit-packed masks, uint8 [N, S * S / 8]; None if no job looks at a mask.
 
     Returns:
-        table.CHOSEN [J].
+        table.CROP [J].
     """
-    chosen = np.zeros(len(jobs), CHOSEN)
+    chosen = np.zeros(len(jobs), CROP)
     height, width = sizes[jobs["frame"]].T.astype(np.float32)
     window = chosen["window"]
     window[:, 2], window[:, 3] = height, width
@@ -47,9 +47,9 @@ def choose(jobs: np.ndarray, sizes: np.ndarray, packed: np.ndarray | None) -> np
     cells = None if packed is None else coverage(packed)
     if (random := jobs["crop"] == RANDOM).any():
         window[random] = choose_windows(jobs[random], height[random], width[random], cells)
-    if cells is not None and (jobs["behind"] != NOTHING).any():
+    if cells is not None and (jobs["background"] != KEPT).any():
         share = foreground_share(window / np.stack([height, width] * 2, axis=-1), cells[jobs["frame"]])
-        chosen["seen"] = (share > 0) & np.logical_or.reduce(cells, axis=(1, 2))[jobs["frame"]]
+        chosen["visible"] = (share > 0) & np.logical_or.reduce(cells, axis=(1, 2))[jobs["frame"]]
     if packed is not None and (distorted := jobs["distorted"] != 0).any():
         boxes = distortion.foreground_box(packed)[jobs["frame"][distorted]]
         boxes *= sizes[jobs["frame"][distorted]][:, [0, 1, 0, 1]]

@@ -16,7 +16,7 @@ from dali_bgaug.shards import Sample
 from dali_bgaug.tiles import fill
 from dali_bgaug.views.options import CropOptions
 from dali_bgaug.views.render import Images
-from dali_bgaug.views.table import DRAWS, GREY, OTHER, RANDOM, TILE, Slot, Table, new_jobs
+from dali_bgaug.views.table import DRAWS, GREY, RANDOM, RENDERED, TILE, Slot, Table, new_jobs
 from pipelines import LoaderConfig
 from pipelines import torchvision_views as reference
 from pipelines.build import choose_renderer
@@ -207,14 +207,14 @@ class _Comparison:
         """A mask: black behind a white photo. A composite: a grey behind a cropped view, by a mask cropped
         already, whose pixels are doubled, since renderers take sides of a multiple of 64."""
         jobs = self.own.crops()
-        jobs["behind"] = GREY
+        jobs["background"] = GREY
         white = [np.full_like(pixels, 255) for pixels in self.pixels]
         found, _ = self.render(jobs, white, self.masks)
         self.record("mask", found, [255.0 * np.repeat(mask[..., None], 3, axis=2) for mask in self.cut])
         greys = [Image.new("RGB", (SIZE, SIZE), (round(grey),) * 3) for grey in level]
         expected = [reference.composite(*parts) for parts in zip(self.crops, greys, self.cut, strict=True)]
         jobs = _whole(self.count)
-        jobs["behind"], jobs["grey"] = GREY, level
+        jobs["background"], jobs["grey"] = GREY, level
         doubled = [mask.repeat(2, axis=0).repeat(2, axis=1) for mask in self.cut]
         found, _ = self.render(jobs, [np.array(view) for view in self.crops], doubled)
         self.record("composite", found, expected)
@@ -250,7 +250,7 @@ class _Comparison:
 
         donors, views = others.put_look(others.crops()), own.put_look(own.crops())
         donors["source"], donors["slot"] = TILE, -1
-        views["behind"], views["other"] = OTHER, np.roll(np.arange(self.count), -1)
+        views["background"], views["background_job"] = RENDERED, np.roll(np.arange(self.count), -1)
         views["mask_of"] += self.count
         photos = _decoded([sample.photo for sample in self.samples], self.device)
         tiles = self.behind(self.tiles)

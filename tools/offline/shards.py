@@ -24,7 +24,7 @@ from dali_bgaug import shards, stores
 from dali_bgaug.decoding import MAX_PIXELS, Decoder
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import digest, sha256, write_text
-from dali_bgaug.hdf5 import MEND
+from dali_bgaug.hdf5 import REMEDY
 from dali_bgaug.photo_tree import describe
 from dali_bgaug.tiles import fits, rescale
 from tools.cli import ALL, Part, add_scale_arguments, default_workers, hold, parse_part, run
@@ -312,7 +312,7 @@ def _tile(
         if fits(geometry[None], np.array([[row.height, row.width]]))[0]:
             geometry = rescale(geometry, (row.width, row.height), packed.size)
             return geometry if geometry.any() else None
-    raise UserError(f"{job.tile_files[row.file]}: the tile of {row.key} is damaged; {MEND}")
+    raise UserError(f"{job.tile_files[row.file]}: the tile of {row.key} is damaged; {REMEDY}")
 
 
 @lru_cache(maxsize=1)

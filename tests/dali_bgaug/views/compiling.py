@@ -13,7 +13,7 @@ from dali_bgaug.views import gpu_pixels, gpu_windows
 from dali_bgaug.views.gpu import power_of_two
 
 TILE = {"ROWS": gpu_pixels.ROWS, "COLUMNS": gpu_pixels.COLUMNS}
-_TYPES = {"parts": "i32", "first": "i32", "offsets": "*i64", "put": "*i8"}
+_TYPES = {"parts": "i32", "first": "i32", "offsets": "*i64", "composited": "*i8"}
 _TYPES |= dict.fromkeys(("canvas", "blurred", "sums"), "*fp32")
 """Of arguments; all others are addresses."""
 

@@ -118,8 +118,8 @@ def test_the_gpu_renders_what_the_cpu_renders(batch: tuple, name: str, half: boo
     cpu, gpu = CpuRenderer(2, half), GpuRenderer(CPU, half)
     expected, found = cpu.render(*arguments), gpu.render(*arguments)
     cpu.close()
-    assert torch.equal(found.put, expected.put)
-    assert found.put.any() or recipe.background.kind == "none"
+    assert torch.equal(found.composited, expected.composited)
+    assert found.composited.any() or recipe.background.kind == "none"
     assert torch.allclose(found.windows, expected.windows, atol=1e-4)
     assert found.pictures.keys() == expected.pictures.keys()
     scale = 1.0 if name == "sources" else 255 * min(recipe.normalise.std)
@@ -136,14 +136,14 @@ def test_windows_are_the_cpus_draw_for_draw(batch: tuple) -> None:
     """Rounding apart: of 60 jobs with every kind of foreground share, at most one differs."""
     rng, masks = np.random.default_rng(1), batch[2]
     jobs = table.new_jobs(60)
-    jobs["frame"], jobs["behind"] = np.arange(60) % 3, table.GREY
+    jobs["frame"], jobs["background"] = np.arange(60) % 3, table.GREY
     for number, fg_min in enumerate((0.0, 0.1, 0.5, 0.9, 1.0)):
         crop = CropOptions(scale=(0.05, 1.0 - 0.1 * number), fg_min=fg_min)
         _draw_crop(jobs[12 * number : 12 * (number + 1)], crop, 256, rng)
     sizes = SIZES * 25
     expected = windows.choose(jobs, sizes, masks.numpy())
     found, seen = _choose_on_device(jobs, sizes, masks)
-    different = (np.abs(found - expected["window"]) > 0.5).any(axis=1) | (seen != expected["seen"])
+    different = (np.abs(found - expected["window"]) > 0.5).any(axis=1) | (seen != expected["visible"])
     assert different.sum() <= 1, different.sum()
     assert 0.2 < (jobs["fg_min"] > 0).mean() < 1 and 0 < seen.mean() < 1
 
@@ -152,13 +152,13 @@ def _choose_on_device(
     jobs: np.ndarray, sizes: np.ndarray, masks: torch.Tensor | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Windows, float32 [J, 4], and whether they show foreground, of the kernel alone."""
-    places, chosen = np.zeros(len(jobs), table.PLACE), np.zeros(len(jobs), table.CHOSEN)
+    places, chosen = np.zeros(len(jobs), table.ADDRESS), np.zeros(len(jobs), table.CROP)
     places["frame_height"], places["frame_width"] = sizes[jobs["frame"]].T
     addresses = [array.ctypes.data for array in (jobs, chosen, places)]
     side = 0 if masks is None else SIDE
     address = 0 if masks is None else masks.data_ptr()
     gpu_windows.choose_windows[(len(jobs),)](*addresses, address, SIDE=side, GRID=8, DISTORTED=False)
-    return chosen["window"], chosen["seen"]
+    return chosen["window"], chosen["visible"]
 
 
 def test_windows_without_masks_are_the_cpus_draw_for_draw() -> None:

@@ -16,7 +16,7 @@ from dali_bgaug.views.cpu import Buffers, CpuRenderer
 from dali_bgaug.views.options import CropOptions
 from dali_bgaug.views.plan import _draw_crop
 from dali_bgaug.views.render import Images, Rendered
-from dali_bgaug.views.table import GREY, OTHER, PICTURE, TILE, Slot, Table
+from dali_bgaug.views.table import GREY, PICTURE, RENDERED, TILE, Slot, Table
 
 Pixels = Sequence[np.ndarray]
 
@@ -72,8 +72,8 @@ def pack(masks: Pixels) -> np.ndarray:
 
 def render_masks(jobs: np.ndarray, changes: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The mask as each job's picture has it, distorted by these affine maps: bool [J, size, size]."""
-    jobs, chosen = jobs.copy(), np.zeros(len(jobs), table.CHOSEN)
-    jobs["behind"], jobs["mask_of"] = GREY, np.arange(len(jobs))
+    jobs, chosen = jobs.copy(), np.zeros(len(jobs), table.CROP)
+    jobs["background"], jobs["mask_of"] = GREY, np.arange(len(jobs))
     chosen["window"], chosen["affine"] = [0, 0, *mask.shape], changes
     white = np.full((*mask.shape, 3), 255, np.uint8)
     return render(jobs, [white], [mask], chosen=chosen)[0][..., 0] == 255
@@ -90,7 +90,7 @@ def _jobs(count: int, size: int, **values: Any) -> np.ndarray:
 
 
 def _windows(*windows: Sequence[float]) -> np.ndarray:
-    chosen = np.zeros(len(windows), table.CHOSEN)
+    chosen = np.zeros(len(windows), table.CROP)
     chosen["window"] = windows
     return chosen
 
@@ -233,7 +233,7 @@ def test_a_blur_wider_than_the_view_keeps_what_is_even() -> None:
 
 def test_bits_are_the_mask() -> None:
     mask = np.random.default_rng(0).random((3, 64, 64)) < 0.5
-    found, _ = render(_jobs(3, 64, behind=GREY), _flat(255, 255, 255), mask)
+    found, _ = render(_jobs(3, 64, background=GREY), _flat(255, 255, 255), mask)
     assert np.array_equal(found[..., 0] == 255, mask)
 
 
@@ -242,11 +242,11 @@ def test_a_composite_is_exact() -> None:
     photos = [_noise(seed, 16, 16) for seed in range(8)]
     mask = np.random.default_rng(0).random((8, 16, 16)) < 0.5
     jobs = _jobs(8, 16)
-    jobs["behind"][4:], jobs["other"][4:] = OTHER, np.arange(4)
+    jobs["background"][4:], jobs["background_job"][4:] = RENDERED, np.arange(4)
     found, made = render(jobs, photos, np.repeat(np.repeat(mask, 4, axis=1), 4, axis=2), donors=4)
     assert np.array_equal(found[:4], photos[:4])
     assert np.array_equal(found[4:], np.where(mask[4:, ..., None], photos[4:], photos[:4]))
-    assert made.put.tolist() == [False] * 4 + [True] * 4
+    assert made.composited.tolist() == [False] * 4 + [True] * 4
 
 
 def test_backgrounds_follow_the_mask_through_window_and_flip() -> None:
@@ -255,7 +255,7 @@ def test_backgrounds_follow_the_mask_through_window_and_flip() -> None:
     mask[16:32, 8:24] = True
     photo = np.full((40, 80, 3), 1, np.uint8)
     jobs = _jobs(3, 16, sample=[1, 0, 0], frame=0)
-    jobs["behind"], jobs["other"], jobs["grey"] = [0, OTHER, GREY], 0, 7
+    jobs["background"], jobs["background_job"], jobs["grey"] = [0, RENDERED, GREY], 0, 7
     chosen = _windows(
         [0, 0, 20, 40], [0, 0, 20, 40], [0, 40, 20, 0]
     )  # the first quarter, 32 x 32 of the mask
@@ -278,7 +278,7 @@ def test_mask_crop_and_flip_agree_with_the_photo() -> None:
     _draw_crop(jobs, CropOptions(size=96), 256, np.random.default_rng(3))
     assert 5 < jobs["flip"].sum() < 19  # some are flipped
     views, _ = render(jobs, photos)
-    jobs["behind"] = GREY
+    jobs["background"] = GREY
     found = render(jobs, np.full_like(photos, 255), inside)[0].round()
     assert set(np.unique(found)) == {0, 255}
     certain = (views < 0.5) | (views > 254.5)
@@ -290,34 +290,34 @@ def test_mask_crop_and_flip_agree_with_the_photo() -> None:
 
 def test_only_where_foreground_is_seen() -> None:
     """Photo 1 has none, photo 2 none in its window; jobs 3 to 5 are the same and do not care."""
-    jobs = _jobs(6, 8, frame=[0, 1, 2] * 2, sample=[0, 1, 2] * 2, behind=GREY, grey=9)
-    jobs["only_seen"] = [1, 1, 1, 0, 0, 0]
+    jobs = _jobs(6, 8, frame=[0, 1, 2] * 2, sample=[0, 1, 2] * 2, background=GREY, grey=9)
+    jobs["only_visible"] = [1, 1, 1, 0, 0, 0]
     jobs["crop"], jobs["resize"] = [table.WHOLE, table.WHOLE, table.CENTRAL] * 2, 16
     masks = [LEFT, NOWHERE, LEFT & (np.arange(64) < 8)]
     found, made = render(jobs, _flat(1, 2, 3), masks)
-    assert made.put.tolist() == [True, False, False, True, True, True]
+    assert made.composited.tolist() == [True, False, False, True, True, True]
     middle = [picture[:, [0, 7], 0].tolist() for picture in found]
     assert middle == [[[left, right]] * 8 for left, right in ((1, 9), (2, 2), (3, 3), (1, 9), (9, 9), (9, 9))]
 
 
 def test_coupled_to_another_jobs_background() -> None:
     """Jobs 0 to 3 are keys, 4 to 7 negatives of them, the last of which is of no background at all."""
-    jobs = _jobs(8, 8, sample=0, frame=[0, 0, 1, 0] * 2, grey=9, only_seen=1)
-    jobs["behind"] = [GREY, 0, GREY, GREY, GREY, GREY, GREY, 0]
+    jobs = _jobs(8, 8, sample=0, frame=[0, 0, 1, 0] * 2, grey=9, only_visible=1)
+    jobs["background"] = [GREY, 0, GREY, GREY, GREY, GREY, GREY, 0]
     jobs["mask_of"] = [0, 1, 2, 3, 0, 0, 0, 0]
     jobs["coupled_to"] = [-1] * 4 + [0, 1, 2, 3]
     _, made = render(jobs, _flat(1, 1), [LEFT, NOWHERE])
-    assert made.put.tolist() == [True, False, False, True, True, False, False, False]
+    assert made.composited.tolist() == [True, False, False, True, True, False, False, False]
 
 
 def test_a_background_before_takes_part_in_the_look() -> None:
     """Contrast 0: everything takes the mean, of a view of 50 on the left and 100 on the right."""
     look = {"jittered": 1, "factor": [1, 0, 1, 0], "scale": 2, "shift": 1}
     jobs = _jobs(4, 8, frame=0, grey=100, **look)
-    jobs["behind"], jobs["before"] = [GREY, GREY, OTHER, OTHER], [1, 0, 1, 0]
-    jobs["sample"], jobs["other"] = 0, 4
+    jobs["background"], jobs["before"] = [GREY, GREY, RENDERED, RENDERED], [1, 0, 1, 0]
+    jobs["sample"], jobs["background_job"] = 0, 4
     jobs = np.concatenate([_jobs(1, 8, sample=1, frame=0), jobs])
-    jobs["other"] = 0
+    jobs["background_job"] = 0
     found, _ = render(jobs, _flat(50, 100), [LEFT, LEFT], donors=1)
     assert [picture[0, [0, 7], 0].round(3).tolist() for picture in found] == [
         [100, 100],
@@ -338,16 +338,16 @@ def test_turns_are_numpys() -> None:
 def test_a_copy_lies_over_another_picture() -> None:
     """A matched negative: the key of photo 1 in the query's foreground, the finished query around it."""
     scale = {"scale": 0.5, "shift": 3}
-    jobs = np.concatenate([_jobs(2, 8, **scale), _jobs(1, 8, source=PICTURE, behind=OTHER)])
-    jobs["sample"][2], jobs["other"][2], jobs["mask_of"][2] = 1, 0, 0
+    jobs = np.concatenate([_jobs(2, 8, **scale), _jobs(1, 8, source=PICTURE, background=RENDERED)])
+    jobs["sample"][2], jobs["background_job"][2], jobs["mask_of"][2] = 1, 0, 0
     found, made = render(jobs, _flat(10, 20), [LEFT, NOWHERE], copies=1)
     assert [picture[0, [0, 7], 0].round(3).tolist() for picture in found] == [[8, 8], [13, 13], [13, 8]]
-    assert made.put.tolist() == [False, False, True]
+    assert made.composited.tolist() == [False, False, True]
 
 
 def test_pictures_of_no_slot_lie_behind_others() -> None:
     jobs = _jobs(6, 8, sample=[0, 1, 2] * 2, frame=[0, 1, 2] * 2, slot=[-1] * 3 + [0] * 3)
-    jobs["behind"][3:], jobs["other"][3:] = OTHER, [2, 0, 1]
+    jobs["background"][3:], jobs["background_job"][3:] = RENDERED, [2, 0, 1]
     found, _ = render(jobs, _flat(1, 2, 3), [LEFT] * 3, donors=3)
     assert [picture[0, [0, 7], 0].tolist() for picture in found[3:]] == [[1, 3], [2, 1], [3, 2]]
 

@@ -10,7 +10,7 @@ from dali_bgaug.reading import Seeds
 from dali_bgaug.views import table
 from dali_bgaug.views.describe import describe
 from dali_bgaug.views.plan import Recipe, plan
-from dali_bgaug.views.table import GREY, NOTHING, OTHER, PHOTO, PICTURE, TILE, Slot, Table
+from dali_bgaug.views.table import GREY, KEPT, PHOTO, PICTURE, RENDERED, TILE, Slot, Table
 from pipelines import LoaderConfig
 from pipelines.build import loader_recipe
 
@@ -60,11 +60,11 @@ def test_a_table_holds_together(method: str, background: dict[str, Any], sources
     assert (jobs["source"][copies:] == PICTURE).all()
     assert (jobs["size"][jobs["sample"][copies:]] == jobs["size"][copies:]).all()
     assert (jobs["sample"][copies:] < copies).all()
-    over = jobs["behind"] == OTHER
-    assert (jobs["other"][over & (number < copies)] < made.donors).all()
-    assert (jobs["other"][over] < copies).all()
-    assert (jobs["size"][jobs["other"][over]] == jobs["size"][over]).all()
-    assert (jobs["behind"][: made.donors] == NOTHING).all()
+    over = jobs["background"] == RENDERED
+    assert (jobs["background_job"][over & (number < copies)] < made.donors).all()
+    assert (jobs["background_job"][over] < copies).all()
+    assert (jobs["size"][jobs["background_job"][over]] == jobs["size"][over]).all()
+    assert (jobs["background"][: made.donors] == KEPT).all()
     views = _views(made)
     assert np.array_equal(views["mask_of"], made.replaced)
     assert np.array_equal(views["sample"], np.repeat(np.arange(16)[:, None], views.shape[1], axis=1))
@@ -107,9 +107,9 @@ def test_donors_are_for_views_that_want_one() -> None:
     for iteration in range(20):
         made = _plan(recipe, lends, iteration=iteration)
         views = _views(made)
-        assert (views["behind"][:, 2:] == NOTHING).all()
-        photo, view = np.nonzero(views["behind"] == OTHER)
-        used = views["other"][photo, view]
+        assert (views["background"][:, 2:] == KEPT).all()
+        photo, view = np.nonzero(views["background"] == RENDERED)
+        used = views["background_job"][photo, view]
         donors = made.jobs["sample"][used]
         assert (donors != photo).all()
         assert lends[donors].all()
@@ -127,8 +127,8 @@ def test_views_of_one_look_share_donors_and_others_do_not() -> None:
     made = _plan(_recipe(background=background, views={"key": {"crop": {"size": 96}}}), 64)
     views = _views(made)
     assert made.donors <= 2 * 64 / 8
-    assert not set(views["other"][:, 0]) & set(views["other"][:, 1])
-    assert set(made.jobs["size"][views["other"][:, 1]]) == {96}
+    assert not set(views["background_job"][:, 0]) & set(views["background_job"][:, 1])
+    assert set(made.jobs["size"][views["background_job"][:, 1]]) == {96}
 
 
 @pytest.mark.parametrize(
@@ -150,8 +150,8 @@ def test_before_a_donors_window_is_its_views() -> None:
     made = _plan(recipe)
     views = _views(made)
     assert (views["before"] == 1).all()
-    photo, view = np.nonzero(views["behind"] == OTHER)
-    donors = made.jobs[views["other"][photo, view]]
+    photo, view = np.nonzero(views["background"] == RENDERED)
+    donors = made.jobs[views["background_job"][photo, view]]
     assert made.donors == len(photo) > 5
     assert _same(donors, views[photo, view], [*WINDOW, "size"])
     assert (donors["sample"] != photo).all()
@@ -163,7 +163,7 @@ def test_before_a_donors_window_is_its_views() -> None:
         "solarized": 0,
         "scale": 1,
         "shift": 0,
-        "behind": 0,
+        "background": 0,
     }.items():
         assert (donors[name] == value).all(), name
 
@@ -183,17 +183,17 @@ def test_negatives_are_other_photos_keys_over_the_query() -> None:
         assert (lenders >= 0).all()  # keys
         assert (lenders != np.arange(16)[:, None]).all()
         assert all(len(set(row)) == 3 for row in lenders.tolist())
-        assert (negatives["other"] == made.replaced[:, [number]]).all()
+        assert (negatives["background_job"] == made.replaced[:, [number]]).all()
         assert (negatives["mask_of"] == made.replaced[:, [number]]).all()
-        assert 10 < (negatives["behind"] == OTHER).sum() < 38
+        assert 10 < (negatives["background"] == RENDERED).sum() < 38
         assert (negatives["coupled_to"] == -1).all()
 
 
 def test_coupled_negatives_follow_the_key() -> None:
     made = _plan(_recipe(background={"kind": "swaps", "p_pos": 0.5, "p_neg": 0.0, "coupled": True}))
     negatives, keys = made.jobs[made.matched[:, 0]], _views(made)[:, 1]
-    assert np.array_equal(negatives["behind"] == OTHER, keys["behind"] == OTHER)
-    assert 0 < (keys["behind"] == OTHER).sum() < 16
+    assert np.array_equal(negatives["background"] == RENDERED, keys["background"] == RENDERED)
+    assert 0 < (keys["background"] == RENDERED).sum() < 16
     assert np.array_equal(negatives["coupled_to"], made.replaced[:, 1])
 
 
@@ -209,21 +209,21 @@ def test_turns_are_copies_of_their_view() -> None:
         assert np.array_equal(copies["row"], views["row"] + turns)
 
 
-@pytest.mark.parametrize(("rule", "only_seen"), [("keep", 1), ("replace", 0)])
-def test_views_without_foreground(rule: str, only_seen: int) -> None:
+@pytest.mark.parametrize(("rule", "only_visible"), [("keep", 1), ("replace", 0)])
+def test_views_without_foreground(rule: str, only_visible: int) -> None:
     """The coins are the same; the renderer is told to look, or not to."""
     background = {"kind": "swaps", "p_pos": 0.5, "p_neg": 0.5}
     made = _plan(_recipe(background=background | {"without_foreground": rule}))
     jobs = made.jobs[np.concatenate([made.replaced, made.matched], axis=1)]
-    assert (jobs["only_seen"] == only_seen).all()
+    assert (jobs["only_visible"] == only_visible).all()
     other = _plan(_recipe(background=background)).jobs
-    assert _same(made.jobs, other, [name for name in table.JOB.names if name != "only_seen"])
+    assert _same(made.jobs, other, [name for name in table.JOB.names if name != "only_visible"])
 
 
 def test_strength_scales_the_coins() -> None:
     """Grey is put behind where it was at full strength, or nowhere."""
     recipe = _recipe(background={"kind": "rm", "p_pos": 0.8, "grey": [0.25, 0.5]})
-    coins = [_views(_plan(recipe, 500, strength))["behind"] == GREY for strength in (0.0, 0.5, 1.0)]
+    coins = [_views(_plan(recipe, 500, strength))["background"] == GREY for strength in (0.0, 0.5, 1.0)]
     assert [coin.mean() for coin in coins] == pytest.approx([0, 0.4, 0.8], abs=0.06)
     assert (coins[1] <= coins[2]).all()
     grey = _views(_plan(recipe, 500))["grey"]

@@ -190,15 +190,19 @@ def test_foreground_is_seen_where_it_is() -> None:
     mask = np.zeros((64, 64), bool)
     mask[:, :32] = True  # the left half
     jobs = table.new_jobs(3)
-    jobs["behind"], jobs["crop"] = table.GREY, table.CENTRAL
+    jobs["background"], jobs["crop"] = table.GREY, table.CENTRAL
     jobs["resize"], jobs["size"] = 100, 10
     packed = np.stack([np.frombuffer(pack_mask(one), np.uint8) for one in (mask, ~mask & False, mask)])
     jobs["frame"] = [0, 1, 2]
-    seen = choose(jobs, np.array([[100, 100], [100, 100], [100, 300]]), packed)["seen"]
+    seen = choose(jobs, np.array([[100, 100], [100, 100], [100, 300]]), packed)["visible"]
     assert seen.tolist() == [1, 0, 1]
     away = np.roll(mask, 40, axis=1)  # of 300 columns those from 188 on and before 38
     packed[2] = np.frombuffer(pack_mask(away), np.uint8)
-    assert choose(jobs, np.array([[100, 100], [100, 100], [100, 300]]), packed)["seen"].tolist() == [1, 0, 0]
+    assert choose(jobs, np.array([[100, 100], [100, 100], [100, 300]]), packed)["visible"].tolist() == [
+        1,
+        0,
+        0,
+    ]
 
 
 def test_central_windows_are_torchvisions() -> None:
