@@ -32,26 +32,15 @@ if TYPE_CHECKING:
     from dali_bgaug.dataset import Dataset, open_data
     from dali_bgaug.errors import UserError
     from dali_bgaug.loader import Loader
-    from dali_bgaug.shards import Manifest, Sample, open_shards, read_samples
+    from dali_bgaug.shards import Manifest, open_shards
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Dataset",
-    "Loader",
-    "Manifest",
-    "Sample",
-    "UserError",
-    "__version__",
-    "open_data",
-    "open_shards",
-    "read_samples",
-]
+__all__ = ["Dataset", "Loader", "Manifest", "UserError", "__version__", "open_data", "open_shards"]
 
 _MODULES = {
-    **dict.fromkeys(["Dataset", "open_data"], "dataset"),
-    **dict.fromkeys(["Manifest", "Sample", "open_shards", "read_samples"], "shards"),
-    **{"Loader": "loader", "UserError": "errors"},
+    **{"Dataset": "dataset", "open_data": "dataset", "UserError": "errors", "Loader": "loader"},
+    **{"Manifest": "shards", "open_shards": "shards"},
 }
 
 

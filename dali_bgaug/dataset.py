@@ -12,7 +12,7 @@ from nvidia.dali.data_node import DataNode
 from dali_bgaug.decoding import Decoder
 from dali_bgaug.folder import open_folder
 from dali_bgaug.photo_tree import Oddity, describe
-from dali_bgaug.reading import READER, Seeds
+from dali_bgaug.reading import READER, ReaderOptions
 from dali_bgaug.shard_index import locate_samples
 from dali_bgaug.shards import Manifest, TileKind, manifest_digest, open_shards, unpack_tile
 from dali_bgaug.tiles import fits
@@ -23,41 +23,27 @@ _SOURCE = re.compile(r"(.*\.tar):(\d+):(.*)", re.DOTALL)
 class Dataset(Protocol):
     """Labelled photos in an order, by whatever they are kept in."""
 
+    classes: list[str]
+    """Names, by their numbers."""
+    mask_size: int
+    """Side of the masks in pixels; 0 without masks."""
+    tiles: TileKind
+    donors: int
+    """Photos whose tile may be another's background."""
+    max_pixels: int
+    """Of a photo that may be read."""
+    is_looked_into: bool
+    """Whether EXIF blocks of all photos were looked at before, so that reading need not."""
+    open_files: int
+    """Files that are held open where they are not mapped into memory."""
+
     @property
     def samples(self) -> int:
         """Number of photos."""
 
     @property
-    def classes(self) -> list[str]:
-        """Names of the classes, by their numbers."""
-
-    @property
     def digest(self) -> str:
         """A hash of the content, which a loader's state remembers."""
-
-    @property
-    def mask_size(self) -> int:
-        """Side of the masks in pixels; 0 without masks."""
-
-    @property
-    def tiles(self) -> TileKind:
-        """Kind of tiled backgrounds."""
-
-    @property
-    def donors(self) -> int:
-        """Photos whose tile may be another's background."""
-
-    @property
-    def max_pixels(self) -> int:
-        """Of a photo that may be read."""
-
-    @property
-    def is_looked_into(self) -> bool:
-        """Whether EXIF blocks of all photos were looked at before, so that reading need not."""
-
-    @property
-    def open_files(self) -> int:
-        """Files that are held open where they are not mapped into memory."""
 
     @property
     def oddities(self) -> Mapping[str, Oddity] | None:
@@ -66,29 +52,12 @@ class Dataset(Protocol):
     def describe(self) -> str:
         """A summary for people."""
 
-    def read(
-        self,
-        seeds: Seeds,
-        components: list[str],
-        world_size: int = 1,
-        *,
-        shuffle_buffer: int = 4096,
-        mmap: bool = True,
-        depth: int = 2,
-    ) -> dict[str, DataNode]:
-        """The named components of a rank's n-th of the samples, still encoded, on the CPU, as part of the
-        pipeline that is being defined.
+    def read(self, components: list[str], options: ReaderOptions) -> dict[str, DataNode]:
+        """The named components (`shards.extensions`) of a rank's n-th of the samples, still encoded, on the
+        CPU, as part of the pipeline that is being defined.
 
         Shares are padded to whole batches with their last sample. With a shuffle buffer a rank has another
         n-th each epoch, in an order of the epoch's own; without one (0) always the same n-th in order.
-
-        Args:
-            seeds: seeds and rank.
-            components: what to read (`shards.extensions`).
-            world_size: ranks that share the samples.
-            shuffle_buffer: samples held (encoded) to draw from.
-            mmap: map files into memory.
-            depth: batches the reader keeps ahead.
         """
 
     def check(self) -> None:
@@ -126,22 +95,14 @@ class PackedShards:
         """A line of photos and classes."""
         return describe(self.folder, self.samples, self.classes, {})
 
-    def read(
-        self,
-        seeds: Seeds,
-        components: list[str],
-        world_size: int = 1,
-        *,
-        shuffle_buffer: int = 4096,
-        mmap: bool = True,
-        depth: int = 2,
-    ) -> dict[str, DataNode]:
+    def read(self, components: list[str], options: ReaderOptions) -> dict[str, DataNode]:
         """uint8 [bytes] each; every epoch the shards are reordered: see `Dataset.read`."""
+        seeds = options.seeds
         order: dict[str, Any] = {"random_shuffle": False, "stick_to_shard": True}
-        if shuffle_buffer:
+        if options.shuffle_buffer:
             order = {
                 "random_shuffle": True,
-                "initial_fill": min(shuffle_buffer, max(1, self.samples // world_size)),
+                "initial_fill": min(options.shuffle_buffer, max(1, self.samples // options.world_size)),
                 "shuffle_after_epoch": True,
                 "shuffle_after_epoch_seed": seeds.of_dali("epoch", rank=0),  # the same on every rank
             }
@@ -152,10 +113,10 @@ class PackedShards:
             ext=components,
             missing_component_behavior="error",
             shard_id=seeds.rank,
-            num_shards=world_size,
+            num_shards=options.world_size,
             pad_last_batch=True,
-            dont_use_mmap=not mmap,
-            prefetch_queue_depth=depth,
+            dont_use_mmap=not options.mmap,
+            prefetch_queue_depth=options.depth,
             seed=seeds.of_dali("shuffle"),
             **order,
         )

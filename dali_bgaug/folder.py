@@ -9,7 +9,6 @@ decoder knows is read as it is.
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from nvidia.dali import fn
 from nvidia.dali.data_node import DataNode
@@ -27,13 +26,13 @@ from dali_bgaug.photo_tree import (
     told,
     without_photos,
 )
-from dali_bgaug.reading import READER, Seeds
+from dali_bgaug.reading import READER, ReaderOptions
 from dali_bgaug.shards import TileKind
 
 ENDINGS = (*JPEG_ENDINGS, ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
-@dataclass(frozen=True)
+@dataclass
 class PhotoFolder:
     """Photos in class folders: a `Dataset` without masks and tiles, always in order."""
 
@@ -46,8 +45,8 @@ class PhotoFolder:
     oddities: dict[str, Oddity]
     """Files that are no photos, and the like (`photo_tree.py`)."""
 
+    tiles: TileKind = "geometry"
     mask_size = donors = open_files = 0
-    tiles: ClassVar[TileKind] = "geometry"
     max_pixels, is_looked_into = MAX_PIXELS, False
 
     @property
@@ -67,31 +66,22 @@ class PhotoFolder:
             digest.update(f"{file}\0{(self.folder / file).stat().st_size}\n".encode())
         return digest.hexdigest()
 
-    def read(
-        self,
-        seeds: Seeds,
-        components: list[str],
-        world_size: int = 1,
-        *,
-        shuffle_buffer: int = 0,
-        mmap: bool = True,
-        depth: int = 2,
-    ) -> dict[str, DataNode]:
+    def read(self, components: list[str], options: ReaderOptions) -> dict[str, DataNode]:
         """`jpg`, uint8 [bytes], and `cls`, int32 [1], all that there is: see `Dataset.read`."""
-        if shuffle_buffer or set(components) - {"jpg", "cls"}:
+        if options.shuffle_buffer or set(components) - {"jpg", "cls"}:
             raise ValueError("photos in folders are read in order, without masks and tiles")
         jpg, cls = fn.readers.file(
             name=READER,
             files=[str(self.folder / file) for file in self.files],
             labels=self.labels,
-            shard_id=seeds.rank,
-            num_shards=world_size,
+            shard_id=options.seeds.rank,
+            num_shards=options.world_size,
             pad_last_batch=True,
             random_shuffle=False,
             stick_to_shard=True,
-            dont_use_mmap=not mmap,
-            prefetch_queue_depth=depth,
-            seed=seeds.of_dali("shuffle"),
+            dont_use_mmap=not options.mmap,
+            prefetch_queue_depth=options.depth,
+            seed=options.seeds.of_dali("shuffle"),
         )
         return {"jpg": jpg, "cls": cls}
 

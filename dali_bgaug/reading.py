@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -54,6 +54,20 @@ class Seeds:
         return np.random.default_rng(
             [self.seed, self.origin, self.rank, zlib.crc32(name.encode()), iteration]
         )
+
+
+class ReaderOptions(NamedTuple):
+    """Options of a rank's reader (`Dataset.read`)."""
+
+    seeds: Seeds
+    world_size: int = 1
+    """Ranks that share the samples."""
+    shuffle_buffer: int = 4096
+    """Samples held (encoded) to draw from; 0: they come in order."""
+    mmap: bool = True
+    """Whether files are mapped into memory."""
+    depth: int = 2
+    """Batches kept ahead."""
 
 
 def with_header(photo: DataNode, max_pixels: int, packed: bool = True) -> DataNode:

@@ -19,6 +19,7 @@ from dali_bgaug.journal import Journal
 from dali_bgaug.loader import Loader, Share
 from dali_bgaug.reading import (
     Reader,
+    ReaderOptions,
     Seeds,
     black_pixel,
     choose_tiles,
@@ -215,14 +216,9 @@ def define_pipeline(
         checkpoint=checkpoint,
     )
     def define() -> tuple[Any, ...]:
-        sample = data.read(
-            seeds,
-            components(config, data.tiles, everything=recipe.sources),
-            share.world_size,
-            shuffle_buffer=0 if share.complete else config.shuffle_buffer,
-            mmap=config.mmap,
-            depth=config.reader_depth,
-        )
+        buffer = 0 if share.complete else config.shuffle_buffer
+        options = ReaderOptions(seeds, share.world_size, buffer, config.mmap, config.reader_depth)
+        sample = data.read(components(config, data.tiles, everything=recipe.sources), options)
         journal.watch(sample["jpg"])
         photo = with_header(sample["jpg"], data.max_pixels, data.is_looked_into)
         outputs = {

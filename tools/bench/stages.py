@@ -20,7 +20,7 @@ from dali_bgaug.batches import BatchMaker
 from dali_bgaug.dataset import PackedShards, open_packed
 from dali_bgaug.journal import Journal
 from dali_bgaug.loader import Share
-from dali_bgaug.reading import Seeds
+from dali_bgaug.reading import ReaderOptions, Seeds
 from dali_bgaug.reading import decode as decode_photo
 from pipelines import LoaderConfig
 from pipelines.build import build_maker, check_share, default_threads, loader_recipe
@@ -163,13 +163,9 @@ def _partial_pipeline(
         prefetch_queue_depth=config.prefetch,
     )
     def define() -> Any:
-        photo = data.read(
-            Seeds(config.seed, rank=0),
-            ["jpg"],
-            shuffle_buffer=config.shuffle_buffer,
-            mmap=config.mmap,
-            depth=config.reader_depth,
-        )["jpg"]
+        seeds = Seeds(config.seed, rank=0)
+        options = ReaderOptions(seeds, 1, config.shuffle_buffer, config.mmap, config.reader_depth)
+        photo = data.read(["jpg"], options)["jpg"]
         return decode_photo(photo, config.hw_decoder_load, config.preallocate) if decode else photo
 
     return define()
