@@ -218,10 +218,7 @@ def _ratios(
     for (pipeline, stage), key in keys.items():
         if stage != "plain" and not stage.startswith("bg_"):
             continue
-        over = {
-            "full_over_decode": keys[SHARED, "decode"],
-            "with_over_without": keys[pipeline, "plain"],
-        }
+        over = {"full_over_decode": keys[SHARED, "decode"], "with_over_without": keys[pipeline, "plain"]}
         last = [name for its, name in keys if its == pipeline and name.startswith("bg_")][-1]
         if stage == last and (pipeline, YARDSTICK) in keys:
             over["over_torchvision"] = keys[pipeline, YARDSTICK]

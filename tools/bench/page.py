@@ -70,13 +70,7 @@ def _rates(result: dict[str, Any]) -> str:
             between = f" ({low:.2f} to {high:.2f})" if low < high and result["rounds"] >= _FEW else ""
             cells.append(f"{ratios[of]:.2f}{between}" if of in ratios else "")
         rows.append(
-            [
-                row["pipeline"],
-                row["stage"],
-                f"{rate['median']:.0f}",
-                _between(rate, result["rounds"]),
-                *cells,
-            ]
+            [row["pipeline"], row["stage"], f"{rate['median']:.0f}", _between(rate, result["rounds"]), *cells]
         )
     return markdown.table(["pipeline", "stage", "images/s", "95 %", *(_RATIOS[name] for name in names)], rows)
 
@@ -183,13 +177,7 @@ def _startup(startup: dict[str, Any]) -> str:
     )
 
 
-_SECTIONS = {
-    "profile": _profile,
-    "sweep": _sweep,
-    "train": _train,
-    "startup": _startup,
-    "memory": _memory,
-}
+_SECTIONS = {"profile": _profile, "sweep": _sweep, "train": _train, "startup": _startup, "memory": _memory}
 
 
 def _sections(result: dict[str, Any]) -> list[dict[str, Any]]:

@@ -30,13 +30,7 @@ from tools import markdown
 from tools.bench.parity_steps import compare_pixels
 from tools.cli import run
 
-FULLEST = {
-    "moco_v2": "swaps",
-    "byol": "random",
-    "swav": "random",
-    "rotnet": "random",
-    "supervised": "random",
-}
+FULLEST = {"moco_v2": "swaps", "byol": "random", "swav": "random", "rotnet": "random", "supervised": "random"}
 """Each training method with the background that does most."""
 BINS = 32
 

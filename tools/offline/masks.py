@@ -306,9 +306,7 @@ def main() -> None:
         "--out", type=Path, default=Path("out/masks"), help="the mask store (default %(default)s)"
     )
     parser.add_argument(
-        "--threshold",
-        type=float,
-        help="foreground is saliency >= this (the detector's: .9; rbd .4)",
+        "--threshold", type=float, help="foreground is saliency >= this (the detector's: .9; rbd .4)"
     )
     parser.add_argument(
         "--min-area",

@@ -76,11 +76,7 @@ def _run(method: str, seed: int, folder: Path, out: Path) -> dict[str, Any]:
     accuracy = {}
     for name, flags in {"trained": (), "untrained": ("--untrained",)}.items():
         path = folder / f"{name}.json"
-        places = [
-            f"--data={out / BANK / 'shards'}",
-            f"--test={out / QUESTIONS / 'shards'}",
-            f"--json={path}",
-        ]
+        places = [f"--data={out / BANK / 'shards'}", f"--test={out / QUESTIONS / 'shards'}", f"--json={path}"]
         start("train.evaluate", "knn", f"--checkpoint={folder}", *places, *flags, quiet=True)
         accuracy[name] = read_json(path, "run again")["top1"]
     card = read_json(folder / "backbone.json", "run again")
