@@ -161,11 +161,10 @@ def _train(train: dict[str, Any]) -> str:
     steps, images = train["steps_per_s"], train["images_per_s"]
     return (
         f"Training {train['config']} ({train['method']}, {train['backbone']}, background "
-        f"{train['background']}, "
-        f"batch {train['batch_size']}, {train['ranks']} rank(s)): {steps['loader']:.2f} steps/s "
-        f"({images['loader']:.0f} images/s) with the loader, {steps['held']:.2f} with one batch held: "
-        f"{train['loader_over_held']:.3f}. {100 * train['waiting']:.1f} % of the time was spent waiting for "
-        "data."
+        f"{train['background']}, batch {train['batch_size']}, {train['ranks']} rank(s)): "
+        f"{steps['loader']:.2f} steps/s ({images['loader']:.0f} images/s) with the loader, "
+        f"{steps['held']:.2f} with one batch held: {train['loader_over_held']:.3f}. "
+        f"{100 * train['waiting']:.1f} % of the time was spent waiting for data."
     )
 
 

@@ -132,8 +132,7 @@ def evaluate(
     if missing := [key for key, _, found in jobs_of if found is None]:
         raise UserError(
             f"--truth={truth}: has no mask for {missing[0]} ({len(missing)} of {len(jobs_of)} maps have "
-            "none); "
-            "it must hold one of the same relative path and stem for every map"
+            "none); it must hold one of the same relative path and stem for every map"
         )
     jobs = [(jobs_of[i : i + CHUNK],) for i in range(0, len(jobs_of), CHUNK)]
     results = list(

@@ -57,8 +57,7 @@ def read_photo(path: Path, expected: int | None = None) -> bytes:
     if expected not in (None, len(data)):
         raise UserError(
             f"{path}: {len(data)} bytes, but {expected} when its mask was made; put that file back, or make "
-            "the masks "
-            "anew (make masks)"
+            "the masks anew (make masks)"
         )
     if not data:
         raise BadPhoto(path, "empty file")

@@ -151,8 +151,7 @@ class Report:
         if needed * SPARE - there > free:
             print(
                 f"warning: {self.out} needs about {format_bytes(needed * SPARE - there)}, "
-                f"{format_bytes(free)} are free; "
-                "if the disk fills up, finished files stay good",
+                f"{format_bytes(free)} are free; if the disk fills up, finished files stay good",
                 file=sys.stderr,
             )
 
@@ -201,8 +200,7 @@ class Report:
         part = f" (part {self.part})" if self.part.count > 1 else ""
         print(
             f"{self.out}{part}: {self.photos} photos in {self.files} files, "
-            f"{format_bytes(self.written)}{extra}, "
-            f"{len(self.left_out)} left out"
+            f"{format_bytes(self.written)}{extra}, {len(self.left_out)} left out"
         )
         if self.left_out:
             reasons = ", ".join(f"{count} {reason}" for reason, count in values["left_out_by_reason"].items())
@@ -213,8 +211,7 @@ class Report:
         kept = f" ({self.kept} files kept from before)" if self.kept else ""
         print(
             f"{values['seconds']:.1f} s, {values['photos_per_s']} photos/s, {values['mb_per_s']} MB/s of "
-            "photos, "
-            f"{self.workers} workers{kept}; report: {self.path}"
+            f"photos, {self.workers} workers{kept}; report: {self.path}"
         )
 
 

@@ -55,8 +55,7 @@ class ImportOptions(DetectorOptions):
             return mask
         raise UserError(
             f"{path.with_suffix('.png')}: missing; --masks={self.folder} must hold a PNG (or another image) "
-            "of the "
-            f"same relative path and stem for every photo ({key} has none)"
+            f"of the same relative path and stem for every photo ({key} has none)"
         )
 
     def build(self) -> "Import":
