@@ -216,11 +216,12 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.offline_bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=Path, required=True, help="folder of JPEGs")
-    parser.add_argument("--masks", type=Path, required=True, help="parallel folder tree of masks")
-    parser.add_argument("--weights", type=Path, help="of U²-Net, to measure it too")
-    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
-    parser.add_argument("--json", type=Path, help="write the result to this file")
+    add = parser.add_argument
+    add("--photos", type=Path, required=True, help="folder of JPEGs")
+    add("--masks", type=Path, required=True, help="parallel folder tree of masks")
+    add("--weights", type=Path, help="of U²-Net, to measure it too")
+    add("--rounds", type=int, default=5, help="(%(default)s)")
+    add("--json", type=Path, help="write the result to this file")
     args = parser.parse_args()
     if args.rounds < 1:
         raise UserError(f"--rounds={args.rounds}: must be at least 1")

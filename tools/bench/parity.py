@@ -111,13 +111,12 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.parity", description=__doc__.splitlines()[0])
-    parser.add_argument("--shards", type=Path, default=Path("out/demo/shards"), help="(%(default)s)")
-    parser.add_argument("--photos", type=int, default=64, help="compared pixel by pixel (%(default)s)")
-    parser.add_argument(
-        "--distribution", type=int, default=2000, metavar="N", help="photos of each method (%(default)s)"
-    )
-    parser.add_argument("--json", type=Path, default=Path("out/parity.json"), help="(%(default)s)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="loader config, e.g. device=cpu")
+    add = parser.add_argument
+    add("--shards", type=Path, default=Path("out/demo/shards"), help="(%(default)s)")
+    add("--photos", type=int, default=64, help="compared pixel by pixel (%(default)s)")
+    add("--distribution", type=int, default=2000, metavar="N", help="photos of each method (%(default)s)")
+    add("--json", type=Path, default=Path("out/parity.json"), help="(%(default)s)")
+    add("overrides", nargs="*", metavar="key=value", help="loader config, e.g. device=cpu")
     args = parser.parse_intermixed_args()
     if args.photos < 2:
         raise UserError(f"--photos={args.photos}: two at least, each lends the other its tile")

@@ -276,31 +276,30 @@ def _scale(text: str) -> Scale:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.saliency_eval", description=__doc__.splitlines()[0])
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--predictions",
         nargs="+",
         required=True,
         metavar="[NAME=]FOLDER",
         help="mask stores or folder trees of maps",
     )
-    parser.add_argument("--truth", type=Path, required=True, help="folder tree of true masks")
+    add("--truth", type=Path, required=True, help="folder tree of true masks")
     for of, what in (("", "maps"), ("truth-", "true masks")):
-        parser.add_argument(
+        add(
             f"--{of}scale",
             type=_scale,
             default="auto",
             help=f"what white is in images of {what}: 1, 255, 65535 (auto: by their kind)",
         )
-        parser.add_argument(
+        add(
             f"--{of}channel",
             choices=get_args(Channel),
             default="auto",
             help=f"what of images of {what} is looked at (auto: their transparency, where there is some)",
         )
-    parser.add_argument(
-        "--out", type=Path, default=Path("out/saliency"), help="OUT.json, OUT.md and OUT.png (%(default)s)"
-    )
-    parser.add_argument("--workers", type=int, default=default_workers(), help="processes (all CPUs)")
+    add("--out", type=Path, default=Path("out/saliency"), help="OUT.json, OUT.md and OUT.png (%(default)s)")
+    add("--workers", type=int, default=default_workers(), help="processes (all CPUs)")
     args = parser.parse_args()
     reading = Reading(args.scale, args.channel)
     truth_reading = Reading(args.truth_scale, args.truth_channel)

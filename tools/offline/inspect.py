@@ -252,11 +252,10 @@ def _histogram(shares: list[float]) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.inspect", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "folder", type=Path, metavar="DIR", help="a store, shards, or a folder that holds some"
-    )
-    parser.add_argument("--verify", action="store_true", help="read and check everything")
-    parser.add_argument("--count", type=int, default=24, help="photos on the contact sheet (%(default)s)")
+    add = parser.add_argument
+    add("folder", type=Path, metavar="DIR", help="a store, shards, or a folder that holds some")
+    add("--verify", action="store_true", help="read and check everything")
+    add("--count", type=int, default=24, help="photos on the contact sheet (%(default)s)")
     args = parser.parse_args()
     print("\n".join(map(shown, inspect(args.folder, args.verify, args.count))))
 

@@ -296,34 +296,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="tools.masks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--photos", type=Path, required=True, help="folder of class folders of JPEGs")
-    parser.add_argument(
-        "--masks", type=Path, help="parallel folder tree of mask images: the detector 'import'"
-    )
-    parser.add_argument("--detector", help=f"{', '.join(DETECTORS)} (rbd, or import with --masks)")
-    parser.add_argument("--weights", type=Path, help="of u2net (.onnx) and ncut (backbone.pt)")
-    parser.add_argument(
-        "--out", type=Path, default=Path("out/masks"), help="the mask store (default %(default)s)"
-    )
-    parser.add_argument(
-        "--threshold", type=float, help="foreground is saliency >= this (the detector's: .9; rbd .4)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--photos", type=Path, required=True, help="folder of class folders of JPEGs")
+    add("--masks", type=Path, help="parallel folder tree of mask images: the detector 'import'")
+    add("--detector", help=f"{', '.join(DETECTORS)} (rbd, or import with --masks)")
+    add("--weights", type=Path, help="of u2net (.onnx) and ncut (backbone.pt)")
+    add("--out", type=Path, default=Path("out/masks"), help="the mask store (default %(default)s)")
+    add("--threshold", type=float, help="foreground is saliency >= this (the detector's: .9; rbd .4)")
+    add(
         "--min-area",
         type=float,
         default=MIN_AREA,
         help="a smaller share of the photo is no foreground (%(default)s)",
     )
-    parser.add_argument("--size", type=int, default=256, help="side of the stored map (%(default)s)")
-    parser.add_argument(
+    add("--size", type=int, default=256, help="side of the stored map (%(default)s)")
+    add(
         "--max-pixels",
         type=int,
         default=MAX_PIXELS,
         help="larger photos are left out and listed, and refused by the loader (%(default)s)",
     )
-    parser.add_argument("--per-file", type=int, default=512, help="photos a file (%(default)s)")
+    add("--per-file", type=int, default=512, help="photos a file (%(default)s)")
     add_scale_arguments(parser)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="further options of the detector")
+    add("overrides", nargs="*", metavar="key=value", help="further options of the detector")
     args = parser.parse_intermixed_args()
     detector = choose_detector(args.detector, args.masks, args.weights, args.overrides)
     part = parse_part(args.part)

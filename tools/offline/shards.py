@@ -323,29 +323,24 @@ def _tools(job: _Job) -> tuple[Decoder, stores.StoreReader, stores.StoreReader]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.shards", description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=Path, required=True, help="the folder the masks were made from")
-    parser.add_argument("--masks", type=Path, default=Path("out/masks"), help="the mask store (%(default)s)")
-    parser.add_argument("--tiles", type=Path, default=Path("out/tiles"), help="the tile store (%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("out/shards"), help="the data set (%(default)s)")
-    parser.add_argument("--shard-mb", type=float, default=200, help="a tar's size, in MB (%(default)s)")
-    parser.add_argument("--per-shard", type=int, default=10_000, help="most photos a tar (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the global shuffle (%(default)s)")
-    parser.add_argument(
-        "--classes", type=Path, help="list of class names, or of 'PHOTO CLASS' (default: folders)"
-    )
-    parser.add_argument("--subset", type=Path, help="pack only the photos of this list (see tools.subsets)")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--photos", type=Path, required=True, help="the folder the masks were made from")
+    add("--masks", type=Path, default=Path("out/masks"), help="the mask store (%(default)s)")
+    add("--tiles", type=Path, default=Path("out/tiles"), help="the tile store (%(default)s)")
+    add("--out", type=Path, default=Path("out/shards"), help="the data set (%(default)s)")
+    add("--shard-mb", type=float, default=200, help="a tar's size, in MB (%(default)s)")
+    add("--per-shard", type=int, default=10_000, help="most photos a tar (%(default)s)")
+    add("--seed", type=int, default=0, help="of the global shuffle (%(default)s)")
+    add("--classes", type=Path, help="list of class names, or of 'PHOTO CLASS' (default: folders)")
+    add("--subset", type=Path, help="pack only the photos of this list (see tools.subsets)")
+    add(
         "--reencode",
         action="store_true",
         help="encode anew what is no plain JPEG, in place of leaving it out",
     )
-    parser.add_argument(
-        "--strict", action="store_true", help="leave out photos that are damaged inside (else listed)"
-    )
-    parser.add_argument("--max-side", type=int, help="encode larger photos anew, this long (default: off)")
-    parser.add_argument(
-        "--device", choices=("cpu", "gpu"), default="cpu", help="where training will decode (%(default)s)"
-    )
+    add("--strict", action="store_true", help="leave out photos that are damaged inside (else listed)")
+    add("--max-side", type=int, help="encode larger photos anew, this long (default: off)")
+    add("--device", choices=("cpu", "gpu"), default="cpu", help="where training will decode (%(default)s)")
     add_scale_arguments(parser)
     args = parser.parse_args()
     part = parse_part(args.part)

@@ -33,11 +33,12 @@ def choose(keys: list[str], label: np.ndarray, percent: float, seed: int) -> lis
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.subsets", description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=Path, required=True, help="folder of class folders of JPEGs")
-    parser.add_argument("--classes", type=Path, help="list of 'PHOTO CLASS' (default: folders)")
-    parser.add_argument("--percent", type=float, nargs="+", default=[1, 10], help="(1 and 10)")
-    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("out/subsets"), help="(%(default)s)")
+    add = parser.add_argument
+    add("--photos", type=Path, required=True, help="folder of class folders of JPEGs")
+    add("--classes", type=Path, help="list of 'PHOTO CLASS' (default: folders)")
+    add("--percent", type=float, nargs="+", default=[1, 10], help="(1 and 10)")
+    add("--seed", type=int, default=0, help="(%(default)s)")
+    add("--out", type=Path, default=Path("out/subsets"), help="(%(default)s)")
     args = parser.parse_args()
     tree = list_photos(args.photos)
     keys = tree.keys

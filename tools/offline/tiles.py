@@ -176,18 +176,17 @@ def encode_tile(image: np.ndarray, short_side: int, quality: int) -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.tiles", description=__doc__.splitlines()[0])
-    parser.add_argument("--masks", type=Path, default=Path("out/masks"), help="the mask store (%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("out/tiles"), help="the tile store (%(default)s)")
+    add = parser.add_argument
+    add("--masks", type=Path, default=Path("out/masks"), help="the mask store (%(default)s)")
+    add("--out", type=Path, default=Path("out/tiles"), help="the tile store (%(default)s)")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--pixels", action="store_true", help="pictures in place of geometry; needs --photos")
     kind.add_argument(
         "--import", dest="imported", type=Path, metavar="TREE", help="backgrounds made elsewhere, by photo"
     )
-    parser.add_argument("--photos", type=Path, help="the folder the masks were made from, for --pixels")
-    parser.add_argument(
-        "--short-side", type=int, default=256, help="of pictures, pixels; larger ones shrink (%(default)s)"
-    )
-    parser.add_argument("--quality", type=int, default=90, help="of pictures: JPEG quality (%(default)s)")
+    add("--photos", type=Path, help="the folder the masks were made from, for --pixels")
+    add("--short-side", type=int, default=256, help="of pictures, pixels; larger ones shrink (%(default)s)")
+    add("--quality", type=int, default=90, help="of pictures: JPEG quality (%(default)s)")
     add_scale_arguments(parser)
     args = parser.parse_args()
     if args.pixels and not args.photos:

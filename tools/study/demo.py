@@ -179,13 +179,12 @@ def _summarise(out: Path, rate: float, device: str, seconds: float) -> dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.demo", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--data", type=Path, help="folder of class folders of JPEGs (default: a demo set is written)"
-    )
-    parser.add_argument("--masks", type=Path, help="parallel folder tree of masks (default: detected)")
-    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="(%(default)s)")
-    parser.add_argument("--workers", type=int, default=default_workers(), help="processes (all CPUs)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values of the recipe to override")
+    add = parser.add_argument
+    add("--data", type=Path, help="folder of class folders of JPEGs (default: a demo set is written)")
+    add("--masks", type=Path, help="parallel folder tree of masks (default: detected)")
+    add("--out", type=Path, default=Path("out/demo"), help="(%(default)s)")
+    add("--workers", type=int, default=default_workers(), help="processes (all CPUs)")
+    add("overrides", nargs="*", metavar="key=value", help="values of the recipe to override")
     args = parser.parse_intermixed_args()
     summary = run_demo(args.data, args.masks, args.out, args.workers, args.overrides)
     print(

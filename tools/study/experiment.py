@@ -232,18 +232,13 @@ def _recipe(condition: Condition, seed: int, scale: Scale, shards: Path) -> dict
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.experiment", description=__doc__.splitlines()[0])
+    add = parser.add_argument
     default = "gpu" if torch.cuda.is_available() else "cpu"
-    parser.add_argument(
-        "--scale", choices=list(SCALES), default=default, help="(%(default)s on this machine)"
-    )
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each kind (%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("out/experiment"), help="(%(default)s)")
-    parser.add_argument(
-        "--json", type=Path, help="result; page and picture beside it (default OUT/experiment.json)"
-    )
-    parser.add_argument(
-        "--workers", type=int, default=default_workers(), help="processes that pack (all CPUs)"
-    )
+    add("--scale", choices=list(SCALES), default=default, help="(%(default)s on this machine)")
+    add("--seeds", type=int, default=3, help="runs of each kind (%(default)s)")
+    add("--out", type=Path, default=Path("out/experiment"), help="(%(default)s)")
+    add("--json", type=Path, help="result; page and picture beside it (default OUT/experiment.json)")
+    add("--workers", type=int, default=default_workers(), help="processes that pack (all CPUs)")
     args = parser.parse_args()
     if args.seeds < 1:
         raise UserError(f"--seeds={args.seeds}: give one at least")

@@ -135,13 +135,12 @@ def page(result: dict[str, Any], command: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.learning", description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", default=",".join(METHODS), help="(%(default)s)")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each method (%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("out/learning"), help="data and runs (%(default)s)")
-    parser.add_argument("--json", type=Path, help="result; a page beside it (default OUT/learning.json)")
-    parser.add_argument(
-        "--workers", type=int, default=default_workers(), help="processes that pack (all CPUs)"
-    )
+    add = parser.add_argument
+    add("--methods", default=",".join(METHODS), help="(%(default)s)")
+    add("--seeds", type=int, default=3, help="runs of each method (%(default)s)")
+    add("--out", type=Path, default=Path("out/learning"), help="data and runs (%(default)s)")
+    add("--json", type=Path, help="result; a page beside it (default OUT/learning.json)")
+    add("--workers", type=int, default=default_workers(), help="processes that pack (all CPUs)")
     args = parser.parse_args()
     methods = args.methods.split(",")
     if unknown := set(methods) - set(METHODS):

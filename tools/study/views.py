@@ -95,12 +95,11 @@ def _draw_windows(axis: plt.Axes, shape: torch.Size, windows: np.ndarray) -> Non
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.views", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--config", type=Path, default=Path("configs/moco_v2_demo.yaml"), help="(%(default)s)"
-    )
-    parser.add_argument("--out", type=Path, default=Path("out/views.png"), help="the picture (%(default)s)")
-    parser.add_argument("--rows", type=int, default=8, help="photos (%(default)s)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values of the config to override")
+    add = parser.add_argument
+    add("--config", type=Path, default=Path("configs/moco_v2_demo.yaml"), help="(%(default)s)")
+    add("--out", type=Path, default=Path("out/views.png"), help="the picture (%(default)s)")
+    add("--rows", type=int, default=8, help="photos (%(default)s)")
+    add("overrides", nargs="*", metavar="key=value", help="values of the config to override")
     args = parser.parse_intermixed_args()
     values = override(read_yaml(args.config), args.overrides).get("data")
     if values is None:

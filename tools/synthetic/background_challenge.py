@@ -292,11 +292,12 @@ def _class_folders(shards: Path, classes: Sequence[str], photos: Sequence[Photo]
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.background_challenge", description=__doc__.partition(":")[0])
-    parser.add_argument("--shards", type=Path, default=Path("out/shards"), help="labelled (%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("out/challenge"), help="(%(default)s)")
-    parser.add_argument("--side", type=int, default=256, help="short side, at most, in pixels (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of who lends whom a background (%(default)s)")
-    parser.add_argument("--workers", type=int, help="processes (all CPUs)")
+    add = parser.add_argument
+    add("--shards", type=Path, default=Path("out/shards"), help="labelled (%(default)s)")
+    add("--out", type=Path, default=Path("out/challenge"), help="(%(default)s)")
+    add("--side", type=int, default=256, help="short side, at most, in pixels (%(default)s)")
+    add("--seed", type=int, default=0, help="of who lends whom a background (%(default)s)")
+    add("--workers", type=int, help="processes (all CPUs)")
     args = parser.parse_args()
     result = make_challenge(
         args.shards, args.out, side=args.side, seed=args.seed, workers=args.workers or default_workers()

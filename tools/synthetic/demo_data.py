@@ -280,24 +280,25 @@ def main() -> None:
     """The command line; see the module's docstring."""
     default = DemoSettings()
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder of the set, new or interrupted")
-    parser.add_argument("--photos", type=int, default=default.photos, help="training photos")
-    parser.add_argument("--test-photos", type=int, default=default.test_photos, help="photos a mixed split")
-    parser.add_argument("--classes", type=int, default=default.classes, help="2 to 9")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="folder of the set, new or interrupted")
+    add("--photos", type=int, default=default.photos, help="training photos")
+    add("--test-photos", type=int, default=default.test_photos, help="photos a mixed split")
+    add("--classes", type=int, default=default.classes, help="2 to 9")
+    add(
         "--correlation",
         type=float,
         default=default.correlation,
         help="share of backgrounds that fit the class",
     )
-    parser.add_argument(
+    add(
         "--material",
         type=float,
         default=default.material,
         help="share of objects made of their class's stuff",
     )
-    parser.add_argument("--seed", type=int, default=default.seed)
-    parser.add_argument("--workers", type=int, default=default_workers(), help="processes")
+    add("--seed", type=int, default=default.seed)
+    add("--workers", type=int, default=default_workers(), help="processes")
     options = vars(parser.parse_args())
     out, workers = options.pop("out"), options.pop("workers")
     write_demo_set(out, DemoSettings(**options), workers)
