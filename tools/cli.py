@@ -1,6 +1,7 @@
 """The command line of every tool: errors as one line, worker processes, parts of a job."""
 
 import argparse
+import json
 import multiprocessing
 import os
 import signal
@@ -47,6 +48,19 @@ def start(module: str, *words: str, threads: int | None = None, quiet: bool = Fa
             else f" (status {done.returncode}); it says why above"
         )
         raise UserError(f"python -m {module} {' '.join(words)} failed{said}")
+
+
+def ask(module: str, job: str, asker: str) -> dict[str, Any]:
+    """Run `python -m module` in a process of its own: it reads a job from stdin and ends with a line of JSON.
+
+    Raises:
+        UserError: it failed; it says so of `asker`.
+    """
+    command = [sys.executable, "-m", module]
+    child = subprocess.run(command, input=job, capture_output=True, text=True, check=False)
+    if child.returncode:
+        raise UserError(f"{asker}: {(child.stderr.strip() or 'no word').splitlines()[-1]}")
+    return json.loads(child.stdout.splitlines()[-1])
 
 
 class Part(NamedTuple):

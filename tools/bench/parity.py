@@ -91,10 +91,15 @@ def compare_distributions(config: LoaderConfig, photos: int) -> dict[str, dict[s
 def table(result: dict[str, Any]) -> str:
     """The report as Markdown."""
     pixels = [[name, f"{row['mean']:.3f}", f"{row['p99.9']:.2f}"] for name, row in result["pixels"].items()]
-    views = []
-    for name, row in result["distributions"].items():
-        rates = [f"{row[key]:.3f}" if key in row else "" for key in ("replaced", "replaced_torchvision")]
-        views.append([name, f"{row['mean']:.2f}", f"{row['std']:.2f}", f"{row['histogram']:.3f}", *rates])
+    columns = [
+        ("view", "{view}"),
+        ("mean", "{mean:.2f}"),
+        ("std", "{std:.2f}"),
+        ("histogram", "{histogram:.3f}"),
+        ("replaced: DALI", "{replaced:.3f}"),
+        ("torchvision", "{replaced_torchvision:.3f}"),
+    ]
+    views = [{"view": name, **row} for name, row in result["distributions"].items()]
     lines = [
         f"{result['photos']} photos, {result['device']}: absolute difference in grey levels of 255.",
         "",
@@ -104,7 +109,7 @@ def table(result: dict[str, Any]) -> str:
         "means and standard deviations (grey levels), total variation of the grey histograms, share of views",
         "with a replaced background.",
         "",
-        markdown.table(("view", "mean", "std", "histogram", "replaced: DALI", "torchvision"), views),
+        markdown.formatted(views, columns),
     ]
     return "\n".join(lines)
 

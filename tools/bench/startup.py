@@ -7,7 +7,6 @@ are as many as wanted, a thousand a tar.
 import itertools
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,8 +22,9 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import sha256, write_text
 from dali_bgaug.shards import open_shards, write_manifest
 from pipelines import LoaderConfig, build_loader
-from tools.bench.measure import stage_configs
+from tools.bench.measure import fullest_stage
 from tools.bench.timing import own_memory, peak_memory
+from tools.cli import ask
 
 PER_SHARD = 1000
 
@@ -56,23 +56,9 @@ def measure(values: dict[str, Any], pipeline: str, samples: int) -> dict[str, An
     if samples < 1:
         raise UserError(f"--startup={samples}: at least one sample")
     with large_set(Path(values["shards"]), samples) as folder:
-        stage, config = list(
-            stage_configs(values | {"shards": str(folder), "verify": False}, pipeline).items()
-        )[-1]
-        child = subprocess.run(
-            [sys.executable, "-m", "tools.bench.startup"],
-            input=config.model_dump_json(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if child.returncode:
-            raise UserError(f"--startup={samples}: {(child.stderr.strip() or 'no word').splitlines()[-1]}")
-        return {
-            "loader": f"{pipeline}/{stage}",
-            "samples": samples,
-            **json.loads(child.stdout.splitlines()[-1]),
-        }
+        stage, config = fullest_stage(values | {"shards": str(folder), "verify": False}, pipeline)
+        found = ask("tools.bench.startup", config.model_dump_json(), f"--startup={samples}")
+    return {"loader": f"{pipeline}/{stage}", "samples": samples, **found}
 
 
 def watch_memory(values: dict[str, Any], pipeline: str, batches: int) -> dict[str, Any]:
@@ -82,7 +68,7 @@ def watch_memory(values: dict[str, Any], pipeline: str, batches: int) -> dict[st
     """
     if batches < 20:
         raise UserError(f"--memory={batches}: at least 20 batches")
-    stage, config = list(stage_configs(values, pipeline).items())[-1]
+    stage, config = fullest_stage(values, pipeline)
     places = {round(batches * twentieth / 20) for twentieth in range(2, 21)}
     taken = []
     with build_loader(config) as loader, tqdm(total=batches, desc="memory", unit="batch") as bar:
@@ -112,13 +98,8 @@ def main() -> None:
         built = time.perf_counter()
         next(iter(loader))
         first = time.perf_counter()
-    found = {"build_s": built - start, "first_batch_s": first - start}
-    print(
-        json.dumps(
-            {name: round(value, 2) for name, value in found.items()}
-            | {"peak_rss_mb": round(peak_memory() / 1e6, 1)}
-        )
-    )
+    seconds = {"build_s": round(built - start, 2), "first_batch_s": round(first - start, 2)}
+    print(json.dumps(seconds | {"peak_rss_mb": round(peak_memory() / 1e6, 1)}))
 
 
 if __name__ == "__main__":

@@ -5,14 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 
-from dali_bgaug.files import atomic
 from tools import markdown
+from tools.pictures import plt, save
 
 NAMES = {"moco_v2": "MoCo-v2", "byol": "BYOL", "swav": "SwAV", "untrained": "untrained"}
 BACKGROUNDS = {"none": "none", "rm": "BG_RM", "random": "BG_Random", "swaps": "BG_Swaps"}
@@ -143,6 +139,4 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axis.grid(alpha=0.3, axis="x")
     axes[0].set_yticks(range(len(lines)), labels)
     axes[0].invert_yaxis()
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
-    plt.close(figure)
+    save(figure, path, dpi=110)

@@ -12,19 +12,16 @@ import logging
 from pathlib import Path
 
 import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.patches import Rectangle
 
 from dali_bgaug.config import override, read_yaml, validate
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import atomic
 from dali_bgaug.views.options import expand
 from pipelines import LoaderConfig, build_loader
 from tools.cli import run
+from tools.pictures import plt, save
 
 COLOURS = [*matplotlib.colormaps["tab10"].colors]
 SOURCES = ("photo", "mask", "tile")
@@ -57,9 +54,7 @@ def draw_views(config: LoaderConfig, path: Path, rows: int = 8) -> None:
                 colour = COLOURS[list(changed).index(name) % len(COLOURS)]
                 for spine in axis.spines.values():
                     spine.set(color=colour if changed[name][sample] else "none", linewidth=3)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
-    plt.close(figure)
+    save(figure, path, dpi=100)
 
 
 def _changed(config: LoaderConfig, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
