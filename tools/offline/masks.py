@@ -13,6 +13,7 @@ key=value.
 import argparse
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def write_mask_store(
     tree = list_photos(photo_folder)
     keys = tree.keys
     photos.reject_equal_names(keys)
-    parts = [keys[i : i + per_file] for i in range(0, len(keys), per_file)]
+    parts = [keys[start : start + per_file] for start in range(0, len(keys), per_file)]
     mine = parts[part.slice]
     _built(detector, detector.weights_time())  # what is wrong with it is said now, not by every worker
     options = {
@@ -86,14 +87,10 @@ def write_mask_store(
     stores.reject_foreign_files(out, len(parts))
     names = [stores.file_name(number, len(parts)) for number in range(len(parts))][part.slice]
     listing = digest(keys)
-    jobs = (
-        (photo_folder, detector, out / name, keys, options, listing)
-        for name, keys in zip(names, mine, strict=True)
-    )
+    jobs = ((photo_folder, detector, out / name, its, options, listing) for name, its in zip(names, mine))
     print(tree.describe())
-    report = Report(
-        tool="masks", out=out, part=part, workers=workers, options=options, oddities=tree.oddities
-    )
+    made = {"options": options, "oddities": tree.oddities}
+    report = Report(tool="masks", out=out, part=part, workers=workers, **made)
     sizes = [len(keys) for keys in mine]
     report.run(_write_file, jobs, sizes, [count * size * size for count in sizes])
     if part.count > 1 or not sizes:  # of a part too few to tell
@@ -221,15 +218,9 @@ def _detect(
     detector: Detector, photos_: Iterator[Photo], problems: list[str]
 ) -> Iterator[tuple[Photo, np.ndarray]]:
     """Photos and their maps, a batch at a time; what the detector cannot do goes to `problems`."""
-    batch: list[Photo] = []
-    for photo in photos_:
+    while batch := list(islice(photos_, detector.batch)):
         if problems:
             return  # nothing will come of this file; mend that first
-        batch.append(photo)
-        if len(batch) == detector.batch:
-            yield from _detect_batch(detector, batch, problems)
-            batch = []
-    if batch:
         yield from _detect_batch(detector, batch, problems)
 
 

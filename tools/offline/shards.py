@@ -34,6 +34,7 @@ from tools.offline.shard_photos import Packed, PhotoOptions, pack_photo
 from tools.offline.shard_plan import Plan, Row, make_plan, match_stores
 
 PROGRESS = ".progress"  # what is finished, until the manifest says so
+ANOTHER = "choose another --out, or delete that folder to pack anew"
 MEGABYTE = 1_000_000
 
 
@@ -92,22 +93,21 @@ def write_shards(
         subset=subset,
     )
     photos.reject_equal_names(plan.keys)
-    made = [stores.read_source(file) for file in tile_files]
+    sources = [stores.read_source(file) for file in tile_files]
     options = {
         **entries[0].options,
-        "tile": made[0].options,
+        "tile": sources[0].options,
         "seed": seed,
         "photos": {**photo_options.record(), "device": device},
     }
     packed = [hashlib.sha256(part.tobytes()).hexdigest() for part in (plan.order, plan.label, plan.ends)]
-    source = digest([each.source for each in made], options, plan.classes, packed)  # masks' too
+    source = digest([each.source for each in sources], options, plan.classes, packed)  # masks' too
     if subset is not None:  # to be read in the manifest; `source` knows the photos themselves
         counts = {"photos": len(plan.order), "of": len(plan.keys)}
         options["subset"] = {"list": subset.name, "sha256": sha256(subset), **counts}
     print(describe(out, len(plan.order), plan.classes, plan.oddities))
-    report = Report(
-        tool="shards", out=out, part=part, workers=workers, options=options, oddities=plan.oddities
-    )
+    made = {"options": options, "oddities": plan.oddities}
+    report = Report(tool="shards", out=out, part=part, workers=workers, **made)
     if (finished := _finished(out, source)) is not None:
         shutil.rmtree(out / PROGRESS, ignore_errors=True)  # a kill may have come just before
         for shard in finished.shards[part.slice]:
@@ -162,22 +162,16 @@ def _finished(out: Path, source: str) -> shards.Manifest | None:
         return None
     manifest = shards.open_shards(out, option="--out")
     if manifest.source != source:
-        raise UserError(
-            f"{path}: packed from other photos, masks or options than those given now; "
-            "choose another --out, or delete that folder to pack anew"
-        )
+        raise UserError(f"{path}: packed from other photos, masks or options than those given now; {ANOTHER}")
     return manifest
 
 
 def _reject_foreign(out: Path, source: str) -> None:
     """Unfinished shards of something else would be mixed up with the new ones."""
     for place in (out / PROGRESS).glob("*.json"):
-        foreign = _read_record(place, source) is None and place.exists()  # another part may just have ended
-        if foreign:
-            raise UserError(
-                f"{place}: a shard of other photos, masks or options than those given now; "
-                "choose another --out, or delete that folder to pack anew"
-            )
+        if _read_record(place, source) is None and place.exists():  # another part may just have ended
+            message = "a shard of other photos, masks or options than those given now"
+            raise UserError(f"{place}: {message}; {ANOTHER}")
 
 
 def _write_manifest(
@@ -207,11 +201,7 @@ def _write_manifest(
             tiles=tiles,
             options=options,
             source=source,
-            left_out=sorted(
-                (item["photo"], item["reason"], item["detail"])
-                for record in records
-                for item in record["left_out"]
-            ),
+            left_out=sorted(LeftOut(**item) for record in records for item in record["left_out"]),
             suspicious=sorted(key for record in records for key in record.get("suspicious", [])),
             shards=written,
         ),
@@ -240,9 +230,9 @@ def _write_shard(job: _Job, name: str, rows: list[Row]) -> Done:
     record = _read_record(place, job.source)
     kept = record is not None
     if record is None:
-        record = {"source": job.source, "shard": None, "donors": 0, "read": 0, "left_out": [], "counts": {}}
+        record = {"source": job.source, "shard": None, "donors": 0, "read": 0}
+        record |= {"left_out": [], "counts": dict.fromkeys(("reencoded", "shrunk", "bytes_saved"), 0)}
         record["suspicious"] = []
-        record["counts"] = dict.fromkeys(("reencoded", "shrunk", "bytes_saved"), 0)
         problems: list[str] = []
         try:
             shard = shards.write_shard(job.out, name, _samples(job, rows, record, problems), job.tiles)

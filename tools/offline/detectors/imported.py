@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -19,8 +19,6 @@ ASPECT_TOLERANCE = 1.0
 
 class ImportOptions(DetectorOptions):
     """Options of the import."""
-
-    THRESHOLD: ClassVar[float] = 0.9
 
     name: Literal["import"] = "import"
     folder: Path

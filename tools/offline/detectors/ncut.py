@@ -9,7 +9,7 @@ background; on a finer map each cell then joins the nearer one, a few times over
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,8 +33,6 @@ SHARPNESS = 10.0
 
 class NCutOptions(DetectorOptions):
     """Options of the normalised cut."""
-
-    THRESHOLD: ClassVar[float] = 0.9
 
     name: Literal["ncut"] = "ncut"
     weights: Path
