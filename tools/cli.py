@@ -27,6 +27,12 @@ def run(main: Callable[[], None]) -> None:
     run_program(main, "finished shards are kept, the same command goes on from there")
 
 
+def require(holds: object, message: str) -> None:
+    """Refuse an option's value unless this holds: the message is a UserError's."""
+    if not holds:
+        raise UserError(message)
+
+
 def start(module: str, *words: str, threads: int | None = None, quiet: bool = False) -> None:
     """Run `python -m module words…` to its end: training is a program of its own, which tools do not import.
 
@@ -42,11 +48,8 @@ def start(module: str, *words: str, threads: int | None = None, quiet: bool = Fa
     command = [sys.executable, "-m", module, *words]
     done = subprocess.run(command, capture_output=quiet, text=True, check=False, env=environment)
     if done.returncode:
-        said = (
-            f":\n{done.stderr.strip()[-2000:]}"
-            if quiet
-            else f" (status {done.returncode}); it says why above"
-        )
+        said = f" (status {done.returncode}); it says why above"
+        said = f":\n{done.stderr.strip()[-2000:]}" if quiet else said
         raise UserError(f"python -m {module} {' '.join(words)} failed{said}")
 
 
@@ -103,9 +106,23 @@ def hold(out: Path, part: Part) -> AbstractContextManager[None]:
 def add_scale_arguments(parser: argparse.ArgumentParser) -> None:
     """--workers and --part."""
     parser.add_argument("--workers", type=int, help="processes (all CPUs; one, where a GPU is used)")
-    parser.add_argument(
-        "--part", default="1/1", metavar="i/n", help="the i-th of n machines' share (%(default)s)"
-    )
+    help_ = "the i-th of n machines' share (%(default)s)"
+    parser.add_argument("--part", default="1/1", metavar="i/n", help=help_)
+
+
+def run_part(
+    args: argparse.Namespace, write: Callable[..., Any], *inputs: Any, on_gpu: bool = False, **options: Any
+) -> None:
+    """Run a tool that makes files of `inputs` into `args.out`, as `add_scale_arguments` say; print its
+    report."""
+    part, workers = parse_part(args.part), args.workers or default_workers(on_gpu)
+    with hold(args.out, part):
+        write(*inputs, args.out, workers=workers, part=part, **options).finish()
+
+
+def pick(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Some of the arguments, by name."""
+    return {name: getattr(args, name) for name in names}
 
 
 @contextmanager

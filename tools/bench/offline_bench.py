@@ -28,12 +28,11 @@ from PIL import Image
 
 from dali_bgaug import stores
 from dali_bgaug.decoding import Decoder
-from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
 from dali_bgaug.photo_tree import list_photos
 from tools import markdown
 from tools.bench.machine import machine
-from tools.cli import run
+from tools.cli import require, run
 from tools.offline import photos
 from tools.offline.detectors import read_options
 from tools.offline.detectors.u2net import U2Net, prepare
@@ -216,8 +215,7 @@ def main() -> None:
     add("--rounds", type=int, default=5, help="(%(default)s)")
     add("--json", type=Path, help="write the result to this file")
     args = parser.parse_args()
-    if args.rounds < 1:
-        raise UserError(f"--rounds={args.rounds}: must be at least 1")
+    require(args.rounds >= 1, f"--rounds={args.rounds}: must be at least 1")
     rows = measure(args.photos, args.masks, args.weights, args.rounds)
     result = {"machine": machine(None), "rounds": args.rounds, "rows": rows}
     if args.json:

@@ -28,7 +28,7 @@ from pipelines.build import choose_device
 from pipelines.torchvision_loader import TorchvisionLoader
 from tools import markdown
 from tools.bench.parity_steps import compare_pixels
-from tools.cli import run
+from tools.cli import require, run
 
 FULLEST = {"moco_v2": "swaps", "byol": "random", "swav": "random", "rotnet": "random", "supervised": "random"}
 """Each training method with the background that does most."""
@@ -123,8 +123,7 @@ def main() -> None:
     add("--json", type=Path, default=Path("out/parity.json"), help="(%(default)s)")
     add("overrides", nargs="*", metavar="key=value", help="loader config, e.g. device=cpu")
     args = parser.parse_intermixed_args()
-    if args.photos < 2:
-        raise UserError(f"--photos={args.photos}: two at least, each lends the other its tile")
+    require(args.photos >= 2, f"--photos={args.photos}: two at least, each lends the other its tile")
     manifest = open_shards(args.shards, option="--shards")
     every = (sample for shard in manifest.shards for sample in read_samples(args.shards, shard))
     samples = list(islice((sample for sample in every if sample.tile is not None), args.photos))

@@ -18,13 +18,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from dali_bgaug.errors import UserError
 from dali_bgaug.files import sha256, write_text
 from dali_bgaug.shards import open_shards, write_manifest
 from pipelines import LoaderConfig, build_loader
 from tools.bench.measure import fullest_stage
 from tools.bench.timing import own_memory, peak_memory
-from tools.cli import ask
+from tools.cli import ask, require
 
 PER_SHARD = 1000
 
@@ -53,8 +52,7 @@ def large_set(shards: Path, samples: int) -> Iterator[Path]:
 
 def measure(values: dict[str, Any], pipeline: str, samples: int) -> dict[str, Any]:
     """Start the fullest loader of a pipeline in a fresh process; returns what the JSON file holds."""
-    if samples < 1:
-        raise UserError(f"--startup={samples}: at least one sample")
+    require(samples >= 1, f"--startup={samples}: at least one sample")
     with large_set(Path(values["shards"]), samples) as folder:
         stage, config = fullest_stage(values | {"shards": str(folder), "verify": False}, pipeline)
         found = ask("tools.bench.startup", config.model_dump_json(), f"--startup={samples}")
@@ -66,8 +64,7 @@ def watch_memory(values: dict[str, Any], pipeline: str, batches: int) -> dict[st
 
     Memory is what is resident without mapped files.
     """
-    if batches < 20:
-        raise UserError(f"--memory={batches}: at least 20 batches")
+    require(batches >= 20, f"--memory={batches}: at least 20 batches")
     stage, config = fullest_stage(values, pipeline)
     places = {round(batches * twentieth / 20) for twentieth in range(2, 21)}
     taken = []

@@ -23,7 +23,7 @@ from dali_bgaug.errors import UserError, shown
 from dali_bgaug.files import require_folder
 from dali_bgaug.hdf5 import has_checksums
 from dali_bgaug.tiles import NUMBERS, fits
-from tools.cli import run
+from tools.cli import require, run
 from tools.offline.inspect_sheet import Tile, draw_sheet
 from tools.offline.report import format_bytes
 
@@ -38,8 +38,7 @@ def inspect(folder: Path, verify: bool = False, count: int = 24) -> list[str]:
     Raises:
         UserError: nothing known in it, or, with `verify`, something that is not as it should be.
     """
-    if count < 1:
-        raise UserError(f"--count={count}: must be at least 1")
+    require(count >= 1, f"--count={count}: must be at least 1")
     folder = require_folder(folder, "DIR").absolute()
     kind = _kind(folder)
     if kind is not None:

@@ -26,7 +26,7 @@ from dali_bgaug.files import digest
 from dali_bgaug.orientation import read_orientation
 from dali_bgaug.photo_tree import list_photos
 from dali_bgaug.tiles import tile_geometry
-from tools.cli import ALL, Part, add_scale_arguments, default_workers, hold, parse_part, run
+from tools.cli import ALL, Part, add_scale_arguments, pick, require, run, run_part
 from tools.offline import photos
 from tools.offline.detectors import DETECTORS, Detector, DetectorOptions, Photo, read_options
 from tools.offline.detectors.base import scale
@@ -59,16 +59,11 @@ def write_mask_store(
         empty.
     """
     threshold = detector.THRESHOLD if threshold is None else threshold
-    if not 0 < threshold <= 1:
-        raise UserError(f"--threshold={threshold}: must be above 0 and at most 1")
-    if not 0 <= min_area < 1:
-        raise UserError(f"--min-area={min_area}: a share of the photo, at least 0 and below 1")
-    if size % 64 or size < 64:
-        raise UserError(f"--size={size}: must be a positive multiple of 64")
-    if max_pixels < 1:
-        raise UserError(f"--max-pixels={max_pixels}: must be at least 1")
-    if per_file < 1:
-        raise UserError(f"--per-file={per_file}: must be at least 1")
+    require(0 < threshold <= 1, f"--threshold={threshold}: must be above 0 and at most 1")
+    require(0 <= min_area < 1, f"--min-area={min_area}: a share of the photo, at least 0 and below 1")
+    require(size > 0 and size % 64 == 0, f"--size={size}: must be a positive multiple of 64")
+    require(max_pixels >= 1, f"--max-pixels={max_pixels}: must be at least 1")
+    require(per_file >= 1, f"--per-file={per_file}: must be at least 1")
     tree = list_photos(photo_folder)
     keys = tree.keys
     photos.reject_equal_names(keys)
@@ -312,21 +307,8 @@ def main() -> None:
     add("overrides", nargs="*", metavar="key=value", help="further options of the detector")
     args = parser.parse_intermixed_args()
     detector = choose_detector(args.detector, args.masks, args.weights, args.overrides)
-    part = parse_part(args.part)
-    with hold(args.out, part):
-        report = write_mask_store(
-            args.photos,
-            detector,
-            args.out,
-            threshold=args.threshold,
-            min_area=args.min_area,
-            size=args.size,
-            max_pixels=args.max_pixels,
-            per_file=args.per_file,
-            workers=args.workers or default_workers(detector.on_gpu),
-            part=part,
-        )
-        report.finish()
+    options = pick(args, "threshold", "min_area", "size", "max_pixels", "per_file")
+    run_part(args, write_mask_store, args.photos, detector, on_gpu=detector.on_gpu, **options)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,9 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from dali_bgaug.files import digest, sha256, write_text
 from dali_bgaug.hdf5 import MEND
 from dali_bgaug.photo_tree import describe
 from dali_bgaug.tiles import fits, rescale
-from tools.cli import ALL, Part, add_scale_arguments, default_workers, hold, parse_part, run
+from tools.cli import ALL, Part, add_scale_arguments, pick, require, run, run_part
 from tools.offline import photos
 from tools.offline.report import Done, LeftOut, Report
 from tools.offline.shard_photos import Packed, PhotoOptions, pack_photo
@@ -38,8 +37,7 @@ ANOTHER = "choose another --out, or delete that folder to pack anew"
 MEGABYTE = 1_000_000
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Job:
+class _Job(NamedTuple):
     """The inputs that all shards of a run share."""
 
     photos: Path
@@ -80,7 +78,10 @@ def write_shards(
         UserError: stores that do not belong together, photos that changed or cannot be read, two of one name.
     """
     photo_options = photo_options or PhotoOptions()
-    _check_options(shard_mb, per_shard, photo_options)
+    require(shard_mb > 0, f"--shard-mb={shard_mb}: must be above 0")
+    require(per_shard >= 1, f"--per-shard={per_shard}: must be at least 1")
+    side = photo_options.max_side
+    require(side is None or side >= 32, f"--max-side={side}: must be at least 32 pixels")
     mask_files, tile_files = zip(*match_stores(mask_store, tile_store), strict=True)
     entries = [stores.read_entries(file) for file in mask_files]
     plan = make_plan(
@@ -119,18 +120,9 @@ def write_shards(
     _reject_foreign(out, source)
     device_id = None if device == "cpu" else 0
     Decoder(device_id)  # no GPU? now, not in every worker
-    job = _Job(
-        photos=photo_folder,
-        mask_files=mask_files,
-        tile_files=tile_files,
-        level=stores.level(entries[0].options["threshold"]),
-        max_pixels=options.get("max_pixels", MAX_PIXELS),
-        tiles=stores.tile_kind(tile_files[0]),
-        out=out,
-        source=source,
-        options=photo_options,
-        device_id=device_id,
-    )
+    level, max_pixels = stores.level(options["threshold"]), options.get("max_pixels", MAX_PIXELS)
+    stored = photo_folder, mask_files, tile_files, level, max_pixels, stores.tile_kind(tile_files[0])
+    job = _Job(*stored, out, source, photo_options, device_id)
     numbers = range(len(plan.ends))[part.slice]
     report.run(
         _write_shard,
@@ -140,15 +132,6 @@ def write_shards(
     )
     _write_manifest(out, plan, source, options, job.tiles)
     return report
-
-
-def _check_options(shard_mb: float, per_shard: int, options: PhotoOptions) -> None:
-    if shard_mb <= 0:
-        raise UserError(f"--shard-mb={shard_mb}: must be above 0")
-    if per_shard < 1:
-        raise UserError(f"--per-shard={per_shard}: must be at least 1")
-    if options.max_side is not None and options.max_side < 32:
-        raise UserError(f"--max-side={options.max_side}: must be at least 32 pixels")
 
 
 def _name(number: int) -> str:
@@ -333,23 +316,10 @@ def main() -> None:
     add("--device", choices=("cpu", "gpu"), default="cpu", help="where training will decode (%(default)s)")
     add_scale_arguments(parser)
     args = parser.parse_args()
-    part = parse_part(args.part)
-    with hold(args.out, part):
-        write_shards(
-            args.photos,
-            args.masks,
-            args.tiles,
-            args.out,
-            shard_mb=args.shard_mb,
-            per_shard=args.per_shard,
-            seed=args.seed,
-            classes=args.classes,
-            subset=args.subset,
-            photo_options=PhotoOptions(reencode=args.reencode, max_side=args.max_side, strict=args.strict),
-            device=args.device,
-            workers=args.workers or default_workers(args.device == "gpu"),
-            part=part,
-        ).finish()
+    options = pick(args, "shard_mb", "per_shard", "seed", "classes", "subset", "device")
+    options["photo_options"] = PhotoOptions(**pick(args, "reencode", "max_side", "strict"))
+    inputs = args.photos, args.masks, args.tiles
+    run_part(args, write_shards, *inputs, on_gpu=args.device == "gpu", **options)
 
 
 if __name__ == "__main__":

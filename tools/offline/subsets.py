@@ -15,14 +15,13 @@ import numpy as np
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
 from dali_bgaug.photo_tree import list_photos, told
-from tools.cli import run
+from tools.cli import require, run
 from tools.offline.classes import read_classes
 
 
 def choose(keys: list[str], label: np.ndarray, percent: float, seed: int) -> list[str]:
     """The share of every class of a list of photos, sorted. label: int64 [N]."""
-    if not 0 < percent <= 100:
-        raise UserError(f"--percent={percent}: must be above 0 and at most 100")
+    require(0 < percent <= 100, f"--percent={percent}: must be above 0 and at most 100")
     order = np.random.default_rng(seed).permutation(len(keys))
     by_class = order[np.argsort(label[order], kind="stable")]
     chosen: list[int] = []

@@ -17,12 +17,11 @@ from typing import Any
 from tqdm import tqdm
 
 from dali_bgaug.config import override, read_yaml, validate
-from dali_bgaug.errors import UserError
 from dali_bgaug.files import require_folder, write_text
-from dali_bgaug.shards import Manifest, open_shards
+from dali_bgaug.shards import open_shards
 from pipelines import LoaderConfig, build_loader
 from tools.bench.machine import machine
-from tools.cli import default_workers, run, start
+from tools.cli import default_workers, require, run, start
 from tools.offline.masks import choose_detector, write_mask_store
 from tools.offline.shards import write_shards
 from tools.offline.tiles import write_tile_store
@@ -51,12 +50,10 @@ def run_demo(
 ) -> dict[str, Any]:
     """Run everything; returns what summary.json holds."""
     start = time.perf_counter()
-    if data is None and masks is not None:
-        raise UserError(f"--masks={masks}: given without --data; give the folder of the photos too")
-    if data is not None:
-        require_folder(data, "--data")
-    if masks is not None:
-        require_folder(masks, "--masks")
+    require(data or not masks, f"--masks={masks}: given without --data; give the folder of the photos too")
+    for option, folder in (("--data", data), ("--masks", masks)):
+        if folder is not None:
+            require_folder(folder, option)
     _forget_other_inputs(out, data, masks)
     if data is None:
         _say(1, "photos: a demo set with exact masks")
@@ -73,8 +70,7 @@ def run_demo(
     write_shards(
         data, out / "masks", out / "tiles", out / "shards", per_shard=PER_FILE, workers=workers
     ).finish()
-    manifest = open_shards(out / "shards")
-    words, loader = _recipe(manifest, out, overrides)
+    words, loader = _recipe(open_shards(out / "shards").samples, out, overrides)
     _say(5, "views: what the loader makes of the photos")
     draw_views(_enlarged(loader), out / "views.png")  # the views themselves are too small to look at
     rate, device = _loader_rate(loader)
@@ -108,17 +104,16 @@ def _remove(out: Path, names: tuple[str, ...]) -> None:
             (out / name).unlink(missing_ok=True)
 
 
-def _recipe(manifest: Manifest, out: Path, overrides: list[str]) -> tuple[list[str], LoaderConfig]:
+def _recipe(samples: int, out: Path, overrides: list[str]) -> tuple[list[str], LoaderConfig]:
     """The words of the command line that fit the demo's recipe to this data set, and its loader."""
     values = read_yaml(CONFIG)
     words = [f"data.shards={out / 'shards'}"]
     batch = values["data"]["batch_size"]
-    if manifest.samples < 4:
-        raise UserError(f"--data: {manifest.samples} photos are too few to train on; give at least 4")
-    if manifest.samples < 2 * batch:
-        batch = 2 ** int(math.log2(max(2, manifest.samples // 2)))
+    require(samples >= 4, f"--data: {samples} photos are too few to train on; give at least 4")
+    if samples < 2 * batch:
+        batch = 2 ** int(math.log2(max(2, samples // 2)))
         words += [f"data.batch_size={batch}", f"method.bn_group={max(2, batch // 2)}"]
-    words.append(f"epochs={max(values['epochs'], -(-STEPS // (manifest.samples // batch)))}")
+    words.append(f"epochs={max(values['epochs'], -(-STEPS // (samples // batch)))}")
     words += overrides
     return words, validate(LoaderConfig, override(values, words)["data"], f"{CONFIG}: data")
 

@@ -31,7 +31,7 @@ from dali_bgaug.config import merge, read_yaml
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, write_json, write_text
 from tools.bench.machine import machine
-from tools.cli import default_workers, run, start
+from tools.cli import default_workers, require, run, start
 from tools.study.experiment_page import draw, page, summary
 from tools.study.splits import pack_split
 from tools.synthetic.background_challenge import make_challenge
@@ -240,8 +240,7 @@ def main() -> None:
     add("--json", type=Path, help="result; page and picture beside it (default OUT/experiment.json)")
     add("--workers", type=int, default=default_workers(), help="processes that pack (all CPUs)")
     args = parser.parse_args()
-    if args.seeds < 1:
-        raise UserError(f"--seeds={args.seeds}: give one at least")
+    require(args.seeds >= 1, f"--seeds={args.seeds}: give one at least")
     path = args.json or args.out / "experiment.json"
     result = measure(args.scale, args.seeds, args.out, args.workers)
     words = ["--scale", args.scale, "--seeds", str(args.seeds), "--json", str(path)]

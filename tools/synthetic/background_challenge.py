@@ -43,7 +43,7 @@ from dali_bgaug.folder import CHALLENGE as SPLITS
 from dali_bgaug.folder import MIXED
 from dali_bgaug.shard_index import locate_samples
 from dali_bgaug.tiles import fill
-from tools.cli import default_workers, process, run
+from tools.cli import default_workers, process, require, run
 from tools.offline.photos import decode_photo
 
 MAP = "class_map.json"
@@ -206,10 +206,8 @@ def make_challenge(
         UserError: a bad option; shards that are not whole, of one class, or with a class of fewer than two
             usable photos; an `out` that holds anything else, other settings or photos included.
     """
-    if side < 32:
-        raise UserError(f"--side={side}: must be at least 32 pixels")
-    if seed < 0:
-        raise UserError(f"--seed={seed}: must be 0 or more")
+    require(side >= 32, f"--side={side}: must be at least 32 pixels")
+    require(seed >= 0, f"--seed={seed}: must be 0 or more")
     manifest = packed.open_shards(shards)
     settings = {"version": VERSION, "side": side, "seed": seed, "manifest": packed.manifest_digest(shards)}
     finished, started = out / "challenge.json", out / "challenge.json.unfinished"

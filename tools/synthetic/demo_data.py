@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from dali_bgaug.errors import UserError
-from tools.cli import default_workers, process, run
+from tools.cli import default_workers, process, require, run
 from tools.synthetic.demo_shapes import (
     BACKGROUNDS,
     CLASSES,
@@ -64,16 +64,13 @@ class DemoSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 2 <= self.classes <= len(CLASSES):
-            raise UserError(f"--classes is {self.classes}: give 2 to {len(CLASSES)}")
+        least = self.classes
+        require(2 <= least <= len(CLASSES), f"--classes is {least}: give 2 to {len(CLASSES)}")
         for option, value in (("--photos", self.photos), ("--test-photos", self.test_photos)):
-            if value < self.classes:
-                raise UserError(f"{option} is {value}: give at least one a class, {self.classes} or more")
+            require(value >= least, f"{option} is {value}: give at least one a class, {least} or more")
         for option, share in (("--correlation", self.correlation), ("--material", self.material)):
-            if not 0 <= share <= 1:
-                raise UserError(f"{option} is {share}: give a share, 0 to 1")
-        if self.seed < 0:
-            raise UserError(f"--seed is {self.seed}: give 0 or more")
+            require(0 <= share <= 1, f"{option} is {share}: give a share, 0 to 1")
+        require(self.seed >= 0, f"--seed is {self.seed}: give 0 or more")
 
 
 @dataclass(frozen=True)
