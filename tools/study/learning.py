@@ -21,7 +21,7 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, write_json, write_text
 from tools import markdown
 from tools.bench.machine import machine
-from tools.cli import default_workers, run
+from tools.cli import default_workers, require, run, start
 from tools.study.splits import pack_split
 from tools.synthetic.demo_data import DemoSettings, write_demo_set
 
@@ -61,18 +61,12 @@ def _pack(out: Path, workers: int) -> None:
 
 def _run(method: str, seed: int, folder: Path, out: Path) -> dict[str, Any]:
     """One run: k-NN accuracy trained and untrained, seconds of training, and the last loss."""
-    start = time.perf_counter()
-    shards = f"data.shards={out / BANK / 'shards'}"
-    words = (
-        shards,
-        *WORDS,
-        *(MOCO_WORDS if method == "moco_v2" else ()),
-        f"seed={seed}",
-        f"data.seed={seed}",
-    )
+    began = time.perf_counter()
+    words = [f"data.shards={out / BANK / 'shards'}", *WORDS, f"seed={seed}", f"data.seed={seed}"]
+    words += MOCO_WORDS if method == "moco_v2" else ()
     config = str(CONFIGS / f"{method}_demo.yaml")
     start("train", "--config", config, "--out", str(folder), "--auto-resume", *words, quiet=True)
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - began
     accuracy = {}
     for name, flags in {"trained": (), "untrained": ("--untrained",)}.items():
         path = folder / f"{name}.json"
@@ -145,8 +139,7 @@ def main() -> None:
     methods = args.methods.split(",")
     if unknown := set(methods) - set(METHODS):
         raise UserError(f"--methods={args.methods}: no {min(unknown)}; there are {', '.join(METHODS)}")
-    if args.seeds < 1:
-        raise UserError(f"--seeds={args.seeds}: give one at least")
+    require(args.seeds >= 1, f"--seeds={args.seeds}: give one at least")
     result = measure(methods, args.seeds, args.out, args.workers)
     path = args.json or args.out / "learning.json"
     write_json(path, result)
