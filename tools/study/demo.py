@@ -49,7 +49,7 @@ def run_demo(
     data: Path | None, masks: Path | None, out: Path, workers: int, overrides: list[str]
 ) -> dict[str, Any]:
     """Run everything; returns what summary.json holds."""
-    start = time.perf_counter()
+    began = time.perf_counter()
     require(data or not masks, f"--masks={masks}: given without --data; give the folder of the photos too")
     for option, folder in (("--data", data), ("--masks", masks)):
         if folder is not None:
@@ -67,17 +67,21 @@ def run_demo(
     _say(3, "tiles: every photo's background, tiled")
     write_tile_store(out / "masks", out / "tiles", workers=workers).finish()
     _say(4, "shards: photos, masks and tiles packed and shuffled")
-    write_shards(
-        data, out / "masks", out / "tiles", out / "shards", per_shard=PER_FILE, workers=workers
-    ).finish()
+    stores = out / "masks", out / "tiles"
+    write_shards(data, *stores, out / "shards", per_shard=PER_FILE, workers=workers).finish()
     words, loader = _recipe(open_shards(out / "shards").samples, out, overrides)
     _say(5, "views: what the loader makes of the photos")
-    draw_views(_enlarged(loader), out / "views.png")  # the views themselves are too small to look at
+    views = {}
+    for name, view in loader.views.items():  # which are too small to look at
+        crop = view.crop.model_copy(update={"size": PICTURE})
+        views[name] = view.model_copy(update={"crop": crop})
+    draw_views(loader.model_copy(update={"views": views}), out / "views.png")
     rate, device = _loader_rate(loader)
     print(f"the loader alone: {rate:.0f} images/s on {device}")
     _say(6, "pre-training: MoCo-v2 with BG_Swaps")
-    _train(out, words)
-    return _summarise(out, rate, device, time.perf_counter() - start)
+    again = ["--resume"] if any((out / "checkpoints").glob("step-*.pt")) else []
+    start("train", f"--config={CONFIG}", f"--out={out}", *again, *words)
+    return _summarise(out, rate, device, time.perf_counter() - began)
 
 
 def _say(number: int, text: str) -> None:
@@ -118,14 +122,6 @@ def _recipe(samples: int, out: Path, overrides: list[str]) -> tuple[list[str], L
     return words, validate(LoaderConfig, override(values, words)["data"], f"{CONFIG}: data")
 
 
-def _enlarged(config: LoaderConfig) -> LoaderConfig:
-    views = {
-        name: view.model_copy(update={"crop": view.crop.model_copy(update={"size": PICTURE})})
-        for name, view in config.views.items()
-    }
-    return config.model_copy(update={"views": views})
-
-
 def _loader_rate(config: LoaderConfig) -> tuple[float, str]:
     """Images per second of the loader alone, and the name of its device."""
     with build_loader(config) as loader, tqdm(desc="loader", unit="photo") as bar:
@@ -140,19 +136,13 @@ def _loader_rate(config: LoaderConfig) -> tuple[float, str]:
     return rate, machine(device_id)["device"]
 
 
-def _train(out: Path, words: list[str]) -> None:
-    again = ["--resume"] if any((out / "checkpoints").glob("step-*.pt")) else []
-    start("train", f"--config={CONFIG}", f"--out={out}", *again, *words)
-
-
 def _summarise(out: Path, rate: float, device: str, seconds: float) -> dict[str, Any]:
     config = json.loads((out / "config.json").read_text())
     negatives = config["method"]["queue"] + (config["data"]["background"]["kind"] == "swaps")
     chance = math.log(1 + negatives)
     steps, losses = read_curves(out)["loss"]
     filled_at = config["method"]["queue"] // config["data"]["batch_size"]
-    full = losses[steps > filled_at]
-    full = full if len(full) else losses
+    full = losses[steps > filled_at] if steps[-1] > filled_at else losses
     width = max(1, min(20, len(full) // 4))
     summary = {
         "first_loss": round(float(full[:width].mean()), 4),

@@ -59,9 +59,8 @@ def plot_runs(
     names = [name for name in names if name not in LAST] + list(LAST)
     labels = _labels(runs)
     rows = -(-len(names) // COLUMNS)
-    figure, axes = plt.subplots(
-        rows, COLUMNS, figsize=(6 * COLUMNS, 2.6 * rows), squeeze=False, layout="constrained", sharex=True
-    )
+    options = {"squeeze": False, "layout": "constrained", "sharex": True}
+    figure, axes = plt.subplots(rows, COLUMNS, figsize=(6 * COLUMNS, 2.6 * rows), **options)
     for axis in axes.flat[len(names) :]:
         axis.remove()
     for axis, name in zip(axes.flat, names):

@@ -34,13 +34,8 @@ def draw_views(config: LoaderConfig, path: Path, rows: int = 8) -> None:
     changed = _changed(config, batch)
     order = torch.argsort(sum(changed.values()), descending=True, stable=True)[:rows]
     names = [name for name in (*SOURCES, *changed) if name in batch]
-    figure, axes = plt.subplots(
-        len(order),
-        len(names),
-        figsize=(1.6 * len(names), 1.6 * len(order)),
-        squeeze=False,
-        layout="compressed",
-    )
+    shape, size = (len(order), len(names)), (1.6 * len(names), 1.6 * len(order))
+    figure, axes = plt.subplots(*shape, figsize=size, squeeze=False, layout="compressed")
     for row, sample in enumerate(order.tolist()):
         for axis, name in zip(axes[row], names, strict=True):
             picture = batch[name][sample]
@@ -74,10 +69,9 @@ def _denormalise(view: torch.Tensor, config: LoaderConfig) -> np.ndarray:
     """Float [..., 3, H, W] -> values in [0, 1], [H, W, 3]; several pictures side by side, two in a row."""
     pixels = view.movedim(-3, -1).float().numpy()
     if pixels.ndim == 4:
-        pairs = [
-            np.concatenate(list(pixels[number : number + 2]), axis=1) for number in range(0, len(pixels), 2)
-        ]
-        pixels = np.concatenate(pairs, axis=0)
+        pixels = np.concatenate(
+            [np.concatenate([*pixels[at : at + 2]], 1) for at in range(0, len(pixels), 2)]
+        )
     return (pixels * config.normalise.std + config.normalise.mean).clip(0, 1)
 
 
