@@ -69,9 +69,8 @@ def _denormalise(view: torch.Tensor, config: LoaderConfig) -> np.ndarray:
     """Float [..., 3, H, W] -> values in [0, 1], [H, W, 3]; several pictures side by side, two in a row."""
     pixels = view.movedim(-3, -1).float().numpy()
     if pixels.ndim == 4:
-        pixels = np.concatenate(
-            [np.concatenate([*pixels[at : at + 2]], 1) for at in range(0, len(pixels), 2)]
-        )
+        pairs = [np.concatenate([*pixels[at : at + 2]], axis=1) for at in range(0, len(pixels), 2)]
+        pixels = np.concatenate(pairs)
     return (pixels * config.normalise.std + config.normalise.mean).clip(0, 1)
 
 
