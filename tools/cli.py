@@ -97,8 +97,7 @@ def parse_part(text: str) -> Part:
 
 
 def hold(out: Path, part: Part) -> AbstractContextManager[None]:
-    """Hold one part of an output while a tool works on it: a second process would take away its unfinished
-    files. Other parts are free."""
+    """Hold one part of an output, other parts being free: two processes would take away unfinished files."""
     name = out.absolute().name
     return lock(out.absolute().with_name(f"{name}-{part.index}-of-{part.count}.lock"))
 
@@ -113,8 +112,7 @@ def add_scale_arguments(parser: argparse.ArgumentParser) -> None:
 def run_part(
     args: argparse.Namespace, write: Callable[..., Any], *inputs: Any, on_gpu: bool = False, **options: Any
 ) -> None:
-    """Run a tool that makes files of `inputs` into `args.out`, as `add_scale_arguments` say; print its
-    report."""
+    """Run a tool that makes files of `inputs` into `args.out`, in parts; print its report."""
     part, workers = parse_part(args.part), args.workers or default_workers(on_gpu)
     with hold(args.out, part):
         write(*inputs, args.out, workers=workers, part=part, **options).finish()

@@ -124,8 +124,7 @@ def _seconds(function: Callable[[], Any]) -> float:
 
 
 def measure(folder: Path, masks: Path, weights: Path | None, rounds: int) -> list[dict[str, Any]]:
-    """A row a tool: photos, seconds of the tool and of its baseline, ratio (medians, and the lowest and
-    highest)."""
+    """A row a tool: photos, its rate, and its baseline's time over its own (median, lowest, highest)."""
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(folder, masks, Path(name))
         every, few = len(bench.keys), min(SLOW, len(bench.keys))

@@ -76,8 +76,7 @@ class ViewsStage:
         return batches
 
     def _take(self, batches: int, more: int) -> None:
-        """Have so many batches made and wait for them; the reader begins another with each of the first
-        `more`."""
+        """Have so many batches made and wait; the reader begins another with each of the first `more`."""
         made = None
         for made in self._thread.map(self._maker.make, (number < more for number in range(batches))):
             made.take()

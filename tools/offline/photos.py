@@ -96,8 +96,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def white_level(image: Image.Image) -> int | None:
-    """The white level of a picture, by its kind alone; None of floats and 32-bit numbers, which do not
-    say."""
+    """The white level of a picture, by its kind; None of floats and 32-bit numbers, which do not say."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         return 65535
     return None if image.mode in ("I", "F") else 255

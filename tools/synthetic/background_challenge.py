@@ -45,6 +45,7 @@ from dali_bgaug.shard_index import locate_samples
 from dali_bgaug.tiles import fill
 from tools.cli import default_workers, process, require, run
 from tools.offline.photos import decode_photo
+from tools.synthetic.settings import read_finished
 
 MAP = "class_map.json"
 VERSION = 1  # goes up whenever the same settings give other pixels
@@ -211,15 +212,8 @@ def make_challenge(
     manifest = packed.open_shards(shards)
     settings = {"version": VERSION, "side": side, "seed": seed, "manifest": packed.manifest_digest(shards)}
     finished, started = out / "challenge.json", out / "challenge.json.unfinished"
-    if finished.exists():
-        result = _check_same(finished, settings)
-        print(f"{finished} is there already, with these settings: nothing to do")
+    if result := read_finished(finished, started, settings, "a backgrounds challenge"):
         return result
-    if started.exists():
-        _check_same(started, settings)
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: neither a backgrounds challenge nor an empty folder; choose another --out")
-
     sizes = [shard.samples for shard in manifest.shards]
     surveys = process(_survey, [(shards, shard, side) for shard in manifest.shards], sizes, workers, "masks")
     photos = sorted(chain.from_iterable(surveys), key=lambda photo: photo.key)
@@ -253,19 +247,6 @@ def make_challenge(
     write_text(started, json.dumps(result, indent=1) + "\n")
     started.rename(finished)
     return result
-
-
-def _check_same(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the file at `path`; a UserError where that is not what is asked for."""
-    mend = "choose another --out, or delete that folder first"
-    try:
-        found = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: not a settings file ({error}); {mend}") from error
-    for key, value in settings.items():
-        if found.get(key) != value:
-            raise UserError(f"{path}: made with {key}={found.get(key)}, asked for is {key}={value}; {mend}")
-    return found
 
 
 def _class_folders(shards: Path, classes: Sequence[str], photos: Sequence[Photo]) -> dict[int, str]:

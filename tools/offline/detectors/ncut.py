@@ -47,8 +47,7 @@ class NCutOptions(DetectorOptions):
     """Of the refinement with two centroids; 0: the cut itself."""
 
     def record(self) -> dict[str, Any]:
-        """The options, and the hashes of the weights and of the card, which says how photos are
-        normalised."""
+        """The options, and hashes of the weights and of the card, which says how photos are normalised."""
         options = self.model_dump(mode="json", exclude={"name", "weights"})
         hashes = {"weights_sha256": self.weights, "card_sha256": self.weights.with_suffix(".json")}
         return options | {name: sha256(path) for name, path in hashes.items()}
