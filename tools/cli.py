@@ -1,6 +1,7 @@
 """The command line of every tool: errors as one line, worker processes, parts of a job."""
 
 import argparse
+import json
 import multiprocessing
 import os
 import signal
@@ -26,6 +27,12 @@ def run(main: Callable[[], None]) -> None:
     run_program(main, "finished shards are kept, the same command goes on from there")
 
 
+def require(holds: object, message: str) -> None:
+    """Refuse an option's value unless this holds: the message is a UserError's."""
+    if not holds:
+        raise UserError(message)
+
+
 def start(module: str, *words: str, threads: int | None = None, quiet: bool = False) -> None:
     """Run `python -m module words…` to its end: training is a program of its own, which tools do not import.
 
@@ -41,12 +48,22 @@ def start(module: str, *words: str, threads: int | None = None, quiet: bool = Fa
     command = [sys.executable, "-m", module, *words]
     done = subprocess.run(command, capture_output=quiet, text=True, check=False, env=environment)
     if done.returncode:
-        said = (
-            f":\n{done.stderr.strip()[-2000:]}"
-            if quiet
-            else f" (status {done.returncode}); it says why above"
-        )
+        said = f" (status {done.returncode}); it says why above"
+        said = f":\n{done.stderr.strip()[-2000:]}" if quiet else said
         raise UserError(f"python -m {module} {' '.join(words)} failed{said}")
+
+
+def ask(module: str, job: str, asker: str) -> dict[str, Any]:
+    """Run `python -m module` in a process of its own: it reads a job from stdin and ends with a line of JSON.
+
+    Raises:
+        UserError: it failed; it says so of `asker`.
+    """
+    command = [sys.executable, "-m", module]
+    child = subprocess.run(command, input=job, capture_output=True, text=True, check=False)
+    if child.returncode:
+        raise UserError(f"{asker}: {(child.stderr.strip() or 'no word').splitlines()[-1]}")
+    return json.loads(child.stdout.splitlines()[-1])
 
 
 class Part(NamedTuple):
@@ -80,8 +97,7 @@ def parse_part(text: str) -> Part:
 
 
 def hold(out: Path, part: Part) -> AbstractContextManager[None]:
-    """Hold one part of an output while a tool works on it: a second process would take away its unfinished
-    files. Other parts are free."""
+    """Hold one part of an output, other parts being free: two processes would take away unfinished files."""
     name = out.absolute().name
     return lock(out.absolute().with_name(f"{name}-{part.index}-of-{part.count}.lock"))
 
@@ -89,9 +105,22 @@ def hold(out: Path, part: Part) -> AbstractContextManager[None]:
 def add_scale_arguments(parser: argparse.ArgumentParser) -> None:
     """--workers and --part."""
     parser.add_argument("--workers", type=int, help="processes (all CPUs; one, where a GPU is used)")
-    parser.add_argument(
-        "--part", default="1/1", metavar="i/n", help="the i-th of n machines' share (%(default)s)"
-    )
+    help_ = "the i-th of n machines' share (%(default)s)"
+    parser.add_argument("--part", default="1/1", metavar="i/n", help=help_)
+
+
+def run_part(
+    args: argparse.Namespace, write: Callable[..., Any], *inputs: Any, on_gpu: bool = False, **options: Any
+) -> None:
+    """Run a tool that makes files of `inputs` into `args.out`, in parts; print its report."""
+    part, workers = parse_part(args.part), args.workers or default_workers(on_gpu)
+    with hold(args.out, part):
+        write(*inputs, args.out, workers=workers, part=part, **options).finish()
+
+
+def pick(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Some of the arguments, by name."""
+    return {name: getattr(args, name) for name in names}
 
 
 @contextmanager

@@ -95,10 +95,11 @@ def _run(words: list[str], limit_s: float) -> int | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.gpu_check", description=__doc__.splitlines()[0])
-    parser.add_argument("--shards", type=Path, default=Path("out/demo/shards"), help="(%(default)s)")
-    parser.add_argument("--json", type=Path, default=Path("out/gpu.json"), help="result file (%(default)s)")
-    parser.add_argument("--minutes", type=float, default=5, help="time for all of it (%(default)s)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="loader config of the benchmark")
+    add = parser.add_argument
+    add("--shards", type=Path, default=Path("out/demo/shards"), help="(%(default)s)")
+    add("--json", type=Path, default=Path("out/gpu.json"), help="result file (%(default)s)")
+    add("--minutes", type=float, default=5, help="time for all of it (%(default)s)")
+    add("overrides", nargs="*", metavar="key=value", help="loader config of the benchmark")
     args = parser.parse_intermixed_args()
     if backend.GetCUDADeviceCount() == 0:
         print("no GPU here: nothing to check")

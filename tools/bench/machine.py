@@ -27,6 +27,12 @@ def machine(device_id: int | None) -> dict[str, Any]:
     }
 
 
+def describe(place: dict[str, Any]) -> str:
+    """What `machine` found, in words."""
+    versions = f"Python {place['python']}, torch {place['torch']}, DALI {place['dali']}"
+    return f"{place['device']}, {place['cpus']} CPUs, {versions}, {place['date']}"
+
+
 def _processor() -> str:
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith("model name"):

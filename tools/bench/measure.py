@@ -15,8 +15,6 @@ dali, …       opponents, on moco_v2's plain views (`opponents.py`)
 import contextlib
 import json
 import math
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +34,7 @@ from tools.bench import opponents
 from tools.bench.machine import machine
 from tools.bench.stages import DaliStage, TorchvisionStage, our_stage
 from tools.bench.timing import Rounds, Spread, Stage, interleave
+from tools.cli import ask
 
 PIPELINES = tuple(name for name in METHODS if name != "evaluation")  # which has no stages
 SHARED = "-"
@@ -97,6 +96,11 @@ def stage_configs(values: dict[str, Any], pipeline: str) -> dict[str, LoaderConf
     }
 
 
+def fullest_stage(values: dict[str, Any], pipeline: str) -> tuple[str, LoaderConfig]:
+    """The last of a pipeline's stages, and its name."""
+    return list(stage_configs(values, pipeline).items())[-1]
+
+
 def all_stages(values: dict[str, Any], options: Options) -> tuple[Stages, Stages]:
     """Keys of all stages, and of the fullest ones with fewer threads."""
     stages: Stages = {}
@@ -131,10 +135,8 @@ def open_stage(
     if key.stage == "webdataset":
         return stack.enter_context(opponents.WebDatasetStage(config, key.threads))
     if key.stage == "ffcv":
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench"))
-        return stack.enter_context(
-            opponents.FfcvStage(config, key.threads, ffcv, Path(folder) / "photos.beton")
-        )
+        beton = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench")), "photos.beton")
+        return stack.enter_context(opponents.FfcvStage(config, key.threads, ffcv, beton))
     if key.stage == "dali":
         manifest = open_shards(config.shards, config.verify, "--shards")
         return DaliStage(opponents.dali_pipeline(config, manifest, device_id), config.prefetch)
@@ -150,35 +152,33 @@ def measure(values: dict[str, Any], options: Options) -> dict[str, Any]:
     cold = _cold(stages, options) if options.cold else {}
     with contextlib.ExitStack() as stack:
         built: dict[Key, Stage] = {}
+        everything, forked = stages | fewer, (YARDSTICK, "webdataset", "ffcv")
         # Workers are forked with the first batch: before there are threads of DALI that may hold a lock.
-        forked = [key for key in stages if key.stage in (YARDSTICK, "webdataset", "ffcv")]
-        everything = stages | fewer
         for key in tqdm(
-            [*forked, *(key for key in everything if key not in forked)], desc="warm", unit="stage"
+            sorted(everything, key=lambda key: key.stage not in forked), desc="warm", unit="stage"
         ):
             built[key] = open_stage(key, everything[key], device_id, options.ffcv, stack)
-            built[key].run(1 if key in forked else 4)
+            built[key].run(1 if key.stage in forked else 4)
         built = {key: built[key] for key in everything}
         rounds = interleave(built, options.rounds, options.batches, limit_s=options.limit_s)
     sizes = component_sizes(first.shards, manifest)
-    rows = [
-        _row(key, config, rounds, sizes, manifest.tiles) | cold.get(key, {}) for key, config in stages.items()
-    ]
-    ratios, intervals = _ratios(stages, fewer, rounds)
+    rows = {key: _row(key, config, rounds, sizes, manifest.tiles) for key, config in everything.items()}
+    scaled = {key[:2] for key in fewer}
+    ratios = _ratios(stages, fewer, rounds)
     return place(values) | {
         "rounds": rounds.count,
         "batches": options.batches,
-        "config": {
-            pipeline: _settings(list(stage_configs(values, pipeline).values())[-1])
-            for pipeline in options.pipelines
+        "config": {pipeline: _settings(fullest_stage(values, pipeline)[1]) for pipeline in options.pipelines},
+        "rows": [rows[key] | cold.get(key, {}) for key in stages],
+        "scaling": [rows[key] for key in (*fewer, *(key for key in stages if key[:2] in scaled))],
+        "ratios": {
+            stage: {name: spread["median"] for name, spread in found.items()}
+            for stage, found in ratios.items()
         },
-        "rows": rows,
-        "scaling": [
-            _row(key, config, rounds, sizes, manifest.tiles)
-            for key, config in (fewer | {key: stages[key] for key in _fullest(stages, fewer)}).items()
-        ],
-        "ratios": ratios,
-        "ratio_intervals": intervals,
+        "ratio_intervals": {
+            stage: {name: [spread["low"], spread["high"]] for name, spread in found.items()}
+            for stage, found in ratios.items()
+        },
         "cannot": {key.stage: opponents.CANNOT[key.stage] for key in stages if key.stage in opponents.CANNOT},
     }
 
@@ -204,24 +204,14 @@ def _row(
     }
 
 
-def _fullest(stages: Stages, fewer: Stages) -> list[Key]:
-    wanted = {(key.pipeline, key.stage) for key in fewer}
-    return [key for key in stages if (key.pipeline, key.stage) in wanted]
-
-
-def _ratios(
-    stages: Stages, fewer: Stages, rounds: Rounds
-) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, list[float]]]]:
-    """Ratios of this run by pipeline and stage, and their 95 % intervals."""
+def _ratios(stages: Stages, fewer: Stages, rounds: Rounds) -> dict[str, dict[str, Spread]]:
+    """Ratios of this run by pipeline and stage."""
     keys = {(key.pipeline, key.stage): key for key in stages}
     ratios: dict[str, dict[str, Spread]] = {}
     for (pipeline, stage), key in keys.items():
         if stage != "plain" and not stage.startswith("bg_"):
             continue
-        over = {
-            "full_over_decode": keys[SHARED, "decode"],
-            "with_over_without": keys[pipeline, "plain"],
-        }
+        over = {"full_over_decode": keys[SHARED, "decode"], "with_over_without": keys[pipeline, "plain"]}
         last = [name for its, name in keys if its == pipeline and name.startswith("bg_")][-1]
         if stage == last and (pipeline, YARDSTICK) in keys:
             over["over_torchvision"] = keys[pipeline, YARDSTICK]
@@ -234,16 +224,7 @@ def _ratios(
         if slowest in fewer:
             found[f"threads_{key.threads}_over_1"] = rounds.ratio(key, slowest)
         ratios[f"{pipeline}/{stage}"] = found
-    return (
-        {
-            name: {ratio: spread["median"] for ratio, spread in found.items()}
-            for name, found in ratios.items()
-        },
-        {
-            name: {ratio: [spread["low"], spread["high"]] for ratio, spread in found.items()}
-            for name, found in ratios.items()
-        },
-    )
+    return ratios
 
 
 def _cold(stages: Stages, options: Options) -> dict[Key, dict[str, Any]]:
@@ -253,17 +234,8 @@ def _cold(stages: Stages, options: Options) -> dict[Key, dict[str, Any]]:
         if key.stage == "ffcv":  # a process of its own anyway, that compiles for most of a minute
             continue
         job = {"key": list(key), "config": config.model_dump(mode="json"), "batches": options.batches}
-        child = subprocess.run(
-            [sys.executable, "-m", "tools.bench.cold"],
-            input=json.dumps(job),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if child.returncode:
-            last = (child.stderr.strip() or "no word").splitlines()[-1]
-            raise UserError(f"{key.pipeline}/{key.stage} failed in a process of its own: {last}")
-        found[key] = json.loads(child.stdout.splitlines()[-1])
+        stage = f"{key.pipeline}/{key.stage} failed in a process of its own"
+        found[key] = ask("tools.bench.cold", json.dumps(job), stage)
     return found
 
 

@@ -28,14 +28,13 @@ from PIL import Image
 
 from dali_bgaug import stores
 from dali_bgaug.decoding import Decoder
-from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
 from dali_bgaug.photo_tree import list_photos
 from tools import markdown
 from tools.bench.machine import machine
-from tools.cli import run
+from tools.cli import require, run
 from tools.offline import photos
-from tools.offline.detectors import DetectorOptions, read_options
+from tools.offline.detectors import read_options
 from tools.offline.detectors.u2net import U2Net, prepare
 from tools.offline.masks import write_mask_store
 from tools.offline.shards import write_shards
@@ -54,20 +53,18 @@ class Bench:
         for key in list_photos(folder).keys:
             for copy in range(COPIES):
                 _link(folder / key, self.folder / f"{copy}" / key)
-                _link(
-                    originals.find(key),
-                    (self.masks / f"{copy}" / key).with_suffix(originals.find(key).suffix),
-                )
+                mask = originals.find(key)
+                _link(mask, (self.masks / f"{copy}" / key).with_suffix(mask.suffix))
         self.keys = list_photos(self.folder).keys
         self.import_ = read_options("import", {"folder": str(self.masks)}, [])
         self._count = 0
         write_mask_store(self.folder, self.import_, work / "ms")
         write_tile_store(work / "ms", work / "ts", photo_folder=self.folder)
-        reader = stores.StoreReader(stores.list_files(work / "ts", "tiles"))
-        rows = [stores.count_rows(path) for path in stores.list_files(work / "ts", "tiles")]
-        jpegs = [reader.tile(file, row) for file, count in enumerate(rows) for row in range(count)]
+        files = stores.list_files(work / "ts", "tiles")
+        rows = [(file, row) for file, path in enumerate(files) for row in range(stores.count_rows(path))]
+        with stores.StoreReader(files) as reader:
+            jpegs = [reader.tile(*row) for row in rows]
         self.tiles = [jpeg and Image.open(io.BytesIO(jpeg)).convert("RGB") for jpeg in jpegs]
-        reader.close()
         self.decoder = Decoder()
         self.members = work / "members"
         write_shards(self.folder, work / "ms", work / "ts", work / "shards")
@@ -115,13 +112,6 @@ class Bench:
             self.decoder.size((self.folder / key).read_bytes())
 
 
-def _part_of(folder: Path, keys: list[str], work: Path) -> Path:
-    """A folder of links to a few photos, evenly chosen."""
-    for index in np.linspace(0, len(keys) - 1, min(SLOW, len(keys))):
-        _link(folder / keys[int(index)], work / keys[int(index)])
-    return work
-
-
 def _link(file: Path, link: Path) -> None:
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(file.resolve())
@@ -134,24 +124,24 @@ def _seconds(function: Callable[[], Any]) -> float:
 
 
 def measure(folder: Path, masks: Path, weights: Path | None, rounds: int) -> list[dict[str, Any]]:
-    """A row a tool: photos, seconds of the tool and of its baseline, ratio (medians, and the lowest and
-    highest)."""
+    """A row a tool: photos, its rate, and its baseline's time over its own (median, lowest, highest)."""
     with tempfile.TemporaryDirectory() as name:
-        work = Path(name)
-        bench = Bench(folder, masks, work)
-        few = _part_of(bench.folder, bench.keys, work / "few")
+        bench = Bench(folder, masks, Path(name))
+        every, few = len(bench.keys), min(SLOW, len(bench.keys))
+        some = bench.work / "few"
+        for key in (bench.keys[int(index)] for index in np.linspace(0, every - 1, few)):
+            _link(bench.folder / key, some / key)
         pairs: dict[str, tuple[int, Callable[[], Any], Callable[[], Any] | None]] = {
-            "masks": (len(bench.keys), bench.masks_tool, bench.masks_least),
-            "tiles": (len(bench.keys), bench.tiles_tool, bench.tiles_least),
-            "shards": (len(bench.keys), bench.shards_tool, bench.shards_least),
+            "masks": (every, bench.masks_tool, bench.masks_least),
+            "tiles": (every, bench.tiles_tool, bench.tiles_least),
+            "shards": (every, bench.shards_tool, bench.shards_least),
         }
-        options: dict[str, DetectorOptions] = {"rbd": read_options("rbd", {}, [])}
+        rbd = read_options("rbd", {}, [])
+        pairs["rbd"] = (few, lambda: write_mask_store(some, rbd, bench.fresh()), None)
         if weights is not None:
-            options["u2net"] = read_options("u2net", {"weights": str(weights)}, [])
-        for detector, option in options.items():
-            tool = lambda option=option: write_mask_store(few, option, bench.fresh())  # noqa: E731
-            least = _network_alone(option.build(), few) if detector == "u2net" else None
-            pairs[detector] = (min(SLOW, len(bench.keys)), tool, least)
+            u2net = read_options("u2net", {"weights": str(weights)}, [])
+            tool = lambda: write_mask_store(some, u2net, bench.fresh())  # noqa: E731
+            pairs["u2net"] = (few, tool, _network_alone(u2net.build(), some))
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in pairs}
         for number in range(rounds + 1):
             for name, (_, tool, least) in pairs.items():
@@ -201,29 +191,30 @@ BASELINES = {
 def table(result: dict[str, Any]) -> str:
     """The result as a Markdown table."""
     place = result["machine"]
-    rows = []
-    for row in result["rows"]:
-        ratio = row.get("ratio")
-        shown = f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})" if ratio else ""
-        cells = [row["tool"], f"{row['photos_per_s']:.1f}", f"{row['ms_per_photo']:.2f}"]
-        rows.append([*cells, shown, BASELINES.get(row["tool"], "")])
-    head = (
+    columns = [
+        ("tool", "{tool}"),
+        ("photos/s", "{photos_per_s:.1f}"),
+        ("ms/photo", "{ms_per_photo:.2f}"),
+        ("rate ÷ baseline's", "{ratio[median]:.2f} ({ratio[low]:.2f}-{ratio[high]:.2f})"),
+        ("baseline", "{baseline}"),
+    ]
+    rows = [row | {"baseline": BASELINES.get(row["tool"], "")} for row in result["rows"]]
+    return (
         f"{place['cpus']} CPUs, one process and thread, {place['date']}, medians of {result['rounds']} rounds"
+        f"\n\n{markdown.formatted(rows, columns)}"
     )
-    titles = ("tool", "photos/s", "ms/photo", "rate ÷ baseline's", "baseline")
-    return f"{head}\n\n{markdown.table(titles, rows)}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.offline_bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=Path, required=True, help="folder of JPEGs")
-    parser.add_argument("--masks", type=Path, required=True, help="parallel folder tree of masks")
-    parser.add_argument("--weights", type=Path, help="of U²-Net, to measure it too")
-    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
-    parser.add_argument("--json", type=Path, help="write the result to this file")
+    add = parser.add_argument
+    add("--photos", type=Path, required=True, help="folder of JPEGs")
+    add("--masks", type=Path, required=True, help="parallel folder tree of masks")
+    add("--weights", type=Path, help="of U²-Net, to measure it too")
+    add("--rounds", type=int, default=5, help="(%(default)s)")
+    add("--json", type=Path, help="write the result to this file")
     args = parser.parse_args()
-    if args.rounds < 1:
-        raise UserError(f"--rounds={args.rounds}: must be at least 1")
+    require(args.rounds >= 1, f"--rounds={args.rounds}: must be at least 1")
     rows = measure(args.photos, args.masks, args.weights, args.rounds)
     result = {"machine": machine(None), "rounds": args.rounds, "rows": rows}
     if args.json:

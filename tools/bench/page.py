@@ -50,69 +50,55 @@ def table(result: dict[str, Any]) -> str:
 
 _FEW = 5
 """Fewer rounds say little of an interval: it is left out."""
+_STAGE = [("pipeline", "{pipeline}"), ("stage", "{stage}")]
 
 
-def _between(spread: dict[str, float], rounds: int, digits: int = 0) -> str:
-    """The 95 % interval, in words."""
-    return f"{spread['low']:.{digits}f} to {spread['high']:.{digits}f}" if rounds >= _FEW else ""
+def _figure(title: str, name: str, rounds: int, form: str = ".0f") -> list[tuple[str, str]]:
+    """Two columns: a figure's median and, in words, its 95 % interval."""
+    between = f"{{{name}[low]:{form}}} to {{{name}[high]:{form}}}" if rounds >= _FEW else ""
+    return [(title, f"{{{name}[median]:{form}}}"), ("95 %", between)]
 
 
 def _rates(result: dict[str, Any]) -> str:
     names = [name for name in _RATIOS if any(name in found for found in result["ratios"].values())]
     rows = []
     for row in result["rows"]:
-        rate = row["images_per_s"]
-        name = f"{row['pipeline']}/{row['stage']}"
-        ratios, sure = result["ratios"].get(name, {}), result["ratio_intervals"].get(name, {})
-        cells = []
-        for of in names:
-            low, high = sure.get(of, (0, 0))
-            between = f" ({low:.2f} to {high:.2f})" if low < high and result["rounds"] >= _FEW else ""
-            cells.append(f"{ratios[of]:.2f}{between}" if of in ratios else "")
-        rows.append(
-            [
-                row["pipeline"],
-                row["stage"],
-                f"{rate['median']:.0f}",
-                _between(rate, result["rounds"]),
-                *cells,
-            ]
-        )
-    return markdown.table(["pipeline", "stage", "images/s", "95 %", *(_RATIOS[name] for name in names)], rows)
+        stage = f"{row['pipeline']}/{row['stage']}"
+        cells = {name: f"{ratio:.2f}" for name, ratio in result["ratios"].get(stage, {}).items()}
+        for name, (low, high) in result["ratio_intervals"].get(stage, {}).items():
+            if low < high and result["rounds"] >= _FEW:
+                cells[name] += f" ({low:.2f} to {high:.2f})"
+        rows.append(row | cells)
+    ratios = [(_RATIOS[name], f"{{{name}}}") for name in names]
+    return markdown.formatted(
+        rows, [*_STAGE, *_figure("images/s", "images_per_s", result["rounds"]), *ratios]
+    )
 
 
 def _costs(result: dict[str, Any]) -> str:
-    gpu = any(row.get("gpu_mb") is not None for row in result["rows"])
-    rows = []
-    for row in result["rows"]:
-        cells = [
-            row["pipeline"],
-            row["stage"],
-            f"{row['views_per_s']:.0f}" if row["views_per_s"] else "",
-            f"{row['mb_per_s']:.1f}",
-            f"{row['cpu_ms_per_image']:.2f}",
-            f"{row['first_batch_s']:.2f}" if "first_batch_s" in row else "",
-            f"{row['peak_rss_mb']:.0f}" if "peak_rss_mb" in row else "",
-        ]
-        if gpu:
-            cells.append(f"{row['gpu_mb']:.0f}" if row.get("gpu_mb") is not None else "")
-        rows.append(cells)
-    head = ["pipeline", "stage", "views/s", "MB/s read", "CPU ms/image", "first batch, s", "peak RSS, MB"]
-    return markdown.table([*head, *(["GPU, MB"] if gpu else [])], rows)
+    columns = [
+        *_STAGE,
+        ("views/s", "{views_per_s:.0f}"),
+        ("MB/s read", "{mb_per_s:.1f}"),
+        ("CPU ms/image", "{cpu_ms_per_image:.2f}"),
+        ("first batch, s", "{first_batch_s:.2f}"),
+        ("peak RSS, MB", "{peak_rss_mb:.0f}"),
+    ]
+    if any(row.get("gpu_mb") is not None for row in result["rows"]):
+        columns.append(("GPU, MB", "{gpu_mb:.0f}"))
+    rows = [row | {"views_per_s": row["views_per_s"] or None} for row in result["rows"]]
+    return markdown.formatted(rows, columns)
 
 
 def _scaling(result: dict[str, Any]) -> str:
-    rows = [
-        [
-            f"{row['pipeline']}/{row['stage']}",
-            str(row["threads"]),
-            f"{row['images_per_s']['median']:.0f}",
-            _between(row["images_per_s"], result["rounds"]),
-            f"{row['cpu_ms_per_image']:.2f}",
-        ]
-        for row in sorted(result["scaling"], key=lambda row: (row["pipeline"], row["threads"]))
+    columns = [
+        ("stage", "{pipeline}/{stage}"),
+        ("threads", "{threads}"),
+        *_figure("images/s", "images_per_s", result["rounds"]),
+        ("CPU ms/image", "{cpu_ms_per_image:.2f}"),
     ]
-    return markdown.table(["stage", "threads", "images/s", "95 %", "CPU ms/image"], rows)
+    rows = sorted(result["scaling"], key=lambda row: (row["pipeline"], row["threads"]))
+    return markdown.formatted(rows, columns)
 
 
 def _memory(memory: dict[str, Any]) -> str:
@@ -127,39 +113,31 @@ def _memory(memory: dict[str, Any]) -> str:
 
 
 def _profile(profile: dict[str, Any]) -> str:
-    rows = [
-        [
-            row["step"],
-            f"{row['images_per_s']['median']:.0f}",
-            _between(row["images_per_s"], profile["rounds"]),
-            f"{row['adds_ms']['median']:+.2f}",
-            _between(row["adds_ms"], profile["rounds"], 2),
-            f"{row['adds_cpu_ms']:+.2f}",
-            f"{100 * row['share']:.0f} %",
-        ]
-        for row in profile["rows"]
+    columns = [
+        ("up to this step", "{step}"),
+        *_figure("images/s", "images_per_s", profile["rounds"]),
+        ("adds ms/image", "{adds_ms[median]:+.2f}"),
+        _figure("", "adds_ms", profile["rounds"], ".2f")[1],
+        ("adds CPU ms/image", "{adds_cpu_ms:+.2f}"),
+        ("share", "{percent:.0f} %"),
     ]
-    head = ["up to this step", "images/s", "95 %", "adds ms/image", "95 %", "adds CPU ms/image", "share"]
-    return f"What each step of {profile['pipeline']} costs:\n\n{markdown.table(head, rows)}"
+    rows = [row | {"percent": 100 * row["share"]} for row in profile["rows"]]
+    return f"What each step of {profile['pipeline']} costs:\n\n{markdown.formatted(rows, columns)}"
 
 
 def _sweep(sweep: dict[str, Any]) -> str:
-    rows = [
-        [
-            row["setting"],
-            f"{row['value']}",
-            f"{row['images_per_s']['median']:.0f}",
-            _between(row["images_per_s"], sweep["rounds"]),
-            "taken" if row["best"] else "",
-        ]
-        for row in sweep["rows"]
+    columns = [
+        ("setting", "{setting}"),
+        ("value", "{value}"),
+        *_figure("images/s", "images_per_s", sweep["rounds"]),
+        ("", "{taken}"),
     ]
+    rows = [row | {"taken": "taken" if row["best"] else ""} for row in sweep["rows"]]
     skipped = "".join(f" {name} is a GPU's alone." for name in sweep["skipped"])
     settings = "\n".join(f"    {line}" for line in sweep["config"])
     return (
         f"Settings of {sweep['stage']}, one after another:{skipped}\n\n"
-        f"{markdown.table(['setting', 'value', 'images/s', '95 %', ''], rows)}\n\n"
-        f"The fastest:\n\n{settings}"
+        f"{markdown.formatted(rows, columns)}\n\nThe fastest:\n\n{settings}"
     )
 
 
@@ -167,11 +145,10 @@ def _train(train: dict[str, Any]) -> str:
     steps, images = train["steps_per_s"], train["images_per_s"]
     return (
         f"Training {train['config']} ({train['method']}, {train['backbone']}, background "
-        f"{train['background']}, "
-        f"batch {train['batch_size']}, {train['ranks']} rank(s)): {steps['loader']:.2f} steps/s "
-        f"({images['loader']:.0f} images/s) with the loader, {steps['held']:.2f} with one batch held: "
-        f"{train['loader_over_held']:.3f}. {100 * train['waiting']:.1f} % of the time was spent waiting for "
-        "data."
+        f"{train['background']}, batch {train['batch_size']}, {train['ranks']} rank(s)): "
+        f"{steps['loader']:.2f} steps/s ({images['loader']:.0f} images/s) with the loader, "
+        f"{steps['held']:.2f} with one batch held: {train['loader_over_held']:.3f}. "
+        f"{100 * train['waiting']:.1f} % of the time was spent waiting for data."
     )
 
 
@@ -183,17 +160,7 @@ def _startup(startup: dict[str, Any]) -> str:
     )
 
 
-_SECTIONS = {
-    "profile": _profile,
-    "sweep": _sweep,
-    "train": _train,
-    "startup": _startup,
-    "memory": _memory,
-}
-
-
-def _sections(result: dict[str, Any]) -> list[dict[str, Any]]:
-    return [result[name] for name in _SECTIONS if name in result]
+_SECTIONS = {"profile": _profile, "sweep": _sweep, "train": _train, "startup": _startup, "memory": _memory}
 
 
 def page(result: dict[str, Any], picture: str | None) -> str:
@@ -208,7 +175,7 @@ def page(result: dict[str, Any], picture: str | None) -> str:
         f"turn, their 95 % intervals (of {_FEW} rounds or more) a bootstrap over rounds.",
         "",
     ]
-    for section in (result, *_sections(result)):
+    for section in (result, *(result[name] for name in _SECTIONS if name in result)):
         if "command" in section:
             lines.append(f"    {section['command']}    # {section['date']}")
     if "rounds" in result:
@@ -244,14 +211,11 @@ def _shown(name: str, value: str) -> str:
 
 def draw(result: dict[str, Any], path: Path) -> None:
     """Bars with their intervals, and the curve over threads."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from tools.pictures import plt, save  # slow to import
 
     rows = [row for row in result["rows"] if row["stage"] != "read"]  # ten times the rest
     curves = sorted({(row["pipeline"], row["stage"]) for row in result["scaling"]})
-    figure, axes = pyplot.subplots(
+    figure, axes = plt.subplots(
         1,
         2 if curves else 1,
         figsize=(11 if curves else 7, 1 + 0.32 * len(rows)),
@@ -263,8 +227,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         rate, stage = row["images_per_s"], row["stage"]
         ours = stage == "plain" or stage.startswith("bg_")
         colour = _OURS if ours else _SHARED if stage == "decode" else _OTHERS
-        around = [[rate["median"] - rate["low"]], [rate["high"] - rate["median"]]]
-        bars.barh(place, rate["median"], xerr=around, color=colour, ecolor="black", capsize=2)
+        bars.barh(place, rate["median"], xerr=_around([rate]), color=colour, ecolor="black", capsize=2)
     bars.set_yticks(range(len(rows)), [_label(row) for row in rows])
     bars.invert_yaxis()
     bars.set_xlabel("images/s (a photo with all its views)")
@@ -272,24 +235,24 @@ def draw(result: dict[str, Any], path: Path) -> None:
     for pipeline, stage in curves:
         found = [row for row in result["scaling"] if (row["pipeline"], row["stage"]) == (pipeline, stage)]
         found.sort(key=lambda row: row["threads"])
-        threads = [row["threads"] for row in found]
-        rates = [row["images_per_s"] for row in found]
-        middle = [rate["median"] for rate in rates]
-        around = [
-            [rate["median"] - rate["low"] for rate in rates],
-            [rate["high"] - rate["median"] for rate in rates],
-        ]
-        axes[0][1].errorbar(threads, middle, yerr=around, marker="o", capsize=2, label=f"{pipeline} {stage}")
+        threads, rates = [row["threads"] for row in found], [row["images_per_s"] for row in found]
+        middle, label = [rate["median"] for rate in rates], f"{pipeline} {stage}"
+        axes[0][1].errorbar(threads, middle, yerr=_around(rates), marker="o", capsize=2, label=label)
     if curves:
         curve = axes[0][1]
-        curve.set_xlabel("threads")
-        curve.set_ylabel("images/s")
-        curve.set_xticks(sorted({row["threads"] for row in result["scaling"]}))
-        curve.set_xlim(0)
-        curve.set_ylim(0)
+        ticks = sorted({row["threads"] for row in result["scaling"]})
+        curve.set(xlabel="threads", ylabel="images/s", xticks=ticks)
+        curve.set(xlim=(0, None), ylim=(0, None))
         curve.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    save(figure, path, dpi=110)
+
+
+def _around(rates: list[dict[str, float]]) -> list[list[float]]:
+    """How far down and up the intervals of medians reach."""
+    return [
+        [rate["median"] - rate["low"] for rate in rates],
+        [rate["high"] - rate["median"] for rate in rates],
+    ]
 
 
 def _label(row: dict[str, Any]) -> str:

@@ -27,15 +27,9 @@ from pipelines.build import choose_device
 from pipelines.torchvision_loader import TorchvisionLoader
 from tools import markdown
 from tools.bench.parity_steps import compare_pixels
-from tools.cli import run
+from tools.cli import require, run
 
-FULLEST = {
-    "moco_v2": "swaps",
-    "byol": "random",
-    "swav": "random",
-    "rotnet": "random",
-    "supervised": "random",
-}
+FULLEST = {"moco_v2": "swaps", "byol": "random", "swav": "random", "rotnet": "random", "supervised": "random"}
 """Each training method with the background that does most."""
 BINS = 32
 
@@ -96,10 +90,15 @@ def compare_distributions(config: LoaderConfig, photos: int) -> dict[str, dict[s
 def table(result: dict[str, Any]) -> str:
     """The report as Markdown."""
     pixels = [[name, f"{row['mean']:.3f}", f"{row['p99.9']:.2f}"] for name, row in result["pixels"].items()]
-    views = []
-    for name, row in result["distributions"].items():
-        rates = [f"{row[key]:.3f}" if key in row else "" for key in ("replaced", "replaced_torchvision")]
-        views.append([name, f"{row['mean']:.2f}", f"{row['std']:.2f}", f"{row['histogram']:.3f}", *rates])
+    columns = [
+        ("view", "{view}"),
+        ("mean", "{mean:.2f}"),
+        ("std", "{std:.2f}"),
+        ("histogram", "{histogram:.3f}"),
+        ("replaced: DALI", "{replaced:.3f}"),
+        ("torchvision", "{replaced_torchvision:.3f}"),
+    ]
+    views = [{"view": name, **row} for name, row in result["distributions"].items()]
     lines = [
         f"{result['photos']} photos, {result['device']}: absolute difference in grey levels of 255.",
         "",
@@ -109,23 +108,21 @@ def table(result: dict[str, Any]) -> str:
         "means and standard deviations (grey levels), total variation of the grey histograms, share of views",
         "with a replaced background.",
         "",
-        markdown.table(("view", "mean", "std", "histogram", "replaced: DALI", "torchvision"), views),
+        markdown.formatted(views, columns),
     ]
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.parity", description=__doc__.splitlines()[0])
-    parser.add_argument("--shards", type=Path, default=Path("out/demo/shards"), help="(%(default)s)")
-    parser.add_argument("--photos", type=int, default=64, help="compared pixel by pixel (%(default)s)")
-    parser.add_argument(
-        "--distribution", type=int, default=2000, metavar="N", help="photos of each method (%(default)s)"
-    )
-    parser.add_argument("--json", type=Path, default=Path("out/parity.json"), help="(%(default)s)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="loader config, e.g. device=cpu")
+    add = parser.add_argument
+    add("--shards", type=Path, default=Path("out/demo/shards"), help="(%(default)s)")
+    add("--photos", type=int, default=64, help="compared pixel by pixel (%(default)s)")
+    add("--distribution", type=int, default=2000, metavar="N", help="photos of each method (%(default)s)")
+    add("--json", type=Path, default=Path("out/parity.json"), help="(%(default)s)")
+    add("overrides", nargs="*", metavar="key=value", help="loader config, e.g. device=cpu")
     args = parser.parse_intermixed_args()
-    if args.photos < 2:
-        raise UserError(f"--photos={args.photos}: two at least, each lends the other its tile")
+    require(args.photos >= 2, f"--photos={args.photos}: two at least, each lends the other its tile")
     manifest = open_shards(args.shards, option="--shards")
     every = (sample for shard in manifest.shards for sample in read_samples(args.shards, shard))
     samples = list(islice((sample for sample in every if sample.tile is not None), args.photos))

@@ -233,12 +233,13 @@ def _short(value: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.plan", description=__doc__.splitlines()[0])
-    parser.add_argument("--measured", type=Path, default=Path("out/bench.json"), help="(%(default)s)")
-    parser.add_argument("--pipeline", help="its row, moco_v2/bg_swaps (first pipeline's last background)")
+    add = parser.add_argument
+    add("--measured", type=Path, default=Path("out/bench.json"), help="(%(default)s)")
+    add("--pipeline", help="its row, moco_v2/bg_swaps (first pipeline's last background)")
     for name, field in Cluster.model_fields.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", metavar="N", help=field.description)
-    parser.add_argument("--check", action="store_true", help="predict the benchmark's own rates instead")
-    parser.add_argument("--json", type=Path, help="write the result to this file")
+        add(f"--{name.replace('_', '-')}", metavar="N", help=field.description)
+    add("--check", action="store_true", help="predict the benchmark's own rates instead")
+    add("--json", type=Path, help="write the result to this file")
     args = parser.parse_args()
     benchmark, row = read_row(args.measured, args.pipeline)
     if args.check:

@@ -4,14 +4,12 @@ The price of a step is what the loader with it takes longer than the loader befo
 time.
 """
 
-import contextlib
 from typing import Any
 
 from dali_bgaug.config import override, validate
 from pipelines import LoaderConfig
 from pipelines.build import choose_device
-from tools.bench.stages import our_stage
-from tools.bench.timing import interleave
+from tools.bench.stages import time_loaders
 
 _NO_LOOK = {f"photometric.{name}": 0.0 for name in ("jitter_p", "grey_p", "blur_p", "solarize_p")}
 _LOOKS = {"jitter": "jitter_p", "grayscale": "grey_p", "blur": "blur_p", "solarize": "solarize_p"}
@@ -50,15 +48,11 @@ def measure(values: dict[str, Any], pipeline: str, rounds: int, batches: int) ->
     configs = steps(values, pipeline)
     first = next(iter(configs.values()))
     device_id = choose_device(first.device, None)
-    with contextlib.ExitStack() as stack:
-        stages = {name: our_stage(name, first, device_id, stack) for name in ("read", "decode")}
-        stages |= {name: our_stage("views", config, device_id, stack) for name, config in configs.items()}
-        for stage in stages.values():
-            stage.run(2)
-        times = interleave(stages, rounds, batches, "profile")
+    configs = {"read": first, "decode": first} | configs
+    times = time_loaders(configs, device_id, rounds, batches, "profile")
     rows, before = [], None
-    for name in stages:
-        size = first.batch_size
+    size = first.batch_size
+    for name in configs:
         cpu = times.cpu_median(name) - (times.cpu_median(before) if before else 0)
         rows.append(
             {
@@ -72,4 +66,4 @@ def measure(values: dict[str, Any], pipeline: str, rounds: int, batches: int) ->
     total = sum(row["adds_ms"]["median"] for row in rows)
     for row in rows:
         row["share"] = round(row["adds_ms"]["median"] / total, 4)
-    return {"pipeline": pipeline, "batch_size": first.batch_size, "rounds": times.count, "rows": rows}
+    return {"pipeline": pipeline, "batch_size": size, "rounds": times.count, "rows": rows}

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -21,7 +20,7 @@ from PIL import Image
 
 from dali_bgaug import stores
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import atomic, require_folder, write_text
+from dali_bgaug.files import require_folder, write_text
 from dali_bgaug.photo_tree import find_files, told
 from tools import markdown
 from tools.cli import default_workers, process, run
@@ -29,14 +28,11 @@ from tools.offline.mask_images import ENDINGS, Channel, Scale, read_grey
 
 BETA2 = 0.3
 THRESHOLDS = 256
-COLUMNS = ("f_fixed", "f_max", "f_adaptive", "mae", "iou")
 CHUNK = 32  # photos a job
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scores:
-    """The scores of one map, or their means over a set (then `f_max` is the largest value of the mean
-    curve)."""
+class Scores(NamedTuple):
+    """The scores of one map."""
 
     f_fixed: float
     """F at a threshold of .5, as the paper's lineage prints it."""
@@ -50,8 +46,7 @@ class Scores:
     """Intersection over union at .5."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Curves:
+class Curves(NamedTuple):
     """Precision, recall and F at every threshold t / 255, saliency >= t: float64 [256] each."""
 
     precision: np.ndarray
@@ -67,7 +62,7 @@ def score_map(saliency: np.ndarray, truth: np.ndarray) -> tuple[Scores, Curves]:
     inside = np.bincount(saliency[truth], minlength=THRESHOLDS)
     outside = np.bincount(saliency[~truth], minlength=THRESHOLDS)
     hits, false_alarms = (np.cumsum(counts[::-1])[::-1] for counts in (inside, outside))
-    precision, recall, f = _f_measure(hits, hits + false_alarms, int(truth.sum()))
+    curves = _f_measure(hits, hits + false_alarms, int(truth.sum()))
     mean = saliency.mean() / 255
     values = saliency / 255
     adaptive = values >= min(2 * mean, 1)
@@ -75,25 +70,25 @@ def score_map(saliency: np.ndarray, truth: np.ndarray) -> tuple[Scores, Curves]:
     union = int((fixed | truth).sum())
     scores = Scores(
         f_fixed=_f_of(fixed, truth),
-        f_max=float(f.max()),
+        f_max=float(curves.f.max()),
         f_adaptive=_f_of(adaptive, truth),
         mae=float(np.abs(values - truth).mean()),
         iou=int((fixed & truth).sum()) / union if union else 1.0,
     )
-    return scores, Curves(precision=precision, recall=recall, f=f)
+    return scores, curves
 
 
 def _f_of(found: np.ndarray, truth: np.ndarray) -> float:
     hits = np.array([(found & truth).sum()])
-    return float(_f_measure(hits, np.array([found.sum()]), int(truth.sum()))[2][0])
+    return float(_f_measure(hits, np.array([found.sum()]), int(truth.sum())).f[0])
 
 
-def _f_measure(hits: np.ndarray, found: np.ndarray, true: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _f_measure(hits: np.ndarray, found: np.ndarray, true: int) -> Curves:
     precision = hits / np.maximum(found, 1)
     recall = hits / max(true, 1)
     weighted = BETA2 * precision + recall
     f = (1 + BETA2) * precision * recall / np.where(weighted > 0, weighted, 1)
-    return precision, recall, f
+    return Curves(precision, recall, f)
 
 
 class Reading(NamedTuple):
@@ -127,30 +122,24 @@ def evaluate(
     if not any(predictions.glob("*.h5")) and any((predictions / "masks").glob("*.h5")):
         raise UserError(f"--predictions={predictions}: is no store; did you mean {predictions / 'masks'}?")
     truths = _find_images(require_folder(truth, "--truth"), "--truth")
-    maps = _store_rows(predictions) if any(predictions.glob("*.h5")) else _map_files(predictions)
-    jobs_of = [(key, place, truths.get(key)) for key, place in maps]
-    if missing := [key for key, _, found in jobs_of if found is None]:
+    if any(predictions.glob("*.h5")):
+        maps = _store_rows(predictions)
+    else:
+        maps = sorted(_find_images(predictions, "--predictions").items())
+    items = [(key, place, truths.get(key)) for key, place in maps]
+    if missing := [key for key, _, found in items if found is None]:
         raise UserError(
-            f"--truth={truth}: has no mask for {missing[0]} ({len(missing)} of {len(jobs_of)} maps have "
-            "none); "
-            "it must hold one of the same relative path and stem for every map"
+            f"--truth={truth}: has no mask for {missing[0]} ({len(missing)} of {len(items)} maps have "
+            "none); it must hold one of the same relative path and stem for every map"
         )
-    jobs = [(jobs_of[i : i + CHUNK],) for i in range(0, len(jobs_of), CHUNK)]
-    results = list(
-        process(
-            partial(_score_chunk, reading, truth_reading), jobs, [len(job[0]) for job in jobs], workers, name
-        )
-    )
-    scores = [item for chunk, _ in sorted(results, key=lambda result: result[0][0][0]) for item in chunk]
-    curves = Curves(
-        **{
-            field: np.sum([sums[field] for _, sums in results], axis=0) / len(scores)
-            for field in ("precision", "recall", "f")
-        }
-    )
-    means = {column: float(np.mean([getattr(item, column) for _, item in scores])) for column in COLUMNS}
+    chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+    score = partial(_score_chunk, reading, truth_reading)
+    found = list(process(score, ((chunk,) for chunk in chunks), list(map(len, chunks)), workers, name))
+    curves = Curves(*(sum(sums for _, sums in found) / len(items)))
+    scores = sorted(item for chunk, _ in found for item in chunk)
+    means = dict(zip(Scores._fields, np.mean([item for _, item in scores], axis=0).tolist(), strict=True))
     means["f_max"] = float(curves.f.max())
-    result = {"name": name, "photos": len(scores), **{key: round(value, 5) for key, value in means.items()}}
+    result = {"name": name, "photos": len(items), **{key: round(value, 5) for key, value in means.items()}}
     report = predictions.with_name(f"{predictions.name}-report.json")
     if report.is_file():
         result |= _timing(json.loads(report.read_text()))
@@ -178,10 +167,6 @@ def _store_rows(folder: Path) -> list[tuple[str, tuple[Path, int]]]:
     ]
 
 
-def _map_files(folder: Path) -> list[tuple[str, Path]]:
-    return sorted(_find_images(folder, "--predictions").items())
-
-
 def _find_images(folder: Path, option: str) -> dict[str, Path]:
     """Relative path without suffix -> image."""
     tree = find_files(folder, option, ENDINGS)
@@ -201,8 +186,9 @@ def _find_images(folder: Path, option: str) -> dict[str, Path]:
 
 def _score_chunk(
     reading: Reading, truth_reading: Reading, items: list[tuple[str, Path | tuple[Path, int], Path]]
-) -> tuple[list[tuple[str, Scores]], dict[str, np.ndarray]]:
-    scores, sums = [], {field: np.zeros(THRESHOLDS) for field in ("precision", "recall", "f")}
+) -> tuple[list[tuple[str, Scores]], np.ndarray]:
+    """The scores by key, and the sums of the curves, [3, 256]."""
+    scores, sums = [], np.zeros((3, THRESHOLDS))
     for (key, _, truth_path), saliency in zip(items, _read_maps(items, reading), strict=True):
         truth = np.asarray(read_grey(truth_path, *truth_reading)) >= 128
         height, width = truth.shape
@@ -211,8 +197,7 @@ def _score_chunk(
             saliency = np.asarray(picture)
         item, curves = score_map(saliency, truth)
         scores.append((key, item))
-        for field, total in sums.items():
-            total += getattr(curves, field)
+        sums += curves
     return scores, sums
 
 
@@ -234,7 +219,7 @@ def table(results: list[dict[str, Any]]) -> str:
     titles = ("masks", "photos", "F .5", "max F", "adaptive F", "MAE", "IoU .5", "CPU s/photo")
     rows = []
     for result in results:
-        values = [f"{100 * result[column]:.1f}" for column in COLUMNS]
+        values = [f"{100 * result[column]:.1f}" for column in Scores._fields]
         seconds = result.get("cpu_seconds_per_photo")
         rows.append(
             [result["name"], str(result["photos"]), *values, "" if seconds is None else f"{seconds:.3f}"]
@@ -244,26 +229,16 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def draw(curves: dict[str, Curves], out: Path) -> None:
     """Write the precision-recall curves as a PNG."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
+    from tools.pictures import plt, save  # slow to import
 
     figure, axis = plt.subplots(figsize=(5, 5), layout="constrained")
     for name, curve in curves.items():
         axis.plot(curve.recall, curve.precision, label=name)
-    axis.set(
-        xlabel="recall",
-        ylabel="precision",
-        xlim=(0, 1),
-        ylim=(0, 1),
-        title="mean over photos, 256 thresholds",
-    )
+    axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1))
+    axis.set(title="mean over photos, 256 thresholds")
     axis.grid(alpha=0.3)
     axis.legend(loc="lower left")
-    with atomic(out) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
-    plt.close(figure)
+    save(figure, out, dpi=120)
 
 
 def _scale(text: str) -> Scale:
@@ -277,31 +252,30 @@ def _scale(text: str) -> Scale:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.saliency_eval", description=__doc__.splitlines()[0])
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--predictions",
         nargs="+",
         required=True,
         metavar="[NAME=]FOLDER",
         help="mask stores or folder trees of maps",
     )
-    parser.add_argument("--truth", type=Path, required=True, help="folder tree of true masks")
+    add("--truth", type=Path, required=True, help="folder tree of true masks")
     for of, what in (("", "maps"), ("truth-", "true masks")):
-        parser.add_argument(
+        add(
             f"--{of}scale",
             type=_scale,
             default="auto",
             help=f"what white is in images of {what}: 1, 255, 65535 (auto: by their kind)",
         )
-        parser.add_argument(
+        add(
             f"--{of}channel",
             choices=get_args(Channel),
             default="auto",
             help=f"what of images of {what} is looked at (auto: their transparency, where there is some)",
         )
-    parser.add_argument(
-        "--out", type=Path, default=Path("out/saliency"), help="OUT.json, OUT.md and OUT.png (%(default)s)"
-    )
-    parser.add_argument("--workers", type=int, default=default_workers(), help="processes (all CPUs)")
+    add("--out", type=Path, default=Path("out/saliency"), help="OUT.json, OUT.md and OUT.png (%(default)s)")
+    add("--workers", type=int, default=default_workers(), help="processes (all CPUs)")
     args = parser.parse_args()
     reading = Reading(args.scale, args.channel)
     truth_reading = Reading(args.truth_scale, args.truth_channel)

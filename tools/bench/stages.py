@@ -8,7 +8,7 @@ queue of encoded samples up again after a round; that costs less than a thousand
 import contextlib
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,6 +25,7 @@ from dali_bgaug.reading import decode as decode_photo
 from pipelines import LoaderConfig
 from pipelines.build import build_maker, check_share, default_threads, loader_recipe
 from pipelines.torchvision_loader import Plan, TorchvisionLoader
+from tools.bench.timing import Key, Rounds, interleave
 
 BATCHES_PER_WORKER = 2
 """In a round of the torchvision reference, at least: its workers make whole batches, and at a round's end
@@ -75,8 +76,7 @@ class ViewsStage:
         return batches
 
     def _take(self, batches: int, more: int) -> None:
-        """Have so many batches made and wait for them; the reader begins another with each of the first
-        `more`."""
+        """Have so many batches made and wait; the reader begins another with each of the first `more`."""
         made = None
         for made in self._thread.map(self._maker.make, (number < more for number in range(batches))):
             made.take()
@@ -149,6 +149,17 @@ def our_stage(
     journal = Journal(data)  # part of the loader's work
     maker = build_maker(config, loader_recipe(config), data, share, journal, device_id)
     return stack.enter_context(ViewsStage(maker, config.prefetch))
+
+
+def time_loaders(
+    configs: Mapping[Key, LoaderConfig], device_id: int | None, rounds: int, batches: int, title: str
+) -> Rounds:
+    """Time whole loaders in turn, once they are warm; of keys that are names of other stages, these."""
+    with contextlib.ExitStack() as stack:
+        stages = {key: our_stage(str(key), config, device_id, stack) for key, config in configs.items()}
+        for stage in stages.values():
+            stage.run(2)
+        return interleave(stages, rounds, batches, title)
 
 
 def _partial_pipeline(

@@ -7,7 +7,6 @@ are as many as wanted, a thousand a tar.
 import itertools
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,12 +18,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from dali_bgaug.errors import UserError
 from dali_bgaug.files import sha256, write_text
 from dali_bgaug.shards import open_shards, write_manifest
 from pipelines import LoaderConfig, build_loader
-from tools.bench.measure import stage_configs
+from tools.bench.measure import fullest_stage
 from tools.bench.timing import own_memory, peak_memory
+from tools.cli import ask, require
 
 PER_SHARD = 1000
 
@@ -45,34 +44,18 @@ def large_set(shards: Path, samples: int) -> Iterator[Path]:
             tar.symlink_to("first.tar")
             write_text(index, "\n".join([f"{version.split()[0]} {count}", *repeated, ""]))
             change = {"name": tar.name, "index": index.name, "samples": count, "index_sha256": sha256(index)}
-            made.append(real.model_copy(update=change))
-        large = manifest.model_copy(update={"shards": made, "samples": samples})
-        write_manifest(folder, large)
+            made.append(real.replaced(**change))
+        write_manifest(folder, manifest.replaced(shards=made, samples=samples, digest=""))
         yield folder
 
 
 def measure(values: dict[str, Any], pipeline: str, samples: int) -> dict[str, Any]:
     """Start the fullest loader of a pipeline in a fresh process; returns what the JSON file holds."""
-    if samples < 1:
-        raise UserError(f"--startup={samples}: at least one sample")
+    require(samples >= 1, f"--startup={samples}: at least one sample")
     with large_set(Path(values["shards"]), samples) as folder:
-        stage, config = list(
-            stage_configs(values | {"shards": str(folder), "verify": False}, pipeline).items()
-        )[-1]
-        child = subprocess.run(
-            [sys.executable, "-m", "tools.bench.startup"],
-            input=config.model_dump_json(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if child.returncode:
-            raise UserError(f"--startup={samples}: {(child.stderr.strip() or 'no word').splitlines()[-1]}")
-        return {
-            "loader": f"{pipeline}/{stage}",
-            "samples": samples,
-            **json.loads(child.stdout.splitlines()[-1]),
-        }
+        stage, config = fullest_stage(values | {"shards": str(folder), "verify": False}, pipeline)
+        found = ask("tools.bench.startup", config.model_dump_json(), f"--startup={samples}")
+    return {"loader": f"{pipeline}/{stage}", "samples": samples, **found}
 
 
 def watch_memory(values: dict[str, Any], pipeline: str, batches: int) -> dict[str, Any]:
@@ -80,9 +63,8 @@ def watch_memory(values: dict[str, Any], pipeline: str, batches: int) -> dict[st
 
     Memory is what is resident without mapped files.
     """
-    if batches < 20:
-        raise UserError(f"--memory={batches}: at least 20 batches")
-    stage, config = list(stage_configs(values, pipeline).items())[-1]
+    require(batches >= 20, f"--memory={batches}: at least 20 batches")
+    stage, config = fullest_stage(values, pipeline)
     places = {round(batches * twentieth / 20) for twentieth in range(2, 21)}
     taken = []
     with build_loader(config) as loader, tqdm(total=batches, desc="memory", unit="batch") as bar:
@@ -112,13 +94,8 @@ def main() -> None:
         built = time.perf_counter()
         next(iter(loader))
         first = time.perf_counter()
-    found = {"build_s": built - start, "first_batch_s": first - start}
-    print(
-        json.dumps(
-            {name: round(value, 2) for name, value in found.items()}
-            | {"peak_rss_mb": round(peak_memory() / 1e6, 1)}
-        )
-    )
+    seconds = {"build_s": round(built - start, 2), "first_batch_s": round(first - start, 2)}
+    print(json.dumps(seconds | {"peak_rss_mb": round(peak_memory() / 1e6, 1)}))
 
 
 if __name__ == "__main__":

@@ -5,15 +5,14 @@ combinations. A value must be more than 2 % faster than an earlier one to be pre
 first that cost less memory.
 """
 
-import contextlib
 from typing import Any
 
 from dali_bgaug.config import load_yaml
 from dali_bgaug.errors import UserError
 from pipelines.build import choose_device, default_threads
-from tools.bench.measure import stage_configs
-from tools.bench.stages import our_stage
-from tools.bench.timing import Spread, interleave
+from tools.bench.measure import fullest_stage
+from tools.bench.stages import time_loaders
+from tools.bench.timing import Spread
 
 SETTINGS = {
     "threads": "threads",
@@ -63,7 +62,7 @@ def measure(
             for value in candidates
         ]
     return {
-        "stage": f"{pipeline}/{list(stage_configs(values, pipeline))[-1]}",
+        "stage": f"{pipeline}/{fullest_stage(values, pipeline)[0]}",
         "rounds": rounds,
         "rows": rows,
         "skipped": skipped,
@@ -80,14 +79,8 @@ def _rates(
     rounds: int,
     batches: int,
 ) -> dict[Any, Spread]:
-    configs = {
-        value: list(stage_configs(values | {name: value}, pipeline).values())[-1] for value in candidates
-    }
-    with contextlib.ExitStack() as stack:
-        stages = {value: our_stage("views", config, device_id, stack) for value, config in configs.items()}
-        for stage in stages.values():
-            stage.run(2)
-        times = interleave(stages, rounds, batches, name)
+    configs = {value: fullest_stage(values | {name: value}, pipeline)[1] for value in candidates}
+    times = time_loaders(configs, device_id, rounds, batches, name)
     return {value: times.rate(value, config.batch_size) for value, config in configs.items()}
 
 

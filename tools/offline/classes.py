@@ -102,11 +102,7 @@ def _by_folder(option: str, lines: list[Line], folders: list[str], keys: Sequenc
 
 
 def _by_photo(
-    option: str,
-    lines: list[Line],
-    pairs: list[tuple[str, str]],
-    keys: Sequence[str],
-    photos: Photos,
+    option: str, lines: list[Line], pairs: list[tuple[str, str]], keys: Sequence[str], photos: Photos
 ) -> Labels:
     for line, (_, class_) in zip(lines, pairs, strict=True):
         if not class_:

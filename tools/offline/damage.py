@@ -22,8 +22,7 @@ def find_damage(data: bytes, warning: str) -> str:
 
 
 def _find_missing_scans(data: bytes) -> str:
-    """Missing scans of a progressive JPEG: whether all coefficients of all components come to their last
-    bit."""
+    """Missing scans of a progressive JPEG: whether all components' coefficients come to their last bit."""
     exact: dict[int, np.ndarray] = {}
     place = 2
     while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != _END:

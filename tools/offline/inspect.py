@@ -23,7 +23,7 @@ from dali_bgaug.errors import UserError, shown
 from dali_bgaug.files import require_folder
 from dali_bgaug.hdf5 import has_checksums
 from dali_bgaug.tiles import NUMBERS, fits
-from tools.cli import run
+from tools.cli import require, run
 from tools.offline.inspect_sheet import Tile, draw_sheet
 from tools.offline.report import format_bytes
 
@@ -38,15 +38,12 @@ def inspect(folder: Path, verify: bool = False, count: int = 24) -> list[str]:
     Raises:
         UserError: nothing known in it, or, with `verify`, something that is not as it should be.
     """
-    if count < 1:
-        raise UserError(f"--count={count}: must be at least 1")
+    require(count >= 1, f"--count={count}: must be at least 1")
     folder = require_folder(folder, "DIR").absolute()
     kind = _kind(folder)
     if kind is not None:
-        return [
-            f"{folder}: {kind.__name__.replace('_', ' ')}",
-            *("  " + line for line in kind(folder, verify, count)),
-        ]
+        lines = (f"  {line}" for line in kind(folder, verify, count))
+        return [f"{folder}: {kind.__name__.replace('_', ' ')}", *lines]
     inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and _kind(path)]
     if not inside:
         raise UserError(f"DIR={folder}: neither it nor a folder in it is a mask store, tile store or shards")
@@ -63,7 +60,7 @@ def _kind(folder: Path) -> Callable[[Path, bool, int], Iterator[str]] | None:
 
 def mask_store(folder: Path, verify: bool, count: int) -> Iterator[str]:
     """Lines about a mask store."""
-    files = _present(folder)
+    files = sorted(folder.glob("*.h5"))  # it may be unfinished
     entries = [stores.read_entries(path) for path in files]
     yield from _files(folder, files, sum(len(part.keys) for part in entries), entries[0].options)
     sizes = np.concatenate([part.size for part in entries])
@@ -79,10 +76,10 @@ def mask_store(folder: Path, verify: bool, count: int) -> Iterator[str]:
             float((reader.saliency(*place) >= level).mean())
             for place in tqdm(places if verify else _sample(places, SAMPLE), desc="masks", unit="photo")
         ]
-        tiles = [
-            Tile(entries[file].keys[row], reader.saliency(file, row), box=_relative(entries[file], row))
-            for file, row in _sample(places, count)
-        ]
+        tiles = []
+        for file, row in _sample(places, count):
+            box = entries[file].box[row] / np.tile(entries[file].size[row], 2)
+            tiles.append(Tile(entries[file].keys[row], reader.saliency(file, row), box))
     if verify:
         yield _checksums(files, "map")
     yield from _histogram(shares)
@@ -91,7 +88,7 @@ def mask_store(folder: Path, verify: bool, count: int) -> Iterator[str]:
 
 def tile_store(folder: Path, verify: bool, count: int) -> Iterator[str]:
     """Lines about a tile store."""
-    files = _present(folder)
+    files = sorted(folder.glob("*.h5"))
     keys = [stores.read_keys(path) for path in files]
     yield from _files(folder, files, sum(map(len, keys)), stores.read_source(files[0]).options)
     size = np.concatenate([stores.tile_bytes(path) for path in files])
@@ -105,9 +102,7 @@ def tile_store(folder: Path, verify: bool, count: int) -> Iterator[str]:
     there = [place for place, its in zip(places, size, strict=True) if its]
     with stores.StoreReader(files) as reader:
         if verify:
-            named = (
-                (f"{files[file]}: {keys[file][row]}", reader.tile(file, row), None) for file, row in there
-            )
+            named = ((f"{files[i]}: {keys[i][row]}", reader.tile(i, row), None) for i, row in there)
             yield _decode_all(named, len(there), "tiles")
             yield _checksums(files, "tile")
         tiles = [Tile(keys[file][row], reader.tile(file, row)) for file, row in _sample(there, count)]
@@ -146,9 +141,8 @@ def packed_shards(folder: Path, verify: bool, count: int) -> Iterator[str]:
                 labels[sample.label] += 1
                 shares.append(float(sample.mask.mean()))
                 if len(shares) % step == 0 and len(tiles) < count:
-                    tiles.append(
-                        Tile(sample.key, sample.photo, mask=sample.mask, lends=True, tile=sample.tile)
-                    )
+                    tile = {"mask": sample.mask, "lends": True, "tile": sample.tile}
+                    tiles.append(Tile(sample.key, sample.photo, **tile))
     classes = f"{len(manifest.classes)} classes"
     counts = np.array(list(labels.values()))
     yield f"{classes}, in what was read {counts.min()} to {counts.max()} photos each of {len(counts)}"
@@ -194,11 +188,6 @@ def _decode_all(
     return f"verified: the training decoder decodes all {done} pictures"
 
 
-def _present(folder: Path) -> list[Path]:
-    """The files that are there, of a store that may be unfinished."""
-    return sorted(folder.glob("*.h5"))
-
-
 def _files(folder: Path, files: list[Path], photos: int, options: dict[str, Any]) -> Iterator[str]:
     of = int(files[0].stem.split("-of-")[1])
     rest = "" if len(files) == of else f" of {of}: unfinished, run its tool again"
@@ -234,11 +223,6 @@ def _sample(values: list, count: int) -> list:
     return [values[int(index)] for index in np.linspace(0, len(values) - 1, count)]
 
 
-def _relative(entries: stores.Entries, row: int) -> np.ndarray:
-    """The foreground's box as shares of the photo's sides."""
-    return entries.box[row] / np.tile(entries.size[row], 2)
-
-
 def _histogram(shares: list[float]) -> Iterator[str]:
     """Foreground as a share of the photo, as bars of text."""
     if not shares:
@@ -252,11 +236,10 @@ def _histogram(shares: list[float]) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.inspect", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "folder", type=Path, metavar="DIR", help="a store, shards, or a folder that holds some"
-    )
-    parser.add_argument("--verify", action="store_true", help="read and check everything")
-    parser.add_argument("--count", type=int, default=24, help="photos on the contact sheet (%(default)s)")
+    add = parser.add_argument
+    add("folder", type=Path, metavar="DIR", help="a store, shards, or a folder that holds some")
+    add("--verify", action="store_true", help="read and check everything")
+    add("--count", type=int, default=24, help="photos on the contact sheet (%(default)s)")
     args = parser.parse_args()
     print("\n".join(map(shown, inspect(args.folder, args.verify, args.count))))
 

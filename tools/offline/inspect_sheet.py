@@ -4,16 +4,12 @@ import io
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
+from matplotlib.patches import Rectangle
 from PIL import Image, ImageOps
 
-from dali_bgaug.files import atomic
 from dali_bgaug.tiles import fill, fits
-
-matplotlib.use("agg")
-import matplotlib.pyplot as plt
-from matplotlib.patches import Rectangle
+from tools.pictures import plt, save
 
 COLUMNS = 6
 LABEL = 24  # characters of a photo's name
@@ -49,9 +45,7 @@ def draw_sheet(folder: Path, tiles: list[Tile], shares: list[float] | None = Non
         axis.hist(shares, bins=50, range=(0, 1))
         axis.set(xlabel="foreground's share of the photo", ylabel="photos", xlim=(0, 1))
     figure.suptitle(str(folder))
-    with atomic(out) as temporary:
-        figure.savefig(temporary, format="png", dpi=90)
-    plt.close(figure)
+    save(figure, out, dpi=90)
     return out
 
 

@@ -13,6 +13,7 @@ key=value.
 import argparse
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from dali_bgaug.files import digest
 from dali_bgaug.orientation import read_orientation
 from dali_bgaug.photo_tree import list_photos
 from dali_bgaug.tiles import tile_geometry
-from tools.cli import ALL, Part, add_scale_arguments, default_workers, hold, parse_part, run
+from tools.cli import ALL, Part, add_scale_arguments, pick, require, run, run_part
 from tools.offline import photos
 from tools.offline.detectors import DETECTORS, Detector, DetectorOptions, Photo, read_options
 from tools.offline.detectors.base import scale
@@ -58,20 +59,15 @@ def write_mask_store(
         empty.
     """
     threshold = detector.THRESHOLD if threshold is None else threshold
-    if not 0 < threshold <= 1:
-        raise UserError(f"--threshold={threshold}: must be above 0 and at most 1")
-    if not 0 <= min_area < 1:
-        raise UserError(f"--min-area={min_area}: a share of the photo, at least 0 and below 1")
-    if size % 64 or size < 64:
-        raise UserError(f"--size={size}: must be a positive multiple of 64")
-    if max_pixels < 1:
-        raise UserError(f"--max-pixels={max_pixels}: must be at least 1")
-    if per_file < 1:
-        raise UserError(f"--per-file={per_file}: must be at least 1")
+    require(0 < threshold <= 1, f"--threshold={threshold}: must be above 0 and at most 1")
+    require(0 <= min_area < 1, f"--min-area={min_area}: a share of the photo, at least 0 and below 1")
+    require(size > 0 and size % 64 == 0, f"--size={size}: must be a positive multiple of 64")
+    require(max_pixels >= 1, f"--max-pixels={max_pixels}: must be at least 1")
+    require(per_file >= 1, f"--per-file={per_file}: must be at least 1")
     tree = list_photos(photo_folder)
     keys = tree.keys
     photos.reject_equal_names(keys)
-    parts = [keys[i : i + per_file] for i in range(0, len(keys), per_file)]
+    parts = [keys[start : start + per_file] for start in range(0, len(keys), per_file)]
     mine = parts[part.slice]
     _built(detector, detector.weights_time())  # what is wrong with it is said now, not by every worker
     options = {
@@ -86,14 +82,10 @@ def write_mask_store(
     stores.reject_foreign_files(out, len(parts))
     names = [stores.file_name(number, len(parts)) for number in range(len(parts))][part.slice]
     listing = digest(keys)
-    jobs = (
-        (photo_folder, detector, out / name, keys, options, listing)
-        for name, keys in zip(names, mine, strict=True)
-    )
+    jobs = ((photo_folder, detector, out / name, its, options, listing) for name, its in zip(names, mine))
     print(tree.describe())
-    report = Report(
-        tool="masks", out=out, part=part, workers=workers, options=options, oddities=tree.oddities
-    )
+    made = {"options": options, "oddities": tree.oddities}
+    report = Report(tool="masks", out=out, part=part, workers=workers, **made)
     sizes = [len(keys) for keys in mine]
     report.run(_write_file, jobs, sizes, [count * size * size for count in sizes])
     if part.count > 1 or not sizes:  # of a part too few to tell
@@ -221,15 +213,9 @@ def _detect(
     detector: Detector, photos_: Iterator[Photo], problems: list[str]
 ) -> Iterator[tuple[Photo, np.ndarray]]:
     """Photos and their maps, a batch at a time; what the detector cannot do goes to `problems`."""
-    batch: list[Photo] = []
-    for photo in photos_:
+    while batch := list(islice(photos_, detector.batch)):
         if problems:
             return  # nothing will come of this file; mend that first
-        batch.append(photo)
-        if len(batch) == detector.batch:
-            yield from _detect_batch(detector, batch, problems)
-            batch = []
-    if batch:
         yield from _detect_batch(detector, batch, problems)
 
 
@@ -296,53 +282,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="tools.masks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--photos", type=Path, required=True, help="folder of class folders of JPEGs")
-    parser.add_argument(
-        "--masks", type=Path, help="parallel folder tree of mask images: the detector 'import'"
-    )
-    parser.add_argument("--detector", help=f"{', '.join(DETECTORS)} (rbd, or import with --masks)")
-    parser.add_argument("--weights", type=Path, help="of u2net (.onnx) and ncut (backbone.pt)")
-    parser.add_argument(
-        "--out", type=Path, default=Path("out/masks"), help="the mask store (default %(default)s)"
-    )
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        help="foreground is saliency >= this (the detector's: .9; rbd .4)",
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--photos", type=Path, required=True, help="folder of class folders of JPEGs")
+    add("--masks", type=Path, help="parallel folder tree of mask images: the detector 'import'")
+    add("--detector", help=f"{', '.join(DETECTORS)} (rbd, or import with --masks)")
+    add("--weights", type=Path, help="of u2net (.onnx) and ncut (backbone.pt)")
+    add("--out", type=Path, default=Path("out/masks"), help="the mask store (default %(default)s)")
+    add("--threshold", type=float, help="foreground is saliency >= this (the detector's: .9; rbd .4)")
+    add(
         "--min-area",
         type=float,
         default=MIN_AREA,
         help="a smaller share of the photo is no foreground (%(default)s)",
     )
-    parser.add_argument("--size", type=int, default=256, help="side of the stored map (%(default)s)")
-    parser.add_argument(
+    add("--size", type=int, default=256, help="side of the stored map (%(default)s)")
+    add(
         "--max-pixels",
         type=int,
         default=MAX_PIXELS,
         help="larger photos are left out and listed, and refused by the loader (%(default)s)",
     )
-    parser.add_argument("--per-file", type=int, default=512, help="photos a file (%(default)s)")
+    add("--per-file", type=int, default=512, help="photos a file (%(default)s)")
     add_scale_arguments(parser)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="further options of the detector")
+    add("overrides", nargs="*", metavar="key=value", help="further options of the detector")
     args = parser.parse_intermixed_args()
     detector = choose_detector(args.detector, args.masks, args.weights, args.overrides)
-    part = parse_part(args.part)
-    with hold(args.out, part):
-        report = write_mask_store(
-            args.photos,
-            detector,
-            args.out,
-            threshold=args.threshold,
-            min_area=args.min_area,
-            size=args.size,
-            max_pixels=args.max_pixels,
-            per_file=args.per_file,
-            workers=args.workers or default_workers(detector.on_gpu),
-            part=part,
-        )
-        report.finish()
+    options = pick(args, "threshold", "min_area", "size", "max_pixels", "per_file")
+    run_part(args, write_mask_store, args.photos, detector, on_gpu=detector.on_gpu, **options)
 
 
 if __name__ == "__main__":

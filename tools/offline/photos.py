@@ -57,8 +57,7 @@ def read_photo(path: Path, expected: int | None = None) -> bytes:
     if expected not in (None, len(data)):
         raise UserError(
             f"{path}: {len(data)} bytes, but {expected} when its mask was made; put that file back, or make "
-            "the masks "
-            "anew (make masks)"
+            "the masks anew (make masks)"
         )
     if not data:
         raise BadPhoto(path, "empty file")
@@ -97,8 +96,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def white_level(image: Image.Image) -> int | None:
-    """The white level of a picture, by its kind alone; None of floats and 32-bit numbers, which do not
-    say."""
+    """The white level of a picture, by its kind; None of floats and 32-bit numbers, which do not say."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         return 65535
     return None if image.mode in ("I", "F") else 255

@@ -40,9 +40,9 @@ class Done:
     kept: bool = False
     """The file was there already, from a run before."""
     read: int = 0
-    """Bytes of the photos."""
+    """Bytes of the photos, none of kept files'."""
     written: int = 0
-    """Bytes of the file."""
+    """Bytes of the file, also of a kept one."""
     left_out: list[LeftOut] = field(default_factory=list)
     suspicious: list[str] = field(default_factory=list)
     """Photos that are taken, but are damaged inside."""
@@ -51,10 +51,11 @@ class Done:
     counts: dict[str, int] = field(default_factory=dict)
     """Whatever else the tool counts."""
     cpu_seconds: float = 0.0
+    """In whatever process, none for kept files."""
 
 
 @dataclass(kw_only=True)
-class Report:
+class Report(Done):
     """The sum of all jobs of a run."""
 
     tool: str
@@ -65,20 +66,11 @@ class Report:
     """How the files were made."""
     oddities: Mapping[str, Oddity] = field(default_factory=dict)
     """Of the input: what was not taken, and what may not be meant (docs/data.md)."""
-    photos: int = 0
     files: int = 0
     kept: int = 0
-    read: int = 0
-    written: int = 0
-    """Bytes of all files, kept ones too."""
-    left_out: list[LeftOut] = field(default_factory=list)
-    suspicious: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
     counts: Counter = field(default_factory=Counter)
     started: float = field(default_factory=time.perf_counter)
     seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    """Of the jobs, in all processes."""
     worked_on: int = 0
     """Photos of files that were not kept."""
 
@@ -151,8 +143,7 @@ class Report:
         if needed * SPARE - there > free:
             print(
                 f"warning: {self.out} needs about {format_bytes(needed * SPARE - there)}, "
-                f"{format_bytes(free)} are free; "
-                "if the disk fills up, finished files stay good",
+                f"{format_bytes(free)} are free; if the disk fills up, finished files stay good",
                 file=sys.stderr,
             )
 
@@ -201,8 +192,7 @@ class Report:
         part = f" (part {self.part})" if self.part.count > 1 else ""
         print(
             f"{self.out}{part}: {self.photos} photos in {self.files} files, "
-            f"{format_bytes(self.written)}{extra}, "
-            f"{len(self.left_out)} left out"
+            f"{format_bytes(self.written)}{extra}, {len(self.left_out)} left out"
         )
         if self.left_out:
             reasons = ", ".join(f"{count} {reason}" for reason, count in values["left_out_by_reason"].items())
@@ -213,8 +203,7 @@ class Report:
         kept = f" ({self.kept} files kept from before)" if self.kept else ""
         print(
             f"{values['seconds']:.1f} s, {values['photos_per_s']} photos/s, {values['mb_per_s']} MB/s of "
-            "photos, "
-            f"{self.workers} workers{kept}; report: {self.path}"
+            f"photos, {self.workers} workers{kept}; report: {self.path}"
         )
 
 

@@ -19,11 +19,7 @@ from tools.offline.shard_plan import Row
 
 QUALITY = 95  # of photos that are encoded anew
 STEP = 4  # every so many pixels are compared
-_KEEP_SIZE = (
-    Image.Transpose.FLIP_LEFT_RIGHT,
-    Image.Transpose.FLIP_TOP_BOTTOM,
-    Image.Transpose.ROTATE_180,
-)
+_KEEP_SIZE = (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.ROTATE_180)
 
 
 @dataclass(frozen=True, kw_only=True)

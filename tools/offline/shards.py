@@ -13,10 +13,9 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,18 +26,18 @@ from dali_bgaug.files import digest, sha256, write_text
 from dali_bgaug.hdf5 import REMEDY
 from dali_bgaug.photo_tree import describe
 from dali_bgaug.tiles import fits, rescale
-from tools.cli import ALL, Part, add_scale_arguments, default_workers, hold, parse_part, run
+from tools.cli import ALL, Part, add_scale_arguments, pick, require, run, run_part
 from tools.offline import photos
 from tools.offline.report import Done, LeftOut, Report
 from tools.offline.shard_photos import Packed, PhotoOptions, pack_photo
 from tools.offline.shard_plan import Plan, Row, make_plan, match_stores
 
 PROGRESS = ".progress"  # what is finished, until the manifest says so
+ANOTHER = "choose another --out, or delete that folder to pack anew"
 MEGABYTE = 1_000_000
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Job:
+class _Job(NamedTuple):
     """The inputs that all shards of a run share."""
 
     photos: Path
@@ -79,7 +78,10 @@ def write_shards(
         UserError: stores that do not belong together, photos that changed or cannot be read, two of one name.
     """
     photo_options = photo_options or PhotoOptions()
-    _check_options(shard_mb, per_shard, photo_options)
+    require(shard_mb > 0, f"--shard-mb={shard_mb}: must be above 0")
+    require(per_shard >= 1, f"--per-shard={per_shard}: must be at least 1")
+    side = photo_options.max_side
+    require(side is None or side >= 32, f"--max-side={side}: must be at least 32 pixels")
     mask_files, tile_files = zip(*match_stores(mask_store, tile_store), strict=True)
     entries = [stores.read_entries(file) for file in mask_files]
     plan = make_plan(
@@ -92,22 +94,21 @@ def write_shards(
         subset=subset,
     )
     photos.reject_equal_names(plan.keys)
-    made = [stores.read_source(file) for file in tile_files]
+    sources = [stores.read_source(file) for file in tile_files]
     options = {
         **entries[0].options,
-        "tile": made[0].options,
+        "tile": sources[0].options,
         "seed": seed,
         "photos": {**photo_options.record(), "device": device},
     }
     packed = [hashlib.sha256(part.tobytes()).hexdigest() for part in (plan.order, plan.label, plan.ends)]
-    source = digest([each.source for each in made], options, plan.classes, packed)  # masks' too
+    source = digest([each.source for each in sources], options, plan.classes, packed)  # masks' too
     if subset is not None:  # to be read in the manifest; `source` knows the photos themselves
         counts = {"photos": len(plan.order), "of": len(plan.keys)}
         options["subset"] = {"list": subset.name, "sha256": sha256(subset), **counts}
     print(describe(out, len(plan.order), plan.classes, plan.oddities))
-    report = Report(
-        tool="shards", out=out, part=part, workers=workers, options=options, oddities=plan.oddities
-    )
+    made = {"options": options, "oddities": plan.oddities}
+    report = Report(tool="shards", out=out, part=part, workers=workers, **made)
     if (finished := _finished(out, source)) is not None:
         shutil.rmtree(out / PROGRESS, ignore_errors=True)  # a kill may have come just before
         for shard in finished.shards[part.slice]:
@@ -119,18 +120,9 @@ def write_shards(
     _reject_foreign(out, source)
     device_id = None if device == "cpu" else 0
     Decoder(device_id)  # no GPU? now, not in every worker
-    job = _Job(
-        photos=photo_folder,
-        mask_files=mask_files,
-        tile_files=tile_files,
-        level=stores.level(entries[0].options["threshold"]),
-        max_pixels=options.get("max_pixels", MAX_PIXELS),
-        tiles=stores.tile_kind(tile_files[0]),
-        out=out,
-        source=source,
-        options=photo_options,
-        device_id=device_id,
-    )
+    level, max_pixels = stores.level(options["threshold"]), options.get("max_pixels", MAX_PIXELS)
+    stored = photo_folder, mask_files, tile_files, level, max_pixels, stores.tile_kind(tile_files[0])
+    job = _Job(*stored, out, source, photo_options, device_id)
     numbers = range(len(plan.ends))[part.slice]
     report.run(
         _write_shard,
@@ -140,15 +132,6 @@ def write_shards(
     )
     _write_manifest(out, plan, source, options, job.tiles)
     return report
-
-
-def _check_options(shard_mb: float, per_shard: int, options: PhotoOptions) -> None:
-    if shard_mb <= 0:
-        raise UserError(f"--shard-mb={shard_mb}: must be above 0")
-    if per_shard < 1:
-        raise UserError(f"--per-shard={per_shard}: must be at least 1")
-    if options.max_side is not None and options.max_side < 32:
-        raise UserError(f"--max-side={options.max_side}: must be at least 32 pixels")
 
 
 def _name(number: int) -> str:
@@ -162,22 +145,16 @@ def _finished(out: Path, source: str) -> shards.Manifest | None:
         return None
     manifest = shards.open_shards(out, option="--out")
     if manifest.source != source:
-        raise UserError(
-            f"{path}: packed from other photos, masks or options than those given now; "
-            "choose another --out, or delete that folder to pack anew"
-        )
+        raise UserError(f"{path}: packed from other photos, masks or options than those given now; {ANOTHER}")
     return manifest
 
 
 def _reject_foreign(out: Path, source: str) -> None:
     """Unfinished shards of something else would be mixed up with the new ones."""
     for place in (out / PROGRESS).glob("*.json"):
-        foreign = _read_record(place, source) is None and place.exists()  # another part may just have ended
-        if foreign:
-            raise UserError(
-                f"{place}: a shard of other photos, masks or options than those given now; "
-                "choose another --out, or delete that folder to pack anew"
-            )
+        if _read_record(place, source) is None and place.exists():  # another part may just have ended
+            message = "a shard of other photos, masks or options than those given now"
+            raise UserError(f"{place}: {message}; {ANOTHER}")
 
 
 def _write_manifest(
@@ -207,11 +184,7 @@ def _write_manifest(
             tiles=tiles,
             options=options,
             source=source,
-            left_out=sorted(
-                (item["photo"], item["reason"], item["detail"])
-                for record in records
-                for item in record["left_out"]
-            ),
+            left_out=sorted(LeftOut(**item) for record in records for item in record["left_out"]),
             suspicious=sorted(key for record in records for key in record.get("suspicious", [])),
             shards=written,
         ),
@@ -240,9 +213,9 @@ def _write_shard(job: _Job, name: str, rows: list[Row]) -> Done:
     record = _read_record(place, job.source)
     kept = record is not None
     if record is None:
-        record = {"source": job.source, "shard": None, "donors": 0, "read": 0, "left_out": [], "counts": {}}
+        record = {"source": job.source, "shard": None, "donors": 0, "read": 0}
+        record |= {"left_out": [], "counts": dict.fromkeys(("reencoded", "shrunk", "bytes_saved"), 0)}
         record["suspicious"] = []
-        record["counts"] = dict.fromkeys(("reencoded", "shrunk", "bytes_saved"), 0)
         problems: list[str] = []
         try:
             shard = shards.write_shard(job.out, name, _samples(job, rows, record, problems), job.tiles)
@@ -323,48 +296,30 @@ def _tools(job: _Job) -> tuple[Decoder, stores.StoreReader, stores.StoreReader]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.shards", description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=Path, required=True, help="the folder the masks were made from")
-    parser.add_argument("--masks", type=Path, default=Path("out/masks"), help="the mask store (%(default)s)")
-    parser.add_argument("--tiles", type=Path, default=Path("out/tiles"), help="the tile store (%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("out/shards"), help="the data set (%(default)s)")
-    parser.add_argument("--shard-mb", type=float, default=200, help="a tar's size, in MB (%(default)s)")
-    parser.add_argument("--per-shard", type=int, default=10_000, help="most photos a tar (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the global shuffle (%(default)s)")
-    parser.add_argument(
-        "--classes", type=Path, help="list of class names, or of 'PHOTO CLASS' (default: folders)"
-    )
-    parser.add_argument("--subset", type=Path, help="pack only the photos of this list (see tools.subsets)")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--photos", type=Path, required=True, help="the folder the masks were made from")
+    add("--masks", type=Path, default=Path("out/masks"), help="the mask store (%(default)s)")
+    add("--tiles", type=Path, default=Path("out/tiles"), help="the tile store (%(default)s)")
+    add("--out", type=Path, default=Path("out/shards"), help="the data set (%(default)s)")
+    add("--shard-mb", type=float, default=200, help="a tar's size, in MB (%(default)s)")
+    add("--per-shard", type=int, default=10_000, help="most photos a tar (%(default)s)")
+    add("--seed", type=int, default=0, help="of the global shuffle (%(default)s)")
+    add("--classes", type=Path, help="list of class names, or of 'PHOTO CLASS' (default: folders)")
+    add("--subset", type=Path, help="pack only the photos of this list (see tools.subsets)")
+    add(
         "--reencode",
         action="store_true",
         help="encode anew what is no plain JPEG, in place of leaving it out",
     )
-    parser.add_argument(
-        "--strict", action="store_true", help="leave out photos that are damaged inside (else listed)"
-    )
-    parser.add_argument("--max-side", type=int, help="encode larger photos anew, this long (default: off)")
-    parser.add_argument(
-        "--device", choices=("cpu", "gpu"), default="cpu", help="where training will decode (%(default)s)"
-    )
+    add("--strict", action="store_true", help="leave out photos that are damaged inside (else listed)")
+    add("--max-side", type=int, help="encode larger photos anew, this long (default: off)")
+    add("--device", choices=("cpu", "gpu"), default="cpu", help="where training will decode (%(default)s)")
     add_scale_arguments(parser)
     args = parser.parse_args()
-    part = parse_part(args.part)
-    with hold(args.out, part):
-        write_shards(
-            args.photos,
-            args.masks,
-            args.tiles,
-            args.out,
-            shard_mb=args.shard_mb,
-            per_shard=args.per_shard,
-            seed=args.seed,
-            classes=args.classes,
-            subset=args.subset,
-            photo_options=PhotoOptions(reencode=args.reencode, max_side=args.max_side, strict=args.strict),
-            device=args.device,
-            workers=args.workers or default_workers(args.device == "gpu"),
-            part=part,
-        ).finish()
+    options = pick(args, "shard_mb", "per_shard", "seed", "classes", "subset", "device")
+    options["photo_options"] = PhotoOptions(**pick(args, "reencode", "max_side", "strict"))
+    inputs = args.photos, args.masks, args.tiles
+    run_part(args, write_shards, *inputs, on_gpu=args.device == "gpu", **options)
 
 
 if __name__ == "__main__":

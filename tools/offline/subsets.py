@@ -15,14 +15,13 @@ import numpy as np
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
 from dali_bgaug.photo_tree import list_photos, told
-from tools.cli import run
+from tools.cli import require, run
 from tools.offline.classes import read_classes
 
 
 def choose(keys: list[str], label: np.ndarray, percent: float, seed: int) -> list[str]:
     """The share of every class of a list of photos, sorted. label: int64 [N]."""
-    if not 0 < percent <= 100:
-        raise UserError(f"--percent={percent}: must be above 0 and at most 100")
+    require(0 < percent <= 100, f"--percent={percent}: must be above 0 and at most 100")
     order = np.random.default_rng(seed).permutation(len(keys))
     by_class = order[np.argsort(label[order], kind="stable")]
     chosen: list[int] = []
@@ -33,11 +32,12 @@ def choose(keys: list[str], label: np.ndarray, percent: float, seed: int) -> lis
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.subsets", description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=Path, required=True, help="folder of class folders of JPEGs")
-    parser.add_argument("--classes", type=Path, help="list of 'PHOTO CLASS' (default: folders)")
-    parser.add_argument("--percent", type=float, nargs="+", default=[1, 10], help="(1 and 10)")
-    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("out/subsets"), help="(%(default)s)")
+    add = parser.add_argument
+    add("--photos", type=Path, required=True, help="folder of class folders of JPEGs")
+    add("--classes", type=Path, help="list of 'PHOTO CLASS' (default: folders)")
+    add("--percent", type=float, nargs="+", default=[1, 10], help="(1 and 10)")
+    add("--seed", type=int, default=0, help="(%(default)s)")
+    add("--out", type=Path, default=Path("out/subsets"), help="(%(default)s)")
     args = parser.parse_args()
     tree = list_photos(args.photos)
     keys = tree.keys

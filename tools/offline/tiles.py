@@ -21,7 +21,7 @@ from dali_bgaug.decoding import MAX_PIXELS
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import digest, require_folder
 from dali_bgaug.tiles import DILATION, fill, tile_geometry
-from tools.cli import ALL, Part, add_scale_arguments, default_workers, hold, parse_part, run
+from tools.cli import ALL, Part, add_scale_arguments, pick, require, run, run_part
 from tools.offline import photos
 from tools.offline.detectors.imported import same_shape
 from tools.offline.mask_images import find_image
@@ -64,10 +64,8 @@ def write_tile_store(
         UserError: missing or incomplete mask store, a photo or background that is gone, damaged or of another
             size, a tree without any background.
     """
-    if short_side < 32:
-        raise UserError(f"--short-side={short_side}: must be at least 32 pixels")
-    if not 1 <= quality <= 95:
-        raise UserError(f"--quality={quality}: a JPEG quality is 1 to 95")
+    require(short_side >= 32, f"--short-side={short_side}: must be at least 32 pixels")
+    require(1 <= quality <= 95, f"--quality={quality}: a JPEG quality is 1 to 95")
     pictures = None
     options: dict[str, Any] = {"rule": "only-bg-t", "dilation": DILATION, "tiles": "geometry"}
     if photo_folder or imported:
@@ -79,12 +77,9 @@ def write_tile_store(
     every = stores.list_files(mask_store, "--masks", part.slice)
     stores.reject_foreign_files(out, len(every))
     files = every[part.slice]
+    keys = (key for file in files for key in stores.read_keys(file))
     # A part may lie wholly among photos that have none.
-    if (
-        imported
-        and part.count == 1
-        and not any(_background(imported, key) for file in files for key in stores.read_keys(file))
-    ):
+    if imported and part.count == 1 and not any(_background(imported, key) for key in keys):
         raise UserError(
             f"--import={imported}: has a background of no photo of {mask_store}; it must hold pictures of "
             "the same relative paths and stems"
@@ -176,34 +171,23 @@ def encode_tile(image: np.ndarray, short_side: int, quality: int) -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.tiles", description=__doc__.splitlines()[0])
-    parser.add_argument("--masks", type=Path, default=Path("out/masks"), help="the mask store (%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("out/tiles"), help="the tile store (%(default)s)")
+    add = parser.add_argument
+    add("--masks", type=Path, default=Path("out/masks"), help="the mask store (%(default)s)")
+    add("--out", type=Path, default=Path("out/tiles"), help="the tile store (%(default)s)")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--pixels", action="store_true", help="pictures in place of geometry; needs --photos")
     kind.add_argument(
         "--import", dest="imported", type=Path, metavar="TREE", help="backgrounds made elsewhere, by photo"
     )
-    parser.add_argument("--photos", type=Path, help="the folder the masks were made from, for --pixels")
-    parser.add_argument(
-        "--short-side", type=int, default=256, help="of pictures, pixels; larger ones shrink (%(default)s)"
-    )
-    parser.add_argument("--quality", type=int, default=90, help="of pictures: JPEG quality (%(default)s)")
+    add("--photos", type=Path, help="the folder the masks were made from, for --pixels")
+    add("--short-side", type=int, default=256, help="of pictures, pixels; larger ones shrink (%(default)s)")
+    add("--quality", type=int, default=90, help="of pictures: JPEG quality (%(default)s)")
     add_scale_arguments(parser)
     args = parser.parse_args()
-    if args.pixels and not args.photos:
-        raise UserError("--pixels: needs --photos, the folder the masks were made from")
-    part = parse_part(args.part)
-    with hold(args.out, part):
-        write_tile_store(
-            args.masks,
-            args.out,
-            photo_folder=args.photos if args.pixels else None,
-            imported=args.imported,
-            short_side=args.short_side,
-            quality=args.quality,
-            workers=args.workers or default_workers(),
-            part=part,
-        ).finish()
+    require(args.photos or not args.pixels, "--pixels: needs --photos, the folder the masks were made from")
+    options = {"photo_folder": args.photos if args.pixels else None}
+    options |= pick(args, "imported", "short_side", "quality")
+    run_part(args, write_tile_store, args.masks, **options)
 
 
 if __name__ == "__main__":

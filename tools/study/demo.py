@@ -17,12 +17,11 @@ from typing import Any
 from tqdm import tqdm
 
 from dali_bgaug.config import override, read_yaml, validate
-from dali_bgaug.errors import UserError
 from dali_bgaug.files import require_folder, write_text
-from dali_bgaug.shards import Manifest, open_shards
+from dali_bgaug.shards import open_shards
 from pipelines import LoaderConfig, build_loader
 from tools.bench.machine import machine
-from tools.cli import default_workers, run, start
+from tools.cli import default_workers, require, run, start
 from tools.offline.masks import choose_detector, write_mask_store
 from tools.offline.shards import write_shards
 from tools.offline.tiles import write_tile_store
@@ -50,13 +49,11 @@ def run_demo(
     data: Path | None, masks: Path | None, out: Path, workers: int, overrides: list[str]
 ) -> dict[str, Any]:
     """Run everything; returns what summary.json holds."""
-    start = time.perf_counter()
-    if data is None and masks is not None:
-        raise UserError(f"--masks={masks}: given without --data; give the folder of the photos too")
-    if data is not None:
-        require_folder(data, "--data")
-    if masks is not None:
-        require_folder(masks, "--masks")
+    began = time.perf_counter()
+    require(data or not masks, f"--masks={masks}: given without --data; give the folder of the photos too")
+    for option, folder in (("--data", data), ("--masks", masks)):
+        if folder is not None:
+            require_folder(folder, option)
     _forget_other_inputs(out, data, masks)
     if data is None:
         _say(1, "photos: a demo set with exact masks")
@@ -70,18 +67,20 @@ def run_demo(
     _say(3, "tiles: every photo's background, tiled")
     write_tile_store(out / "masks", out / "tiles", workers=workers).finish()
     _say(4, "shards: photos, masks and tiles packed and shuffled")
-    write_shards(
-        data, out / "masks", out / "tiles", out / "shards", per_shard=PER_FILE, workers=workers
-    ).finish()
-    manifest = open_shards(out / "shards")
-    words, loader = _recipe(manifest, out, overrides)
+    stores = out / "masks", out / "tiles"
+    write_shards(data, *stores, out / "shards", per_shard=PER_FILE, workers=workers).finish()
+    words, loader = _recipe(open_shards(out / "shards").samples, out, overrides)
     _say(5, "views: what the loader makes of the photos")
-    draw_views(_enlarged(loader), out / "views.png")  # the views themselves are too small to look at
+    views = {}
+    for name, view in loader.views.items():  # which are too small to look at
+        views[name] = view.replaced(crop=view.crop.replaced(size=PICTURE))
+    draw_views(loader.replaced(views=views), out / "views.png")
     rate, device = _loader_rate(loader)
     print(f"the loader alone: {rate:.0f} images/s on {device}")
     _say(6, "pre-training: MoCo-v2 with BG_Swaps")
-    _train(out, words)
-    return _summarise(out, rate, device, time.perf_counter() - start)
+    again = ["--resume"] if any((out / "checkpoints").glob("step-*.pt")) else []
+    start("train", f"--config={CONFIG}", f"--out={out}", *again, *words)
+    return _summarise(out, rate, device, time.perf_counter() - began)
 
 
 def _say(number: int, text: str) -> None:
@@ -108,27 +107,18 @@ def _remove(out: Path, names: tuple[str, ...]) -> None:
             (out / name).unlink(missing_ok=True)
 
 
-def _recipe(manifest: Manifest, out: Path, overrides: list[str]) -> tuple[list[str], LoaderConfig]:
+def _recipe(samples: int, out: Path, overrides: list[str]) -> tuple[list[str], LoaderConfig]:
     """The words of the command line that fit the demo's recipe to this data set, and its loader."""
     values = read_yaml(CONFIG)
     words = [f"data.shards={out / 'shards'}"]
     batch = values["data"]["batch_size"]
-    if manifest.samples < 4:
-        raise UserError(f"--data: {manifest.samples} photos are too few to train on; give at least 4")
-    if manifest.samples < 2 * batch:
-        batch = 2 ** int(math.log2(max(2, manifest.samples // 2)))
+    require(samples >= 4, f"--data: {samples} photos are too few to train on; give at least 4")
+    if samples < 2 * batch:
+        batch = 2 ** int(math.log2(max(2, samples // 2)))
         words += [f"data.batch_size={batch}", f"method.bn_group={max(2, batch // 2)}"]
-    words.append(f"epochs={max(values['epochs'], -(-STEPS // (manifest.samples // batch)))}")
+    words.append(f"epochs={max(values['epochs'], -(-STEPS // (samples // batch)))}")
     words += overrides
     return words, validate(LoaderConfig, override(values, words)["data"], f"{CONFIG}: data")
-
-
-def _enlarged(config: LoaderConfig) -> LoaderConfig:
-    views = {
-        name: view.model_copy(update={"crop": view.crop.model_copy(update={"size": PICTURE})})
-        for name, view in config.views.items()
-    }
-    return config.model_copy(update={"views": views})
 
 
 def _loader_rate(config: LoaderConfig) -> tuple[float, str]:
@@ -145,19 +135,13 @@ def _loader_rate(config: LoaderConfig) -> tuple[float, str]:
     return rate, machine(device_id)["device"]
 
 
-def _train(out: Path, words: list[str]) -> None:
-    again = ["--resume"] if any((out / "checkpoints").glob("step-*.pt")) else []
-    start("train", f"--config={CONFIG}", f"--out={out}", *again, *words)
-
-
 def _summarise(out: Path, rate: float, device: str, seconds: float) -> dict[str, Any]:
     config = json.loads((out / "config.json").read_text())
     negatives = config["method"]["queue"] + (config["data"]["background"]["kind"] == "swaps")
     chance = math.log(1 + negatives)
     steps, losses = read_curves(out)["loss"]
     filled_at = config["method"]["queue"] // config["data"]["batch_size"]
-    full = losses[steps > filled_at]
-    full = full if len(full) else losses
+    full = losses[steps > filled_at] if steps[-1] > filled_at else losses
     width = max(1, min(20, len(full) // 4))
     summary = {
         "first_loss": round(float(full[:width].mean()), 4),
@@ -179,13 +163,12 @@ def _summarise(out: Path, rate: float, device: str, seconds: float) -> dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.demo", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--data", type=Path, help="folder of class folders of JPEGs (default: a demo set is written)"
-    )
-    parser.add_argument("--masks", type=Path, help="parallel folder tree of masks (default: detected)")
-    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="(%(default)s)")
-    parser.add_argument("--workers", type=int, default=default_workers(), help="processes (all CPUs)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values of the recipe to override")
+    add = parser.add_argument
+    add("--data", type=Path, help="folder of class folders of JPEGs (default: a demo set is written)")
+    add("--masks", type=Path, help="parallel folder tree of masks (default: detected)")
+    add("--out", type=Path, default=Path("out/demo"), help="(%(default)s)")
+    add("--workers", type=int, default=default_workers(), help="processes (all CPUs)")
+    add("overrides", nargs="*", metavar="key=value", help="values of the recipe to override")
     args = parser.parse_intermixed_args()
     summary = run_demo(args.data, args.masks, args.out, args.workers, args.overrides)
     print(

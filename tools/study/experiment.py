@@ -31,7 +31,7 @@ from dali_bgaug.config import merge, read_yaml
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, write_json, write_text
 from tools.bench.machine import machine
-from tools.cli import default_workers, run, start
+from tools.cli import default_workers, require, run, start
 from tools.study.experiment_page import draw, page, summary
 from tools.study.splits import pack_split
 from tools.synthetic.background_challenge import make_challenge
@@ -104,10 +104,8 @@ def measure(scale_name: str, seeds: int, out: Path, workers: int) -> dict[str, A
     for condition, seed in jobs:
         _write_recipe(_folder(out, condition, seed), _recipe(condition, seed, scale, shards))
     rows: dict[tuple[Condition, int], list[dict[str, Any]]] = {}
-    with (
-        ThreadPoolExecutor(scale.at_once) as pool,
-        tqdm(total=len(jobs), desc="runs", unit="run", dynamic_ncols=True) as bar,
-    ):
+    bar = tqdm(total=len(jobs), desc="runs", unit="run", dynamic_ncols=True)
+    with ThreadPoolExecutor(scale.at_once) as pool, bar:
         futures = {pool.submit(_run, *job, shards, challenge, out): job for job in jobs}
         try:
             for future in as_completed(futures):
@@ -124,7 +122,10 @@ def measure(scale_name: str, seeds: int, out: Path, workers: int) -> dict[str, A
         "p": P,
         "machine": machine(0 if torch.cuda.is_available() else None),
         "at_once": scale.at_once,
-        "photos": {"train": scale.photos, "test": _test_photos(challenge)},
+        "photos": {
+            "train": scale.photos,
+            "test": read_json(challenge / "challenge.json", "delete it")["photos"],
+        },
         "settings": asdict(_settings(scale)[0]),
         "rows": ordered,
         "summary": summary(ordered),
@@ -134,10 +135,8 @@ def measure(scale_name: str, seeds: int, out: Path, workers: int) -> dict[str, A
 def _settings(scale: Scale) -> tuple[DemoSettings, DemoSettings]:
     """The sets to train on and to test on: equally distributed, other seeds."""
     common = {"material": 1.0, "correlation": 0.6, "test_photos": 9}
-    return (
-        DemoSettings(photos=scale.photos, seed=1, **common),
-        DemoSettings(photos=scale.held_out, seed=2, **common),
-    )
+    sizes = (scale.photos, scale.held_out)
+    return tuple(DemoSettings(photos=size, seed=seed, **common) for seed, size in enumerate(sizes, 1))
 
 
 def _prepare(scale: Scale, out: Path, workers: int) -> tuple[Path, Path]:
@@ -151,10 +150,6 @@ def _prepare(scale: Scale, out: Path, workers: int) -> tuple[Path, Path]:
     return shards[0], out / "challenge"
 
 
-def _test_photos(challenge: Path) -> int:
-    return json.loads((challenge / "challenge.json").read_text(encoding="utf-8"))["photos"]
-
-
 def _folder(out: Path, condition: Condition, seed: int) -> Path:
     return out / "runs" / f"{condition.method}-{condition.background}-{seed}"
 
@@ -162,23 +157,20 @@ def _folder(out: Path, condition: Condition, seed: int) -> Path:
 def _run(condition: Condition, seed: int, shards: Path, challenge: Path, out: Path) -> list[dict[str, Any]]:
     """One run's row; that of the first condition is followed by one of its network untrained."""
     folder = _folder(out, condition, seed)
-    start, timing = time.perf_counter(), folder / "seconds.json"
+    began, timing = time.perf_counter(), folder / "seconds.json"
     fresh = not (folder / "checkpoints").exists()
     _train(folder)
-    rows = [
-        {"method": condition.method, "background": condition.background, "seed": seed}
-        | _probe(folder, "gap", shards, challenge)
-    ]
+    row = {**condition._asdict(), "seed": seed, **_probe(folder, "gap", shards, challenge)}
     if fresh:
-        write_text(timing, json.dumps(round(time.perf_counter() - start)))
+        write_text(timing, json.dumps(round(time.perf_counter() - began)))
     log = read_json(folder / "backbone.json", f"delete {folder} to train again")
-    rows[0] |= {"steps": log["step"], "loss": round(log["metrics"]["loss"], 4)}
+    row |= {"steps": log["step"], "loss": round(log["metrics"]["loss"], 4)}
     if timing.exists():  # not of a run that was interrupted
-        rows[0] |= {"seconds": json.loads(timing.read_text(encoding="utf-8"))}
-    if condition == CONDITIONS[0]:
-        baseline = {"method": UNTRAINED, "background": "none", "seed": seed}
-        rows.append(baseline | _probe(folder, UNTRAINED, shards, challenge))
-    return rows
+        row["seconds"] = json.loads(timing.read_text(encoding="utf-8"))
+    if condition != CONDITIONS[0]:
+        return [row]
+    baseline = {"method": UNTRAINED, "background": "none", "seed": seed}
+    return [row, baseline | _probe(folder, UNTRAINED, shards, challenge)]
 
 
 def _probe(folder: Path, name: str, shards: Path, challenge: Path) -> dict[str, Any]:
@@ -197,14 +189,8 @@ def _train(folder: Path) -> None:
     """Train by the folder's recipe, or go on, unless it is done."""
     done = folder / "backbone.json"
     if not done.exists():
-        start(
-            "train",
-            f"--config={folder / 'recipe.yaml'}",
-            f"--out={folder}",
-            "--auto-resume",
-            threads=1,
-            quiet=True,
-        )
+        words = [f"--config={folder / 'recipe.yaml'}", f"--out={folder}", "--auto-resume"]
+        start("train", *words, threads=1, quiet=True)
     if not done.exists():
         raise UserError(f"{folder}: training was stopped; the same command goes on with it")
 
@@ -222,9 +208,8 @@ def _write_recipe(folder: Path, values: dict[str, Any]) -> None:
 
 def _recipe(condition: Condition, seed: int, scale: Scale, shards: Path) -> dict[str, Any]:
     """A run's whole recipe."""
-    larger = scale.recipes.get(condition.method)
     values = read_yaml(CONFIGS / f"{condition.method}.yaml")
-    if larger:
+    if larger := scale.recipes.get(condition.method):
         values = merge(values, read_yaml(CONFIGS / larger))
     own = {"shards": str(shards.resolve()), "seed": seed, "threads": 1, "background": condition.values}
     return merge(values, {"seed": seed, "data": own})
@@ -232,32 +217,25 @@ def _recipe(condition: Condition, seed: int, scale: Scale, shards: Path) -> dict
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.experiment", description=__doc__.splitlines()[0])
+    add = parser.add_argument
     default = "gpu" if torch.cuda.is_available() else "cpu"
-    parser.add_argument(
-        "--scale", choices=list(SCALES), default=default, help="(%(default)s on this machine)"
-    )
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each kind (%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("out/experiment"), help="(%(default)s)")
-    parser.add_argument(
-        "--json", type=Path, help="result; page and picture beside it (default OUT/experiment.json)"
-    )
-    parser.add_argument(
-        "--workers", type=int, default=default_workers(), help="processes that pack (all CPUs)"
-    )
+    add("--scale", choices=list(SCALES), default=default, help="(%(default)s on this machine)")
+    add("--seeds", type=int, default=3, help="runs of each kind (%(default)s)")
+    add("--out", type=Path, default=Path("out/experiment"), help="(%(default)s)")
+    add("--json", type=Path, help="result; page and picture beside it (default OUT/experiment.json)")
+    add("--workers", type=int, default=default_workers(), help="processes that pack (all CPUs)")
     args = parser.parse_args()
-    if args.seeds < 1:
-        raise UserError(f"--seeds={args.seeds}: give one at least")
+    require(args.seeds >= 1, f"--seeds={args.seeds}: give one at least")
     path = args.json or args.out / "experiment.json"
     result = measure(args.scale, args.seeds, args.out, args.workers)
     words = ["--scale", args.scale, "--seeds", str(args.seeds), "--json", str(path)]
     words += [] if args.out == parser.get_default("out") else ["--out", str(args.out)]
     result["command"] = f"python -m tools.experiment {shlex.join(words)}"
+    text_path, picture = path.with_suffix(".md"), path.with_suffix(".png")
     write_json(path, result)
-    draw(result, path.with_suffix(".png"))
-    text = page(result, path.with_suffix(".png").name)
-    write_text(path.with_suffix(".md"), text)
-    print(text)
-    print(f"{path}, {path.with_suffix('.md')} and {path.with_suffix('.png')}")
+    draw(result, picture)
+    write_text(text_path, text := page(result, picture.name))
+    print(f"{text}\n{path}, {text_path} and {picture}")
 
 
 if __name__ == "__main__":

@@ -5,14 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 
-from dali_bgaug.files import atomic
 from tools import markdown
+from tools.bench.machine import describe
+from tools.pictures import plt, save
 
 NAMES = {"moco_v2": "MoCo-v2", "byol": "BYOL", "swav": "SwAV", "untrained": "untrained"}
 BACKGROUNDS = {"none": "none", "rm": "BG_RM", "random": "BG_Random", "swaps": "BG_Swaps"}
@@ -34,11 +31,11 @@ def summary(rows: Sequence[Row]) -> list[Row]:
     for method, background in conditions:
         own = _by_seed(rows, method, background)
         line = {"method": method, "background": background, "seeds": len(own)}
-        line |= {name: _mean([row[name] for row in own.values()]) for name in MEASURED}
+        line |= {name: mean([row[name] for row in own.values()]) for name in MEASURED}
         plain = _by_seed(rows, method, "none")
         if background != "none" and plain.keys() >= own.keys():
             for name in ("accuracy", "gap"):
-                line[f"{name}_gain"] = _mean([row[name] - plain[seed][name] for seed, row in own.items()])
+                line[f"{name}_gain"] = mean([row[name] - plain[seed][name] for seed, row in own.items()])
         lines.append(line)
     return lines
 
@@ -47,14 +44,15 @@ def _by_seed(rows: Sequence[Row], method: str, background: str) -> dict[int, Row
     return {row["seed"]: row for row in rows if (row["method"], row["background"]) == (method, background)}
 
 
-def _mean(values: Sequence[float]) -> list[float | None]:
+def mean(values: Sequence[float]) -> list[float | None]:
+    """The mean and its standard error, None of one value."""
     error = float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
     return [round(float(np.mean(values)), 4), None if error is None else round(error, 4)]
 
 
 def page(result: dict[str, Any], picture: str) -> str:
     """The result as a Markdown page. picture: the file beside it."""
-    place, photos = result["machine"], result["photos"]
+    photos = result["photos"]
     seconds = [row["seconds"] for row in result["rows"] if "seconds" in row] or [0]
     what = (
         f"Networks are pre-trained, without labels, on {photos['train']} photos of the demo set, whose "
@@ -69,31 +67,18 @@ def page(result: dict[str, Any], picture: str) -> str:
     head = [
         "# Less reliance on backgrounds?",
         f"    {result['command']}",
-        f"{place['device']}, {place['cpus']} CPUs, Python {place['python']}, torch {place['torch']}, "
-        f"DALI {place['dali']}, {place['date']}; {len(seconds)} runs of {np.mean(seconds):.0f} seconds, with "
-        f"their probes, {result['at_once']} at a time.",
+        f"{describe(result['machine'])}; {len(seconds)} runs of {np.mean(seconds):.0f} seconds, with their "
+        f"probes, {result['at_once']} at a time.",
         textwrap.fill(what, 118),
         f"![Accuracy and BG-Gap of every run]({picture})",
     ]
     lines = result["summary"]
-    main = markdown.table(
-        ("method", "backgrounds", "accuracy %", "gain", "BG-Gap", "gain", "seeds"),
-        [
-            [
-                *_what(row),
-                *(_cell(row, n) for n in ("accuracy", "accuracy_gain", "gap", "gap_gain")),
-                str(row["seeds"]),
-            ]
-            for row in lines
-        ],
-        words=2,
-    )
-    names = MEASURED[2:]
-    splits = markdown.table(
-        ("method", "backgrounds", *(name.replace("_", " ") for name in names)),
-        [[*_what(row), *(_cell(row, name) for name in names)] for row in lines],
-        words=2,
-    )
+    titles, names = ("accuracy %", "gain", "BG-Gap", "gain"), ("accuracy", "accuracy_gain", "gap", "gap_gain")
+    rows = [[*_what(row), *(_cell(row, name) for name in names), str(row["seeds"])] for row in lines]
+    main = markdown.table(("method", "backgrounds", *titles, "seeds"), rows, words=2)
+    titles, names = [name.replace("_", " ") for name in MEASURED[2:]], MEASURED[2:]
+    rows = [[*_what(row), *(_cell(row, name) for name in names)] for row in lines]
+    splits = markdown.table(("method", "backgrounds", *titles), rows, words=2)
     gains = (
         "Gains are differences to the same method without background augmentation, seed by seed. Untrained "
         "is the network as MoCo-v2 begins with it."
@@ -114,35 +99,29 @@ def _what(row: Row) -> list[str]:
 def _cell(row: Row, name: str) -> str:
     if name not in row:
         return ""
-    mean, error = row[name]
+    middle, error = row[name]
     sign = "+" if name.endswith("_gain") else ""
-    return f"{100 * mean:{sign}.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
+    return f"{100 * middle:{sign}.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
     """A PNG of accuracy and BG-Gap of every condition: seeds as points, means with standard errors."""
     lines = result["summary"]
     labels = [" ".join(_what(row)).strip() for row in lines]
-    figure, axes = plt.subplots(
-        1, 2, figsize=(11, 0.42 * len(lines) + 1.3), sharey=True, layout="constrained"
-    )
+    size = (11, 0.42 * len(lines) + 1.3)
+    figure, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
     colours = {method: f"C{number}" for number, method in enumerate(("moco_v2", "byol", "swav"))}
-    for axis, name, title in zip(
-        axes, ("accuracy", "gap"), ("linear accuracy, %", "BG-Gap, points (lower is better)"), strict=True
-    ):
+    titles = {"accuracy": "linear accuracy, %", "gap": "BG-Gap, points (lower is better)"}
+    for axis, (name, title) in zip(axes, titles.items(), strict=True):
         for place, row in enumerate(lines):
             own = _by_seed(result["rows"], row["method"], row["background"])
             values = [100 * each[name] for each in own.values()]
             colour = colours.get(row["method"], "grey")
             axis.plot(values, [place] * len(values), "o", color=colour, alpha=0.35, markersize=5)
-            mean, error = row[name]
-            axis.errorbar(
-                100 * mean, place, xerr=100 * (error or 0), fmt="|", color=colour, capsize=4, markersize=14
-            )
+            middle, error = 100 * row[name][0], 100 * (row[name][1] or 0)
+            axis.errorbar(middle, place, xerr=error, fmt="|", color=colour, capsize=4, markersize=14)
         axis.set(xlabel=title)
         axis.grid(alpha=0.3, axis="x")
     axes[0].set_yticks(range(len(lines)), labels)
     axes[0].invert_yaxis()
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
-    plt.close(figure)
+    save(figure, path, dpi=110)

@@ -14,14 +14,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, write_json, write_text
 from tools import markdown
-from tools.bench.machine import machine
-from tools.cli import default_workers, run
+from tools.bench.machine import describe, machine
+from tools.cli import default_workers, require, run, start
+from tools.study.experiment_page import mean
 from tools.study.splits import pack_split
 from tools.synthetic.demo_data import DemoSettings, write_demo_set
 
@@ -53,34 +53,23 @@ def measure(methods: list[str], seeds: int, out: Path, workers: int) -> dict[str
 
 
 def _pack(out: Path, workers: int) -> None:
-    data = out / "data"
-    write_demo_set(data, SETTINGS, workers)
+    write_demo_set(data := out / "data", SETTINGS, workers)
     for split in (BANK, QUESTIONS):
         pack_split(data / split, data / "masks" / split, out / split, workers)
 
 
 def _run(method: str, seed: int, folder: Path, out: Path) -> dict[str, Any]:
     """One run: k-NN accuracy trained and untrained, seconds of training, and the last loss."""
-    start = time.perf_counter()
-    shards = f"data.shards={out / BANK / 'shards'}"
-    words = (
-        shards,
-        *WORDS,
-        *(MOCO_WORDS if method == "moco_v2" else ()),
-        f"seed={seed}",
-        f"data.seed={seed}",
-    )
+    began = time.perf_counter()
+    words = [f"data.shards={out / BANK / 'shards'}", *WORDS, f"seed={seed}", f"data.seed={seed}"]
+    words += MOCO_WORDS if method == "moco_v2" else ()
     config = str(CONFIGS / f"{method}_demo.yaml")
     start("train", "--config", config, "--out", str(folder), "--auto-resume", *words, quiet=True)
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - began
     accuracy = {}
     for name, flags in {"trained": (), "untrained": ("--untrained",)}.items():
         path = folder / f"{name}.json"
-        places = [
-            f"--data={out / BANK / 'shards'}",
-            f"--test={out / QUESTIONS / 'shards'}",
-            f"--json={path}",
-        ]
+        places = [f"--data={out / BANK / 'shards'}", f"--test={out / QUESTIONS / 'shards'}", f"--json={path}"]
         start("train.evaluate", "knn", f"--checkpoint={folder}", *places, *flags, quiet=True)
         accuracy[name] = read_json(path, "run again")["top1"]
     card = read_json(folder / "backbone.json", "run again")
@@ -97,67 +86,61 @@ def _summary(methods: list[str], rows: list[dict[str, Any]]) -> dict[str, Any]:
     summary = {}
     for method in methods:
         own = [row for row in rows if row["method"] == method]
-        values = {name: np.array([row[name] for row in own]) for name in ("untrained", "trained", "seconds")}
-        gains = values["trained"] - values["untrained"]
+        gains = [row["trained"] - row["untrained"] for row in own]
+        gain, error = mean(gains)
         summary[method] = {
             "seeds": len(own),
-            "untrained": round(float(values["untrained"].mean()), 4),
-            "trained": round(float(values["trained"].mean()), 4),
-            "gain": round(float(gains.mean()), 4),
-            "standard_error": round(float(gains.std(ddof=1) / len(own) ** 0.5), 4) if len(own) > 1 else None,
-            "least_gain": round(float(gains.min()), 4),
-            "seconds": round(float(values["seconds"].mean())),
+            **{name: mean([row[name] for row in own])[0] for name in ("untrained", "trained")},
+            "gain": gain,
+            "standard_error": error,
+            "least_gain": round(min(gains), 4),
+            "seconds": round(mean([row["seconds"] for row in own])[0]),
         }
     return summary
 
 
 def page(result: dict[str, Any], command: str) -> str:
     """The result as a Markdown page."""
-    place, words = result["machine"], ", ".join(f"`{word}`" for word in result["words"])
-    machine_text = (
-        f"{place['device']}, {place['cpus']} CPUs, Python {place['python']}, torch {place['torch']}, "
-        f"DALI {place['dali']}, {place['date']}."
-    )
+    words = ", ".join(f"`{word}`" for word in result["words"])
     what = (
         f"Every demo recipe with {words} (the last for MoCo-v2), on the demo set's {SETTINGS.photos} photos. "
         f"Accuracy is that of weighted k-NN (k 20, temperature .07): {QUESTIONS}'s {SETTINGS.test_photos} "
         f"photos by the training photos, of {SETTINGS.classes} classes, before training and after it. Gains "
         "are in points; the least is that of the worst seed. Seconds are those of training."
     )
-    head = ["# Does each method learn?", machine_text, f"    {command}", textwrap.fill(what, 118)]
-    titles = ("method", "seeds", "untrained", "trained", "gain", "standard error", "least gain", "seconds")
+    head = ["# Does each method learn?", f"{describe(result['machine'])}.", f"    {command}"]
+    shares, points = ("untrained", "trained"), ("gain", "standard_error", "least_gain")
+    columns = [
+        *((name, f"{{{name}}}") for name in ("method", "seeds")),
+        *((name, f"{{{name}:.1f}} %") for name in shares),
+        *((name.replace("_", " "), f"{{{name}:.1f}}") for name in points),
+        ("seconds", "{seconds}"),
+    ]
     rows = []
     for method, row in result["methods"].items():
-        shares = [f"{100 * row[name]:.1f} %" for name in ("untrained", "trained")]
-        points = [
-            "" if row[name] is None else f"{100 * row[name]:.1f}"
-            for name in ("gain", "standard_error", "least_gain")
-        ]
-        rows.append([method, str(row["seeds"]), *shares, *points, str(row["seconds"])])
-    return "\n\n".join([*head, markdown.table(titles, rows)]) + "\n"
+        percent = {name: 100 * row[name] for name in (*shares, *points) if row[name] is not None}
+        rows.append({"method": method, "seeds": row["seeds"], "seconds": row["seconds"], **percent})
+    return "\n\n".join([*head, textwrap.fill(what, 118), markdown.formatted(rows, columns)]) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.learning", description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", default=",".join(METHODS), help="(%(default)s)")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each method (%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("out/learning"), help="data and runs (%(default)s)")
-    parser.add_argument("--json", type=Path, help="result; a page beside it (default OUT/learning.json)")
-    parser.add_argument(
-        "--workers", type=int, default=default_workers(), help="processes that pack (all CPUs)"
-    )
+    add = parser.add_argument
+    add("--methods", default=",".join(METHODS), help="(%(default)s)")
+    add("--seeds", type=int, default=3, help="runs of each method (%(default)s)")
+    add("--out", type=Path, default=Path("out/learning"), help="data and runs (%(default)s)")
+    add("--json", type=Path, help="result; a page beside it (default OUT/learning.json)")
+    add("--workers", type=int, default=default_workers(), help="processes that pack (all CPUs)")
     args = parser.parse_args()
     methods = args.methods.split(",")
     if unknown := set(methods) - set(METHODS):
         raise UserError(f"--methods={args.methods}: no {min(unknown)}; there are {', '.join(METHODS)}")
-    if args.seeds < 1:
-        raise UserError(f"--seeds={args.seeds}: give one at least")
+    require(args.seeds >= 1, f"--seeds={args.seeds}: give one at least")
     result = measure(methods, args.seeds, args.out, args.workers)
     path = args.json or args.out / "learning.json"
     write_json(path, result)
-    text = page(
-        result, f"python -m tools.learning --methods {args.methods} --seeds {args.seeds} --json {path}"
-    )
+    words = f"--methods {args.methods} --seeds {args.seeds} --json {path}"
+    text = page(result, f"python -m tools.learning {words}")
     write_text(path.with_suffix(".md"), text)
     print(text)
     print(f"{path} and {path.with_suffix('.md')}")

@@ -7,15 +7,12 @@ import argparse
 import sys
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import atomic, read_log
+from dali_bgaug.files import read_log
 from tools.cli import run
+from tools.pictures import plt, save
 
 LAST = ("lr", "images_per_s", "data_wait")
 """What comes after a method's own metrics."""
@@ -62,9 +59,8 @@ def plot_runs(
     names = [name for name in names if name not in LAST] + list(LAST)
     labels = _labels(runs)
     rows = -(-len(names) // COLUMNS)
-    figure, axes = plt.subplots(
-        rows, COLUMNS, figsize=(6 * COLUMNS, 2.6 * rows), squeeze=False, layout="constrained", sharex=True
-    )
+    options = {"squeeze": False, "layout": "constrained", "sharex": True}
+    figure, axes = plt.subplots(rows, COLUMNS, figsize=(6 * COLUMNS, 2.6 * rows), **options)
     for axis in axes.flat[len(names) :]:
         axis.remove()
     for axis, name in zip(axes.flat, names):
@@ -82,9 +78,7 @@ def plot_runs(
     axes[0, 0].legend(fontsize="small")
     for axis in axes.flat[max(0, len(names) - COLUMNS) : len(names)]:
         axis.set(xlabel="step")
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
-    plt.close(figure)
+    save(figure, path, dpi=100)
 
 
 def _labels(runs: list[Path]) -> dict[Path, str]:

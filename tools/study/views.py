@@ -12,18 +12,15 @@ import logging
 from pathlib import Path
 
 import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.patches import Rectangle
 
 from dali_bgaug.config import override, read_yaml, validate
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import atomic
 from pipelines import LoaderConfig, build_loader
 from tools.cli import run
+from tools.pictures import plt, save
 
 COLOURS = [*matplotlib.colormaps["tab10"].colors]
 SOURCES = ("photo", "mask", "tile")
@@ -36,13 +33,8 @@ def draw_views(config: LoaderConfig, path: Path, rows: int = 8) -> None:
     changed = _changed(config, batch)
     order = torch.argsort(sum(changed.values()), descending=True, stable=True)[:rows]
     names = [name for name in (*SOURCES, *changed) if name in batch]
-    figure, axes = plt.subplots(
-        len(order),
-        len(names),
-        figsize=(1.6 * len(names), 1.6 * len(order)),
-        squeeze=False,
-        layout="compressed",
-    )
+    shape, size = (len(order), len(names)), (1.6 * len(names), 1.6 * len(order))
+    figure, axes = plt.subplots(*shape, figsize=size, squeeze=False, layout="compressed")
     for row, sample in enumerate(order.tolist()):
         for axis, name in zip(axes[row], names, strict=True):
             picture = batch[name][sample]
@@ -56,9 +48,7 @@ def draw_views(config: LoaderConfig, path: Path, rows: int = 8) -> None:
                 colour = COLOURS[list(changed).index(name) % len(COLOURS)]
                 for spine in axis.spines.values():
                     spine.set(color=colour if changed[name][sample] else "none", linewidth=3)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
-    plt.close(figure)
+    save(figure, path, dpi=100)
 
 
 def _changed(config: LoaderConfig, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -78,10 +68,8 @@ def _denormalise(view: torch.Tensor, config: LoaderConfig) -> np.ndarray:
     """Float [..., 3, H, W] -> values in [0, 1], [H, W, 3]; several pictures side by side, two in a row."""
     pixels = view.movedim(-3, -1).float().numpy()
     if pixels.ndim == 4:
-        pairs = [
-            np.concatenate(list(pixels[number : number + 2]), axis=1) for number in range(0, len(pixels), 2)
-        ]
-        pixels = np.concatenate(pairs, axis=0)
+        pairs = [np.concatenate([*pixels[at : at + 2]], axis=1) for at in range(0, len(pixels), 2)]
+        pixels = np.concatenate(pairs)
     return (pixels * config.normalise.std + config.normalise.mean).clip(0, 1)
 
 
@@ -94,12 +82,11 @@ def _draw_windows(axis: plt.Axes, shape: torch.Size, windows: np.ndarray) -> Non
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.views", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--config", type=Path, default=Path("configs/moco_v2_demo.yaml"), help="(%(default)s)"
-    )
-    parser.add_argument("--out", type=Path, default=Path("out/views.png"), help="the picture (%(default)s)")
-    parser.add_argument("--rows", type=int, default=8, help="photos (%(default)s)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values of the config to override")
+    add = parser.add_argument
+    add("--config", type=Path, default=Path("configs/moco_v2_demo.yaml"), help="(%(default)s)")
+    add("--out", type=Path, default=Path("out/views.png"), help="the picture (%(default)s)")
+    add("--rows", type=int, default=8, help="photos (%(default)s)")
+    add("overrides", nargs="*", metavar="key=value", help="values of the config to override")
     args = parser.parse_intermixed_args()
     values = override(read_yaml(args.config), args.overrides).get("data")
     if values is None:

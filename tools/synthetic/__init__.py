@@ -1,6 +1,7 @@
 """Data with known truth.
 
 demo_data             photo-like photos with exact masks
+settings              folders made by settings: finished, begun, or other ones
 demo_shapes           their objects, outlines and backgrounds
 background_challenge  folders of photos with other backgrounds, for the background gap
 """

@@ -41,8 +41,9 @@ from dali_bgaug.errors import UserError, shown
 from dali_bgaug.files import atomic, write_text
 from dali_bgaug.shard_index import locate_samples
 from dali_bgaug.tiles import fill
-from tools.cli import default_workers, process, run
+from tools.cli import default_workers, process, require, run
 from tools.offline.photos import decode_photo
+from tools.synthetic.settings import read_finished
 
 MIXED = ("mixed_same", "mixed_rand", "mixed_next")
 SPLITS = ("original", *MIXED, "only_fg", "only_bg_b", "only_bg_t", "no_fg")  # Xiao et al. 2020, Table 1
@@ -206,22 +207,13 @@ def make_challenge(
         UserError: a bad option; shards that are not whole, of one class, or with a class of fewer than two
             usable photos; an `out` that holds anything else, other settings or photos included.
     """
-    if side < 32:
-        raise UserError(f"--side={side}: must be at least 32 pixels")
-    if seed < 0:
-        raise UserError(f"--seed={seed}: must be 0 or more")
+    require(side >= 32, f"--side={side}: must be at least 32 pixels")
+    require(seed >= 0, f"--seed={seed}: must be 0 or more")
     manifest = packed.open_shards(shards)
     settings = {"version": VERSION, "side": side, "seed": seed, "manifest": packed.manifest_digest(shards)}
     finished, started = out / "challenge.json", out / "challenge.json.unfinished"
-    if finished.exists():
-        result = _check_same(finished, settings)
-        print(f"{finished} is there already, with these settings: nothing to do")
+    if result := read_finished(finished, started, settings, "a backgrounds challenge"):
         return result
-    if started.exists():
-        _check_same(started, settings)
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: neither a backgrounds challenge nor an empty folder; choose another --out")
-
     sizes = [shard.samples for shard in manifest.shards]
     surveys = process(_survey, [(shards, shard, side) for shard in manifest.shards], sizes, workers, "masks")
     photos = sorted(chain.from_iterable(surveys), key=lambda photo: photo.key)
@@ -257,19 +249,6 @@ def make_challenge(
     return result
 
 
-def _check_same(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the file at `path`; a UserError where that is not what is asked for."""
-    mend = "choose another --out, or delete that folder first"
-    try:
-        found = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: not a settings file ({error}); {mend}") from error
-    for key, value in settings.items():
-        if found.get(key) != value:
-            raise UserError(f"{path}: made with {key}={found.get(key)}, asked for is {key}={value}; {mend}")
-    return found
-
-
 def _class_folders(shards: Path, classes: Sequence[str], photos: Sequence[Photo]) -> dict[int, str]:
     """The name of each class's folder, by label; a UserError if the photos do not make a challenge."""
     all_of = Counter(photo.label for photo in photos)
@@ -292,11 +271,12 @@ def _class_folders(shards: Path, classes: Sequence[str], photos: Sequence[Photo]
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools.background_challenge", description=__doc__.partition(":")[0])
-    parser.add_argument("--shards", type=Path, default=Path("out/shards"), help="labelled (%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("out/challenge"), help="(%(default)s)")
-    parser.add_argument("--side", type=int, default=256, help="short side, at most, in pixels (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of who lends whom a background (%(default)s)")
-    parser.add_argument("--workers", type=int, help="processes (all CPUs)")
+    add = parser.add_argument
+    add("--shards", type=Path, default=Path("out/shards"), help="labelled (%(default)s)")
+    add("--out", type=Path, default=Path("out/challenge"), help="(%(default)s)")
+    add("--side", type=int, default=256, help="short side, at most, in pixels (%(default)s)")
+    add("--seed", type=int, default=0, help="of who lends whom a background (%(default)s)")
+    add("--workers", type=int, help="processes (all CPUs)")
     args = parser.parse_args()
     result = make_challenge(
         args.shards, args.out, side=args.side, seed=args.seed, workers=args.workers or default_workers()

@@ -25,18 +25,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from dali_bgaug.errors import UserError
-from tools.cli import default_workers, process, run
-from tools.synthetic.demo_shapes import (
-    BACKGROUNDS,
-    CLASSES,
-    FAMILIES,
-    OUTLINES,
-    grid,
-    noise,
-    palette_near,
-    ramp,
-)
+from tools.cli import default_workers, process, require, run
+from tools.synthetic import demo_shapes as shapes
+from tools.synthetic.demo_shapes import BACKGROUNDS, CLASSES, FAMILIES, OUTLINES
+from tools.synthetic.settings import read_finished
 
 VERSION = 1  # goes up whenever the same settings give other pixels
 _JPEG_QUALITY = 90
@@ -64,16 +56,13 @@ class DemoSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 2 <= self.classes <= len(CLASSES):
-            raise UserError(f"--classes is {self.classes}: give 2 to {len(CLASSES)}")
+        least = self.classes
+        require(2 <= least <= len(CLASSES), f"--classes is {least}: give 2 to {len(CLASSES)}")
         for option, value in (("--photos", self.photos), ("--test-photos", self.test_photos)):
-            if value < self.classes:
-                raise UserError(f"{option} is {value}: give at least one a class, {self.classes} or more")
+            require(value >= least, f"{option} is {value}: give at least one a class, {least} or more")
         for option, share in (("--correlation", self.correlation), ("--material", self.material)):
-            if not 0 <= share <= 1:
-                raise UserError(f"{option} is {share}: give a share, 0 to 1")
-        if self.seed < 0:
-            raise UserError(f"--seed is {self.seed}: give 0 or more")
+            require(0 <= share <= 1, f"{option} is {share}: give a share, 0 to 1")
+        require(self.seed >= 0, f"--seed is {self.seed}: give 0 or more")
 
 
 @dataclass(frozen=True)
@@ -147,18 +136,22 @@ def _silhouette(rng: np.random.Generator, name: str, height: int, width: int) ->
 def _surface(rng: np.random.Generator, height: int, width: int, material: int | None) -> np.ndarray:
     """Paint for an object, of no colour or pattern in particular, or of a class's: (H, W, 3) float32."""
     hue, cell = rng.random(), rng.uniform(8, 40)
-    u, v = (np.sin(2 * np.pi * axis) for axis in grid(rng, height, width, cell, np.pi))
+    u, v = (np.sin(2 * np.pi * axis) for axis in shapes.grid(rng, height, width, cell, np.pi))
     kind = rng.integers(3)
     if material is not None:
         hue, kind = (material + 0.54 * (hue - 0.5)) / len(CLASSES), material % 3
     pattern = (np.zeros_like(u), 2 * u, 4 * u * v)[kind]  # plain, striped or spotted
-    tone = 0.5 + rng.uniform(0.05, 0.25) * pattern + rng.uniform(0.03, 0.15) * noise(rng, height, width, 1.2)
+    tone = (
+        0.5
+        + rng.uniform(0.05, 0.25) * pattern
+        + rng.uniform(0.03, 0.15) * shapes.noise(rng, height, width, 1.2)
+    )
     other, vivid = hue + rng.normal(0, 0.12), rng.uniform(0.2, 0.9)
     if material is not None:
         vivid = (1 + vivid) / 2  # so that a hue can be told
     dark = rng.uniform(0.25, 0.7)
-    return ramp(
-        tone, palette_near(rng, (hue, vivid, dark), (hue, vivid, dark + 0.2), (other, vivid / 2, 0.95))
+    return shapes.ramp(
+        tone, shapes.palette_near(rng, (hue, vivid, dark), (hue, vivid, dark + 0.2), (other, vivid / 2, 0.95))
     )
 
 
@@ -224,25 +217,8 @@ def _write_photos(out: Path, photos: list[Photo], seed: int) -> None:
             (mask, photo.mask_path, {"format": "PNG"}),
             (image, photo.path, {"format": "JPEG", "quality": _JPEG_QUALITY}),
         ):
-            content = io.BytesIO()
-            picture.save(content, **options)
+            picture.save(content := io.BytesIO(), **options)
             _write(out / path, content.getvalue())
-
-
-def _check_same(path: Path, wanted: dict[str, object]) -> None:
-    """Raise UserError where the settings file at `path` is not the one of the set that is asked for."""
-    try:
-        found = {"material": 0.0, **json.loads(path.read_text())}  # sets from before there was any have none
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            f"{path} is no settings file ({error}): delete the set or choose another --out"
-        ) from None
-    for key, value in wanted.items():
-        if found.get(key) != value:
-            raise UserError(
-                f"{path}: the set there has {key} = {found.get(key)}, asked for is {key} = {value}: "
-                "choose another --out, or delete that folder first"
-            )
 
 
 def write_demo_set(out: Path, settings: DemoSettings, workers: int) -> None:
@@ -251,22 +227,14 @@ def write_demo_set(out: Path, settings: DemoSettings, workers: int) -> None:
     Raises UserError if `out` holds anything else, a set of other settings included.
     """
     finished, started = out / "demo.json", out / "demo.json.unfinished"
-    wanted: dict[str, object] = {"version": VERSION, **asdict(settings)}
-    if finished.exists():
-        _check_same(finished, wanted)
-        print(f"{finished} is there already, with these settings: nothing to do")
+    wanted = {"version": VERSION, **asdict(settings)}
+    if read_finished(finished, started, wanted, "a demo set", material=0.0):
         return
-    if started.exists():
-        _check_same(started, wanted)
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is neither a demo set nor an empty folder: choose another --out")
-    else:
-        _write(started, (json.dumps(wanted, indent=2) + "\n").encode())
-
+    _write(started, (json.dumps(wanted, indent=2) + "\n").encode())
     photos = plan(settings)
     chunks = [photos[start : start + _CHUNK] for start in range(0, len(photos), _CHUNK)]
-    jobs = [(out, chunk, settings.seed) for chunk in chunks]
-    for _ in process(_write_photos, jobs, [len(chunk) for chunk in chunks], workers, "demo photos"):
+    jobs = ((out, chunk, settings.seed) for chunk in chunks)
+    for _ in process(_write_photos, jobs, list(map(len, chunks)), workers, "demo photos"):
         pass
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
@@ -277,27 +245,27 @@ def write_demo_set(out: Path, settings: DemoSettings, workers: int) -> None:
 
 
 def main() -> None:
-    """The command line; see the module's docstring."""
     default = DemoSettings()
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder of the set, new or interrupted")
-    parser.add_argument("--photos", type=int, default=default.photos, help="training photos")
-    parser.add_argument("--test-photos", type=int, default=default.test_photos, help="photos a mixed split")
-    parser.add_argument("--classes", type=int, default=default.classes, help="2 to 9")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="folder of the set, new or interrupted")
+    add("--photos", type=int, default=default.photos, help="training photos")
+    add("--test-photos", type=int, default=default.test_photos, help="photos a mixed split")
+    add("--classes", type=int, default=default.classes, help="2 to 9")
+    add(
         "--correlation",
         type=float,
         default=default.correlation,
         help="share of backgrounds that fit the class",
     )
-    parser.add_argument(
+    add(
         "--material",
         type=float,
         default=default.material,
         help="share of objects made of their class's stuff",
     )
-    parser.add_argument("--seed", type=int, default=default.seed)
-    parser.add_argument("--workers", type=int, default=default_workers(), help="processes")
+    add("--seed", type=int, default=default.seed)
+    add("--workers", type=int, default=default_workers(), help="processes")
     options = vars(parser.parse_args())
     out, workers = options.pop("out"), options.pop("workers")
     write_demo_set(out, DemoSettings(**options), workers)

@@ -68,3 +68,21 @@ def test_bad_options(words: list[str], message: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "argv", ["learning", *words])
     with pytest.raises(UserError, match=message):
         learning.main()
+
+
+def test_a_run_trains_and_is_judged_before_and_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = []
+
+    def start(module: str, *words: str, **_: object) -> None:
+        programs.append((module, words[0]))
+        if module == "train":
+            card = {"step": 310, "metrics": {"loss": 1.23456}}
+            (tmp_path / "backbone.json").write_text(json.dumps(card))
+        else:
+            path = Path(next(word for word in words if word.startswith("--json=")).removeprefix("--json="))
+            path.write_text(json.dumps({"top1": 0.2 if "--untrained" in words else 0.7}))
+
+    monkeypatch.setattr(learning, "start", start)
+    found = learning._run("byol", 1, tmp_path, tmp_path / "out")
+    assert programs == [("train", "--config"), ("train.evaluate", "knn"), ("train.evaluate", "knn")]
+    assert found == {"trained": 0.7, "untrained": 0.2, "seconds": 0, "steps": 310, "loss": 1.2346}

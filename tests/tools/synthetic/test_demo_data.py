@@ -191,7 +191,7 @@ def test_a_set_from_before_there_were_materials_is_known(tmp_path: Path) -> None
 
 def test_other_settings_are_refused(tmp_path: Path) -> None:
     write_demo_set(tmp_path, TINY, workers=1)
-    with pytest.raises(UserError, match=r"demo\.json.* photos = 4, .* photos = 5: .*--out"):
+    with pytest.raises(UserError, match=r"demo\.json: made with photos=4, .* photos=5; .*--out"):
         write_demo_set(tmp_path, DemoSettings(photos=5, test_photos=3, classes=3), workers=1)
 
 
@@ -212,7 +212,7 @@ def test_interrupted_set_is_completed(tmp_path: Path, monkeypatch: pytest.Monkey
         write_demo_set(out, TINY, workers=1)
     assert not (out / "demo.json").exists()
     monkeypatch.undo()
-    with pytest.raises(UserError, match=r"seed = 0, asked for is seed = 1"):
+    with pytest.raises(UserError, match=r"seed=0, asked for is seed=1"):
         write_demo_set(out, DemoSettings(photos=4, test_photos=3, classes=3, seed=1), workers=1)
     write_demo_set(out, TINY, workers=1)
     assert contents(out) == contents(tmp_path / "whole")

@@ -90,8 +90,7 @@ def stretch(values: np.ndarray) -> np.ndarray:
 
 
 def scale(saliency: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Stretch a map, uint8 [H, W], to (width, height); a two-valued mask stays two-valued, its edge where it
-    was."""
+    """Stretch a map, uint8 [H, W], to (width, height); a two-valued mask stays so, its edge where it was."""
     picture = Image.fromarray(saliency)
     scaled = np.asarray(picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
     levels = np.flatnonzero(picture.histogram())

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -19,8 +19,6 @@ ASPECT_TOLERANCE = 1.0
 
 class ImportOptions(DetectorOptions):
     """Options of the import."""
-
-    THRESHOLD: ClassVar[float] = 0.9
 
     name: Literal["import"] = "import"
     folder: Path
@@ -55,8 +53,7 @@ class ImportOptions(DetectorOptions):
             return mask
         raise UserError(
             f"{path.with_suffix('.png')}: missing; --masks={self.folder} must hold a PNG (or another image) "
-            "of the "
-            f"same relative path and stem for every photo ({key} has none)"
+            f"of the same relative path and stem for every photo ({key} has none)"
         )
 
     def build(self) -> "Import":

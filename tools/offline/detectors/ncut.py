@@ -9,7 +9,7 @@ background; on a finer map each cell then joins the nearer one, a few times over
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -34,8 +34,6 @@ SHARPNESS = 10.0
 class NCutOptions(DetectorOptions):
     """Options of the normalised cut."""
 
-    THRESHOLD: ClassVar[float] = 0.9
-
     name: Literal["ncut"] = "ncut"
     weights: Path
     """A run's backbone.pt (a ResNet), with its card backbone.json beside it."""
@@ -49,8 +47,7 @@ class NCutOptions(DetectorOptions):
     """Of the refinement with two centroids; 0: the cut itself."""
 
     def record(self) -> dict[str, Any]:
-        """The options, and the hashes of the weights and of the card, which says how photos are
-        normalised."""
+        """The options, and hashes of the weights and of the card, which says how photos are normalised."""
         options = self.model_dump(mode="json", exclude={"name", "weights"})
         hashes = {"weights_sha256": self.weights, "card_sha256": self.weights.with_suffix(".json")}
         return options | {name: sha256(path) for name, path in hashes.items()}

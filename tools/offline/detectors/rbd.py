@@ -137,8 +137,7 @@ def _neighbours(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def _colour_scales(near: np.ndarray, distance: np.ndarray) -> tuple[float, float, float]:
-    """Scales of what counts as the same colour in this photo: clip of an edge, sigma of paths, sigma of
-    smoothness."""
+    """Scales of what is the same colour in this photo: clip of an edge, sigmas of paths and smoothness."""
     closest = np.where(near, distance, np.inf).min(1)
     closest = float(closest[np.isfinite(closest)].mean())
     largest = np.sort(distance, axis=None)[-max(1, distance.size // 100) :].mean()

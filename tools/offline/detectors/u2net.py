@@ -7,7 +7,7 @@ network's first output, is stretched to [0, 1] and scaled back to the photo's si
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -22,8 +22,6 @@ MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224,
 
 class U2NetOptions(DetectorOptions):
     """Options of U²-Net."""
-
-    THRESHOLD: ClassVar[float] = 0.9
 
     name: Literal["u2net"] = "u2net"
     weights: Path
