@@ -7,11 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dali_bgaug.views.options import PhotometricOptions
 from tests.helpers.shards import pack, save
-
-PLAIN_LOOK = PhotometricOptions(jitter_p=0, grey_p=0, blur_p=0)
-"""No photometric change: what comes out is what was cropped."""
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from PIL import Image
 from dali_bgaug.errors import UserError
 from dali_bgaug.folder import open_folder
 from pipelines import LoaderConfig, build_loader
-from tests.train.evaluate.sets import picture
+from tests.helpers.sets import picture
 
 
 @pytest.fixture

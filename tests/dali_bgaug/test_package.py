@@ -1,10 +1,7 @@
 """What the packages offer and say of themselves."""
 
-import pkgutil
-import re
 import subprocess
 import sys
-from importlib import import_module
 
 import pytest
 
@@ -23,10 +20,3 @@ def test_public_names_come_when_they_are_asked_for() -> None:
     )
     with pytest.raises(AttributeError, match="no attribute 'Loadr'"):
         _ = dali_bgaug.Loadr
-
-
-@pytest.mark.parametrize("package", ["dali_bgaug", "dali_bgaug.views", "pipelines"])
-def test_every_module_is_on_the_map_of_its_package(package: str) -> None:
-    module = import_module(package)
-    there = {found.name for found in pkgutil.iter_modules(module.__path__)}
-    assert there == set(re.findall(r"^    (\w+)  ", module.__doc__, re.MULTILINE))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dali_bgaug.config import override
-from tests.train.evaluate.sets import coloured_set, untrained_run
+from tests.helpers.sets import coloured_set, untrained_run
 from train.evaluate.backbone import load_backbone
 from train.evaluate.fast import linear_fast
 from train.evaluate.probe import RECIPES, ProbeJob, probe_config, run_probe

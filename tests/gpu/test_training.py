@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dali_bgaug.files import read_log
-from tests.train.runs import METHODS, read_recipe, write_recipe
+from tests.helpers.runs import METHODS, read_recipe, write_recipe
 from train import checkpoint
 from train.export import backbone_weights
 from train.loop import train

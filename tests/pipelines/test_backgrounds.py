@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines import LoaderConfig, build_loader
-from tests.conftest import PLAIN_LOOK
-from tests.pipelines.test_moco_v2 import _parts
+from tests.helpers.loaders import PLAIN, levels_of
 
 TILE = {"kind": "random", "p_pos": 1.0}
 
@@ -20,7 +19,7 @@ def _batches(shards: Path, epochs: int = 2, **values: Any) -> list[dict[str, np.
         "batch_size": 32,
         "device": "cpu",
         "threads": 2,
-        "photometric": PLAIN_LOOK,
+        "photometric": PLAIN,
         "normalise": {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]},
         "crop": {"size": 32, "scale": [1.0, 1.0], "ratio": [1.0, 1.0]},
     }
@@ -46,12 +45,12 @@ def test_query_and_key_are_switched_separately(flat: Path, view: str) -> None:
         number = ["query", "key"].index(view)
         assert not batch["replaced"][:, 1 - number].any()
         for one, untouched, replaced in zip(batch[view], batch[other], batch["replaced"], strict=True):
-            assert (_parts(one)[0] != _parts(untouched)[0]) == replaced[number]
+            assert (levels_of(one)[0] != levels_of(untouched)[0]) == replaced[number]
 
 
 def test_grey_levels_stay_in_their_range(flat: Path) -> None:
     levels = [
-        _parts(view)[0]
+        levels_of(view)[0]
         for batch in _batches(flat, 4, background={"kind": "rm", "p_pos": 1.0, "grey": [0.7, 0.8]})
         for view, replaced in zip(batch["query"], batch["replaced"][:, 0], strict=True)
         if replaced
@@ -68,7 +67,7 @@ def test_a_donors_treatment(flat: Path, donor: str) -> None:
     for batch in _batches(flat, background=TILE | {"donor": donor}, photometric=look):
         for view, replaced in zip(batch["query"], batch["replaced"][:, 0], strict=True):
             if replaced:
-                even.append(_parts(view)[0] % 2 == 0)
+                even.append(levels_of(view)[0] % 2 == 0)
     assert np.mean(even) == 1.0 if donor != "full" else 0.3 < np.mean(even) < 0.7
 
 
@@ -81,7 +80,7 @@ def test_a_background_before_shares_the_views_look(flat: Path, stage: str) -> No
     darkened = 0
     for batch in _batches(flat, background=options, photometric=look):
         for view, replaced in zip(batch["query"], batch["replaced"][:, 0], strict=True):
-            background, foreground = _parts(view)
+            background, foreground = levels_of(view)
             if replaced and foreground < 240:
                 darkened += 1
                 assert abs(background - (foreground / 2 if stage == "before" else 127.5)) <= 1
@@ -97,7 +96,7 @@ def test_negatives_match_a_query_that_keeps_its_background(flat: Path) -> None:
         for query, negative, [matched] in zip(
             batch["query"], batch["negative_0"], batch["matched"], strict=True
         ):
-            assert (_parts(query)[0] == _parts(negative)[0]) == matched
+            assert (levels_of(query)[0] == levels_of(negative)[0]) == matched
 
 
 def test_coupled_negatives_follow_the_key(flat: Path) -> None:
@@ -124,10 +123,10 @@ def test_several_negatives_take_the_background_of_the_view_they_match(flat: Path
                 batch[f"negative_{number}"], batch[match], batch["matched"][:, number], strict=True
             ):
                 if matched:
-                    assert _parts(negative) == (_parts(view)[0], 255)
+                    assert levels_of(negative) == (levels_of(view)[0], 255)
         unmatched = ~batch["matched"].any(axis=1)
         first, second = (batch[f"negative_{number}"][unmatched] for number in (0, 1))
-        assert np.mean([_parts(a)[0] != _parts(b)[0] for a, b in zip(first, second, strict=True)]) > 0.7
+        assert np.mean([levels_of(a)[0] != levels_of(b)[0] for a, b in zip(first, second, strict=True)]) > 0.7
     assert np.abs(np.mean(rates, axis=0) - 0.5 * 60 / 64).max() < 0.15
 
 

@@ -12,7 +12,7 @@ import torch
 from dali_bgaug.errors import UserError
 from dali_bgaug.views import cpu
 from pipelines import build, build_loader
-from tests.pipelines.test_loader import loader_config
+from tests.helpers.loaders import loader_config
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

@@ -1,6 +1,5 @@
 """The loader: epochs, ranks, exact resume, errors."""
 
-import hashlib
 import itertools
 import multiprocessing
 import shutil
@@ -15,13 +14,9 @@ import torch
 from dali_bgaug.errors import UserError
 from dali_bgaug.loader import Share
 from pipelines import LoaderConfig, build_loader
+from tests.helpers.loaders import METHODS, give, loader_config, signature
 
 ROOT = Path(__file__).parents[2]
-
-
-def loader_config(shards: Path, **values: object) -> LoaderConfig:
-    defaults = {"batch_size": 8, "device": "cpu", "threads": 2, "crop": {"size": 32, "fg_min": 0.1}}
-    return LoaderConfig(shards=shards, **{**defaults, "background": {"kind": "swaps"}, **values})
 
 
 def test_a_batch_is_what_the_docstring_says(textured: Path) -> None:
@@ -122,10 +117,6 @@ def test_ranks_have_their_own_augmentations(textured: Path) -> None:
     assert not torch.isclose(windows[0], windows[1]).any()
 
 
-def _signature(batch: dict[str, torch.Tensor]) -> list[bytes]:
-    return [tensor.contiguous().numpy().tobytes() for _, tensor in sorted(batch.items())]
-
-
 @pytest.mark.parametrize("done", [0, 1, 5, 6, 7, 14])
 @pytest.mark.parametrize("kind", ["rm", "swaps"])
 def test_resume_is_exact(textured: Path, kind: str, done: int) -> None:
@@ -137,7 +128,7 @@ def test_resume_is_exact(textured: Path, kind: str, done: int) -> None:
         found: list[list[bytes]] = []
         while len(found) < count:
             for batch in loader:
-                found.append(_signature(batch))
+                found.append(signature(batch))
                 if len(found) == count:
                     break
         return found
@@ -151,38 +142,12 @@ def test_resume_is_exact(textured: Path, kind: str, done: int) -> None:
         assert batches(loader, 8) == expected
 
 
-METHODS = {"moco_v2": "swaps", "byol": "random", "swav": "random", "rotnet": "rm", "supervised": "random"}
 PROGRAM = """
 import sys, torch
-from tests.pipelines.test_loader import give
+from tests.helpers.loaders import give
 states = torch.load(sys.argv[1], weights_only=True)
 torch.save({name: give(state, sys.argv[2], name, 5)[0] for name, state in states.items()}, sys.argv[3])
 """
-
-
-def give(state: dict | None, shards: str, method: str, count: int) -> tuple[list[bytes], dict]:
-    """So many batches after a state, as digests, and the state then."""
-    views = {"global": {"crop": {"size": 32}}, "local": {"crop": {"size": 16}}} if method == "swav" else {}
-    config = LoaderConfig(
-        pipeline=method,
-        shards=Path(shards),
-        batch_size=8,
-        device="cpu",
-        threads=2,
-        crop={"size": 32, "fg_min": 0.1},
-        views=views,
-        background={"kind": METHODS[method], "p_pos": 0.5, "warmup_epochs": 3},
-    )
-    found: list[bytes] = []
-    with build_loader(config) as loader:
-        if state:
-            loader.load_state_dict(state)
-        while len(found) < count:
-            for batch in loader:
-                found.append(hashlib.sha256(b"".join(_signature(batch))).digest())
-                if len(found) == count:
-                    break
-        return found, loader.state_dict()
 
 
 def test_every_method_resumes_in_a_new_process(textured: Path, tmp_path: Path) -> None:
@@ -279,11 +244,11 @@ def test_a_moved_data_set_resumes(textured: Path, tmp_path: Path) -> None:
         batches = iter(loader)
         next(batches)
         state = loader.state_dict()
-        expected = _signature(next(batches))
+        expected = signature(next(batches))
     moved = shutil.copytree(textured, tmp_path / "elsewhere")
     with build_loader(loader_config(moved)) as loader:
         loader.load_state_dict(state)
-        assert _signature(next(iter(loader))) == expected
+        assert signature(next(iter(loader))) == expected
 
 
 def test_a_closed_loader_says_so(textured: Path) -> None:

@@ -19,7 +19,7 @@ from dali_bgaug.views.options import BackgroundOptions
 from pipelines import LoaderConfig, build_loader
 from pipelines.build import define_pipeline, loader_recipe
 from pipelines.methods import METHODS
-from tests.conftest import PLAIN_LOOK
+from tests.helpers.loaders import PLAIN
 
 DATA = Path(__file__).parents[1] / "data"
 KINDS = {method: ["none", "rm", "random"] for method in METHODS} | {
@@ -175,7 +175,7 @@ def _small(shards: Path, method: str, **values: Any) -> LoaderConfig:
     views = {"global": {"crop": {"size": 32}}, "local": {"crop": {"size": 16}}} if method == "swav" else {}
     return LoaderConfig(
         **{"pipeline": method, "shards": shards, "batch_size": 16, "device": "cpu", "threads": 2},
-        **{"photometric": PLAIN_LOOK.model_dump(), "views": views} if method != "byol" else {"views": views},
+        **{"photometric": PLAIN.model_dump(), "views": views} if method != "byol" else {"views": views},
         **{"normalise": {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}},
         **({"crop": {"size": 32}} if method != "swav" else {}) | values,
     )

@@ -9,7 +9,7 @@ import torch
 
 from dali_bgaug.views.options import BackgroundOptions, NormaliseOptions
 from pipelines import LoaderConfig, build_loader
-from tests.conftest import PLAIN_LOOK
+from tests.helpers.loaders import PLAIN, levels_of
 
 FLAGGED = range(4)
 """Photos of the flat set without a mask, so without a tile."""
@@ -20,7 +20,7 @@ def _config(shards: Path, **background: object) -> LoaderConfig:
         shards=shards,
         batch_size=32,
         device="cpu",
-        photometric=PLAIN_LOOK,
+        photometric=PLAIN,
         crop={"size": 32, "scale": [1.0, 1.0], "ratio": [1.0, 1.0]},  # the whole photo
         background=BackgroundOptions(**background),
         normalise=NormaliseOptions(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
@@ -44,15 +44,6 @@ def _epochs(config: LoaderConfig, count: int) -> list[dict[str, np.ndarray]]:
     return batches
 
 
-def _parts(view: np.ndarray) -> tuple[int, int]:
-    """The one level outside and the one level inside the foreground square, a pixel from its edge."""
-    outside = np.concatenate([view[:7].ravel(), view[25:].ravel(), view[:, :7].ravel(), view[:, 25:].ravel()])
-    inside = view[9:23, 9:23]
-    assert np.ptp(outside) == 0, np.unique(outside)
-    assert np.ptp(inside) == 0, np.unique(inside)
-    return int(outside[0]), int(inside[0, 0])
-
-
 def _photo(levels: np.ndarray) -> np.ndarray:
     """Which photo a background level belongs to."""
     return levels // 2
@@ -63,7 +54,7 @@ def test_p_0_changes_nothing(flat: Path) -> None:
         for batch in _epochs(_config(flat, kind=kind, p_pos=0.0, p_neg=0.0), 1):
             assert not batch["replaced"].any()
             for query, key in zip(batch["query"], batch["key"], strict=True):
-                background, foreground = _parts(query)
+                background, foreground = levels_of(query)
                 assert foreground == 255
                 assert background % 2 == 0
                 assert np.array_equal(query, key)
@@ -74,7 +65,7 @@ def test_rm_with_p_1_gives_one_grey_level(flat: Path) -> None:
     for batch in _epochs(_config(flat, kind="rm", p_pos=1.0), 8):
         for number, name in enumerate(("query", "key")):
             for view, replaced in zip(batch[name], batch["replaced"][:, number], strict=True):
-                background, foreground = _parts(view)
+                background, foreground = levels_of(view)
                 assert foreground == 255
                 if replaced:
                     levels.append(background)
@@ -93,7 +84,7 @@ def test_random_with_p_1_takes_another_photos_tile(flat: Path) -> None:
     seen = []
     for batch in _epochs(_config(flat, kind="random", p_pos=1.0, views_per_donor=1), 8):
         for query, key, replaced in zip(batch["query"], batch["key"], batch["replaced"], strict=True):
-            parts = _parts(query), _parts(key)
+            parts = levels_of(query), levels_of(key)
             assert parts[0][1] == parts[1][1] == 255
             if replaced.all():
                 seen.append([parts[0][0], parts[1][0]])
@@ -115,7 +106,7 @@ def test_a_donor_is_never_the_photo_itself(textured: Path) -> None:
         shards=textured,
         batch_size=16,
         device="cpu",
-        photometric=PLAIN_LOOK,
+        photometric=PLAIN,
         crop={"size": 32, "scale": [1.0, 1.0], "flip_p": 0.0},
         background={"kind": "random", "p_pos": 1.0},
     )
@@ -150,7 +141,7 @@ def test_replaced_says_what_the_pixels_say(flat: Path) -> None:
             if not q and not k:
                 assert np.array_equal(query, key)
             elif q != k:
-                assert _parts(query)[0] != _parts(key)[0]
+                assert levels_of(query)[0] != levels_of(key)[0]
 
 
 def test_the_matched_negative_has_the_querys_background(flat: Path) -> None:
@@ -160,18 +151,18 @@ def test_the_matched_negative_has_the_querys_background(flat: Path) -> None:
             for query, negative, [matched] in zip(
                 batch["query"], batch["negative_0"], batch["matched"], strict=True
             ):
-                background, _ = _parts(query)
+                background, _ = levels_of(query)
                 assert matched or _photo(background) in FLAGGED
-                assert (_parts(negative)[0] == background) == matched
-                assert _parts(negative)[1] == 255  # a photo's middle is white
+                assert (levels_of(negative)[0] == background) == matched
+                assert levels_of(negative)[1] == 255  # a photo's middle is white
 
 
 def test_an_unmatched_negative_is_another_photo(flat: Path) -> None:
     """p_neg = 0: the negative is a whole photo, with its own background, never the query's."""
     for batch in _epochs(_config(flat, kind="swaps", p_pos=0.0, p_neg=0.0), 8):
         for query, negative in zip(batch["query"], batch["negative_0"], strict=True):
-            assert _parts(query)[0] != _parts(negative)[0]
-            assert _parts(negative)[1] == 255
+            assert levels_of(query)[0] != levels_of(negative)[0]
+            assert levels_of(negative)[1] == 255
 
 
 def test_the_rate_of_matched_negatives_is_p_neg(flat: Path) -> None:
@@ -180,8 +171,8 @@ def test_the_rate_of_matched_negatives_is_p_neg(flat: Path) -> None:
         for query, negative, [matched] in zip(
             batch["query"], batch["negative_0"], batch["matched"], strict=True
         ):
-            if _photo(_parts(query)[0]) not in FLAGGED:
-                same.append(_parts(negative)[0] == _parts(query)[0])
+            if _photo(levels_of(query)[0]) not in FLAGGED:
+                same.append(levels_of(negative)[0] == levels_of(query)[0])
                 coins.append(matched)
     for rate in (np.mean(same), np.mean(coins)):
         assert abs(rate - 0.2) < 4 * np.sqrt(0.2 * 0.8 / len(same))

@@ -11,7 +11,7 @@ import torch
 from dali_bgaug.errors import UserError
 from dali_bgaug.shard_index import locate_samples
 from pipelines import LoaderConfig, build_loader
-from tests.conftest import PLAIN_LOOK
+from tests.helpers.loaders import PLAIN
 
 V1 = Path(__file__).parents[1] / "data" / "shards_v1"
 
@@ -21,7 +21,7 @@ def _config(shards: Path, **values: object) -> LoaderConfig:
         "batch_size": 6,
         "device": "cpu",
         "threads": 2,
-        "photometric": PLAIN_LOOK,
+        "photometric": PLAIN,
         "normalise": {"mean": [0.0, 0.0, 0.0], "std": [1 / 255] * 3},
         "crop": {"size": 24, "scale": [1.0, 1.0], "flip_p": 0.0},
         "background": {"kind": "random", "p_pos": 1.0, "donor": "none"},

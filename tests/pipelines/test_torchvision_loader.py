@@ -13,7 +13,7 @@ from dali_bgaug.shards import Sample, read_manifest, read_samples
 from pipelines import LoaderConfig, torchvision_loader
 from pipelines.torchvision_loader import Batches, TorchvisionLoader
 from pipelines.torchvision_views import decode
-from tests.conftest import PLAIN_LOOK
+from tests.helpers.loaders import PLAIN
 
 FLAGGED = range(4)
 """Photos of the flat set without a mask, so without a tile."""
@@ -24,7 +24,7 @@ def _config(shards: Path, pipeline: str = "moco_v2", **values: object) -> Loader
     defaults = {
         "batch_size": 32,
         "device": "cpu",
-        "photometric": PLAIN_LOOK,
+        "photometric": PLAIN,
         "crop": {"size": 32, "scale": [1.0, 1.0], "ratio": [1.0, 1.0]},
         "normalise": {"mean": [0, 0, 0], "std": [1, 1, 1]},
     }
@@ -150,7 +150,7 @@ def test_removed_backgrounds_are_grey_levels_in_range(flat: Path) -> None:
 
 def test_before_the_look_comes_the_background(flat: Path) -> None:
     """RotNet: the photo's background is replaced, and solarizing turns what it was replaced by."""
-    look = PLAIN_LOOK.replaced(solarize_p=1.0)
+    look = PLAIN.replaced(solarize_p=1.0)
     background = {"kind": "rm", "p_pos": 1.0, "grey": [0.75, 0.75]}
     for stage, level in (("before", 255 - 191), ("after", 191)):
         config = _config(flat, "supervised", background={**background, "stage": stage}, photometric=look)

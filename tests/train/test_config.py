@@ -13,7 +13,7 @@ import yaml
 from dali_bgaug.config import read_yaml
 from dali_bgaug.errors import run_program
 from pipelines.config import FREE, free_fields
-from tests.train.runs import ROOT, read_recipe, write_recipe
+from tests.helpers.runs import ROOT, read_recipe, write_recipe
 from train.__main__ import main
 from train.config import RunConfig
 from train.methods.probe import ProbeOptions

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_log
 from tests.helpers.processes import run
-from tests.train.runs import read_recipe, train_rank, use_tiny_net, write_recipe
+from tests.helpers.runs import read_recipe, train_rank, use_tiny_net, write_recipe
 from train import batch_norm
 from train.batch_norm import Grouping, group_batch_norm, plan_groups
 from train.distributed import all_gather_rows, all_reduce_mean, permute_rows, process_group, rank, world_size

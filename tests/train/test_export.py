@@ -14,7 +14,7 @@ from torch import nn
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, sha256, write_json
 from dali_bgaug.shards import manifest_digest
-from tests.train.runs import METHODS, read_recipe, write_recipe
+from tests.helpers.runs import METHODS, read_recipe, write_recipe
 from train import checkpoint
 from train.evaluate.backbone import initial_backbone, load_backbone
 from train.export import backbone_weights, export_backbone, read_checkpoint

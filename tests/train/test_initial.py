@@ -10,7 +10,7 @@ from torch import nn
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json
-from tests.train.runs import METHODS, TinyNet, read_recipe, write_recipe
+from tests.helpers.runs import METHODS, TinyNet, read_recipe, write_recipe
 from train import checkpoint
 from train.evaluate.backbone import initial_backbone
 from train.export import export_backbone

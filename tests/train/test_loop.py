@@ -16,7 +16,7 @@ from torch import nn
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_log
-from tests.train.runs import METHODS, TinyNet, read_recipe, write_recipe
+from tests.helpers.runs import METHODS, TinyNet, read_recipe, write_recipe
 from train import checkpoint
 from train.checkpointer import Checkpointer
 from train.loop import train

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dali_bgaug.config import override
-from tests.train.runs import ROOT, read_recipe
+from tests.helpers.runs import ROOT, read_recipe
 
 CONFIGS = ROOT / "configs"
 TEXT = (ROOT / "docs" / "recipes.md").read_text()

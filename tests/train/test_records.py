@@ -11,7 +11,7 @@ import torchvision
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, write_json
-from tests.train.runs import TinyNet, read_recipe, write_recipe
+from tests.helpers.runs import TinyNet, read_recipe, write_recipe
 from train import checkpoint
 from train.config import RunConfig
 from train.evaluate.backbone import load_backbone

@@ -9,7 +9,7 @@ import torchvision
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_log
 from tests.helpers.processes import holding
-from tests.train.runs import TinyNet, read_recipe, write_recipe
+from tests.helpers.runs import TinyNet, read_recipe, write_recipe
 from train import checkpoint
 from train.loop import Loop, train
 from train.networks import FEATURES

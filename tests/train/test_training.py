@@ -16,7 +16,7 @@ import torch
 
 from dali_bgaug.files import read_log
 from tests.helpers.processes import SECONDS, finish, launch
-from tests.train.runs import ROOT, train_rank, write_recipe
+from tests.helpers.runs import ROOT, train_rank, write_recipe
 from train import checkpoint
 
 

@@ -14,5 +14,6 @@ shard_plan     which photo goes into which shard
 lists          lists of photos, read strictly
 classes        classes of photos, by folder or by list
 report         the report and the summary of a tool's run
+detectors      saliency maps of photos, one file a detector
 inspect_sheet  contact sheets of masks, tiles and samples
 """

@@ -156,7 +156,7 @@ def _stamps(
         try:
             stats = [path.stat(), *(source.stat() for source in detector.sources(key))]
         except OSError as error:
-            problems.append(f"{error.filename}: cannot be read ({error.strerror}); mend that and run again")
+            problems.append(f"{error.filename}: cannot be read ({error.strerror}); fix that and run again")
             continue
         except UserError as error:
             try:
@@ -215,7 +215,7 @@ def _detect(
     """Photos and their maps, a batch at a time; what the detector cannot do goes to `problems`."""
     while batch := list(islice(photos_, detector.batch)):
         if problems:
-            return  # nothing will come of this file; mend that first
+            return  # nothing will come of this file; fix that first
         yield from _detect_batch(detector, batch, problems)
 
 

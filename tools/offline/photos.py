@@ -53,7 +53,7 @@ def read_photo(path: Path, expected: int | None = None) -> bytes:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such photo; it was there when the masks were made") from error
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); mend that and run again") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); fix that and run again") from error
     if expected not in (None, len(data)):
         raise UserError(
             f"{path}: {len(data)} bytes, but {expected} when its mask was made; put that file back, or make "

@@ -149,17 +149,17 @@ def match_stores(mask_store: Path, tile_store: Path) -> Iterator[tuple[Path, Pat
         stores.list_files(mask_store, "--masks"),
         stores.list_files(tile_store, "--tiles"),
     )
-    mend = "make the tiles anew from this mask store (make tiles)"
+    remedy = "make the tiles anew from this mask store (make tiles)"
     if len(mask_files) != len(tile_files):
         raise UserError(
-            f"--tiles={tile_store}: {len(tile_files)} files, the mask store has {len(mask_files)}; {mend}"
+            f"--tiles={tile_store}: {len(tile_files)} files, the mask store has {len(mask_files)}; {remedy}"
         )
     first: dict[str, stores.Source] = {}
     for masks, tiles in zip(mask_files, tile_files, strict=True):
         made = {kind: stores.read_source(path) for kind, path in (("masks", masks), ("tiles", tiles))}
         options, stamps = made["tiles"].options, made["tiles"].stamps
         if made["tiles"].source != stores.tile_source(made["masks"].source, options, stamps):
-            raise UserError(f"{tiles}: was not made from {masks}; {mend}")
+            raise UserError(f"{tiles}: was not made from {masks}; {remedy}")
         for kind, path, begin in (("masks", masks, mask_files[0]), ("tiles", tiles, tile_files[0])):
             here, there = made[kind], first.setdefault(kind, made[kind])
             if (here.options, here.listing) != (there.options, there.listing):

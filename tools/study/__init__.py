@@ -6,5 +6,5 @@ experiment_page  its page and figure
 learning         what each method learns on the demo set
 views            contact sheet of a loader
 plot             loss curves of runs
-    splits           photos and exact masks packed into shards
+splits           photos and exact masks packed into shards
 """

@@ -19,7 +19,7 @@ def read_finished(
     Raises:
         UserError: made or begun with other settings, or it holds anything else.
     """
-    out, mend = finished.parent, "choose another --out, or delete that folder first"
+    out, remedy = finished.parent, "choose another --out, or delete that folder first"
     path = finished if finished.exists() else started
     if not path.exists():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -28,10 +28,10 @@ def read_finished(
     try:
         found = {**before, **json.loads(path.read_text(encoding="utf-8"))}
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: not a settings file ({error}); {mend}") from error
+        raise UserError(f"{path}: not a settings file ({error}); {remedy}") from error
     for key, value in settings.items():
         if found.get(key) != value:
-            raise UserError(f"{path}: made with {key}={found.get(key)}, asked for is {key}={value}; {mend}")
+            raise UserError(f"{path}: made with {key}={found.get(key)}, asked for is {key}={value}; {remedy}")
     if path == finished:
         print(f"{finished} is there already, with these settings: nothing to do")
     return found if path == finished else None

@@ -3,7 +3,8 @@
     backbone.py         the backbone of a run, a checkpoint or an exported file
     classifier.py       a trained classifier, and how many photos of a set it gets right
     labels.py           the labelled subset that shards are
-    heads.py, fast.py   linear classifiers on features that were extracted once, for several rates together
+    heads.py            linear classifiers on given features, for several rates together
+    fast.py             the same on features of sets, extracted once
     probe.py            linear probes and fine-tuning by a recipe, as runs of the training loop
     background_gap.py   accuracy with other backgrounds
     __main__.py         the command line

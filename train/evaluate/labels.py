@@ -28,19 +28,19 @@ def labels_of(shards: Path, percent: int, any_subset: bool = False) -> dict[str,
         found |= {"list": subset["list"], "list_sha256": subset["sha256"]}
     if any_subset:
         return found
-    mend = (
+    remedy = (
         f"pack {percent} % with tools.shards --subset (tools.subsets makes the list), or train on what there "
         "is with --any-subset"
     )
     if subset is None:
         raise UserError(
             f"--data={shards}: its manifest says nothing of a subset ({manifest.samples} photos, packed "
-            f"whole or before subsets were recorded), --percent={percent} is for a part of the labels; {mend}"
+            f"whole or before subsets were recorded), --percent={percent} is for a part of the labels; {remedy}"
         )
     photos, whole = subset["photos"], subset["of"]
     if abs(photos - whole * percent / 100) > len(manifest.classes):
         raise UserError(
             f"--data={shards}: its manifest says {photos} of {whole} photos ({subset['list']}), "
-            f"{photos / whole:.2%} of the labels, not --percent={percent}; {mend}"
+            f"{photos / whole:.2%} of the labels, not --percent={percent}; {remedy}"
         )
     return found

@@ -24,7 +24,7 @@ from dali_bgaug.views.options import (
 from dali_bgaug.views.plan import Recipe, _draw_crop, plan
 from dali_bgaug.views.render import Images
 from pipelines import LoaderConfig, build, build_loader
-from tests.dali_bgaug.views.test_windows import PHOTOS
+from tests.helpers.rendering import PHOTOS
 
 CPU = torch.device("cpu")
 SIDE = 64

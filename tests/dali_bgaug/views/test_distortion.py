@@ -7,7 +7,7 @@ from dali_bgaug.shards import pack_mask
 from dali_bgaug.views import table
 from dali_bgaug.views.distortion import affine, draw_distortions, foreground_box
 from dali_bgaug.views.options import DistortionOptions
-from tests.dali_bgaug.views.test_cpu import render_masks
+from tests.helpers.rendering import render_masks
 
 SIZE = 64
 MASK = np.zeros((SIZE, SIZE), bool)

@@ -10,7 +10,7 @@ import torch
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.views.gpu import GpuRenderer
-from tests.dali_bgaug.views.compiling import compile_kernels
+from tests.helpers.compiling import compile_kernels
 
 ROOT = Path(__file__).parents[3]
 

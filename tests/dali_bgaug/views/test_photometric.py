@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as F
 
 from dali_bgaug.views import photometric, table
 from dali_bgaug.views.options import PhotometricOptions
-from tests.dali_bgaug.views.test_cpu import render
+from tests.helpers.rendering import render
 
 DATA = Path(__file__).parents[2] / "data"
 PIL_CASES = {

@@ -8,10 +8,10 @@ from dali_bgaug.views import table
 from dali_bgaug.views.options import CropOptions
 from dali_bgaug.views.plan import _draw_crop
 from dali_bgaug.views.windows import central_windows, choose, coverage, foreground_share
+from tests.helpers.rendering import PHOTOS
 
 DATA = Path(__file__).parents[2] / "data"
 DRAWN = 20_000
-PHOTOS = {"500x375": (500, 375), "1000x200": (1000, 200)}
 
 
 def _draw(

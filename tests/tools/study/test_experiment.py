@@ -11,7 +11,7 @@ from PIL import Image
 
 from dali_bgaug.config import read_yaml, validate
 from dali_bgaug.errors import UserError
-from tests.train.runs import ROOT
+from tests.helpers.runs import ROOT
 from tools.study import experiment
 from tools.study.experiment import CONDITIONS, SCALES, Condition
 from tools.study.experiment_page import BACKGROUNDS, NAMES, page, summary

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torchvision
 
-from tests.train.evaluate.sets import coloured_set, untrained_run
-from tests.train.runs import TinyNet
+from tests.helpers.runs import TinyNet
+from tests.helpers.sets import coloured_set, untrained_run
 from train.networks import FEATURES
 
 

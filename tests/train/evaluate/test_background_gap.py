@@ -10,7 +10,7 @@ import torch
 
 from dali_bgaug.errors import UserError
 from pipelines import LoaderConfig
-from tests.train.evaluate.sets import COLOURS, picture
+from tests.helpers.sets import COLOURS, picture
 from tools.synthetic.background_challenge import SPLITS as CHALLENGE
 from tools.synthetic.background_challenge import make_challenge
 from train.evaluate.__main__ import main

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.helpers.processes import run
-from tests.train.evaluate.sets import COLOURS, picture, untrained_run
-from tests.train.runs import use_tiny_net
+from tests.helpers.runs import use_tiny_net
+from tests.helpers.sets import COLOURS, picture, untrained_run
 from train.distributed import all_gather_uneven, process_group, rank
 from train.evaluate.backbone import load_backbone
 from train.evaluate.background_gap import background_gap, open_splits

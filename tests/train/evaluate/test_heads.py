@@ -10,7 +10,7 @@ import torch
 
 from dali_bgaug.errors import UserError
 from tests.helpers.processes import run
-from tests.train.evaluate.sets import untrained_run
+from tests.helpers.sets import untrained_run
 from train.distributed import process_group, rank, world_size
 from train.evaluate.__main__ import main
 from train.evaluate.backbone import load_backbone

@@ -11,8 +11,8 @@ import torch
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_log
 from tests.helpers.processes import run
-from tests.train.evaluate.sets import COLOURS, picture
-from tests.train.runs import read_recipe, use_tiny_net, write_recipe
+from tests.helpers.runs import read_recipe, use_tiny_net, write_recipe
+from tests.helpers.sets import COLOURS, picture
 from train import checkpoint
 from train.distributed import process_group, rank, world_size
 from train.evaluate.__main__ import main
@@ -95,8 +95,8 @@ def test_from_the_command_line(
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("foo=1", "foo: unknown key (value 1); remove it or mend its spelling"),
-        ("crop.siz=3", "views.image.crop.siz: unknown key (value 3); remove it or mend its spelling"),
+        ("foo=1", "foo: unknown key (value 1); remove it or correct its spelling"),
+        ("crop.siz=3", "views.image.crop.siz: unknown key (value 3); remove it or correct its spelling"),
         ("batch_size=x", "batch_size='x': Input should be a valid integer"),
         ("data.mmap=3", "mmap=3: Input should be a valid boolean"),
     ],

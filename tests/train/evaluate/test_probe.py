@@ -12,7 +12,7 @@ import torch
 from dali_bgaug.config import override, read_yaml
 from dali_bgaug.errors import UserError
 from tests.helpers.processes import run
-from tests.train.runs import use_tiny_net
+from tests.helpers.runs import use_tiny_net
 from train import batch_norm, checkpoint
 from train.config import RunConfig
 from train.distributed import process_group, rank

@@ -1,7 +1,10 @@
 """Detectors, one file each: photos in, saliency maps out (`base` says what that means).
 
-imported   masks made elsewhere            u2net   U²-Net, from an .onnx file
-rbd        no weights: border and contrast  ncut    the project's own self-supervised backbones
+base       the interface of a detector
+imported   masks made elsewhere
+rbd        no weights: border and contrast
+ncut       the project's own self-supervised backbones
+u2net      U²-Net, from an .onnx file
 """
 
 from importlib import import_module

@@ -143,14 +143,14 @@ def _load(weights: Path) -> tuple[nn.Module, dict[str, Any]]:
     card_path = weights.with_suffix(".json")
     if not weights.is_file():
         raise UserError(f"weights={weights}: no such file; give the backbone.pt of a finished run")
-    mend = "python -m train.export RUN writes both"
+    remedy = "python -m train.export RUN writes both"
     try:
-        card = read_json(card_path, mend)
+        card = read_json(card_path, remedy)
         architecture, normalise = card["architecture"], card["input"]["normalise"]
     except UserError as error:
         raise UserError(f"weights={weights}: its card {error}") from error
     except (KeyError, TypeError) as error:
-        raise UserError(f"weights={weights}: {card_path} is not its card (no {error}); {mend}") from error
+        raise UserError(f"weights={weights}: {card_path} is not its card (no {error}); {remedy}") from error
     if not architecture.startswith("resnet"):
         raise UserError(f"weights={weights}: a {architecture}; ncut needs a ResNet")
     network = getattr(torchvision.models, architecture)(weights=None)

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from tests.helpers.runs import read_recipe, write_recipe
 from tests.helpers.shards import pack, save
-from tests.train.runs import read_recipe, write_recipe
 from train.loop import Loop
 from train.signals import StopRequest
 
