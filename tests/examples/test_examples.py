@@ -41,6 +41,7 @@ def _train(name: str, folder: Path, *words: object, photos: int) -> Steps:
     return [(int(epoch), int(step), float(loss)) for epoch, step, loss in STEP.findall(printed)]
 
 
+@pytest.mark.slow
 def test_own_loop_goes_on_in_mid_epoch_with_the_same_losses(textured: Path, tmp_path: Path) -> None:
     def train(steps: int, state: str) -> Steps:
         words = textured, "--steps", steps, "--state", tmp_path / state
@@ -71,6 +72,7 @@ def test_without_lightning_its_example_says_what_to_install(tmp_path: Path) -> N
     assert errors.startswith("error: ") and "pip install lightning" in errors
 
 
+@pytest.mark.slow
 def test_own_backgrounds_lie_behind_every_view(tmp_path: Path) -> None:
     for number in range(12):  # grey photos with a white square, whose own backgrounds are red or blue
         photo, mask = np.full((96, 96, 3), 100, np.uint8), np.zeros((96, 96), bool)

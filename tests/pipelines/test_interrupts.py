@@ -160,6 +160,7 @@ sys.exit(3)
 """
 
 
+@pytest.mark.slow
 def test_a_process_ends_with_its_own_status(textured: Path) -> None:
     """Whatever thread holds a loader; one that is no daemon goes on to its end."""
     processes = {

@@ -150,6 +150,7 @@ torch.save({name: give(state, sys.argv[2], name, 5)[0] for name, state in states
 """
 
 
+@pytest.mark.slow
 def test_every_method_resumes_in_a_new_process(textured: Path, tmp_path: Path) -> None:
     """Nine batches and then five in another process, across the end of an epoch of six, are the fourteen
     of an uninterrupted run."""

@@ -43,6 +43,7 @@ def _checkpoints(out: Path) -> list[int]:
     return [checkpoint.step_of(path) for path in checkpoint.list_checkpoints(out / "checkpoints")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["moco_v2", "byol", "swav"])
 def test_kill_9_loses_nothing(method: str, textured: Path, tmp_path: Path) -> None:
     """Killed at a random step and resumed, each method with a state of its own (queue, moving average,
@@ -70,6 +71,7 @@ def test_kill_9_loses_nothing(method: str, textured: Path, tmp_path: Path) -> No
         assert torch.equal(one[1], other[1]) if isinstance(one[1], torch.Tensor) else True, one[0]
 
 
+@pytest.mark.slow
 def test_two_ranks_stop_at_the_same_step_when_one_is_asked_to(textured: Path, tmp_path: Path) -> None:
     """SIGUSR1 to one of two: both save and end well; resumed, the same losses as without a stop."""
     recipe = write_recipe(tmp_path, textured)
@@ -103,6 +105,7 @@ def test_sigterm_saves_and_says_so(textured: Path, tmp_path: Path) -> None:
     assert not (out / "backbone.pt").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "words"), [(signal.SIGKILL, ()), (signal.SIGSTOP, ("timeout_s=4",))])
 def test_a_rank_that_is_gone_brings_the_others_down(
     number: signal.Signals, words: tuple[str, ...], textured: Path, tmp_path: Path
@@ -128,6 +131,7 @@ def test_a_rank_that_dies_before_it_joins_does_not_hold_the_others(textured: Pat
     assert "error: after 2 s the other ranks did not join" in errors.read_text()
 
 
+@pytest.mark.slow
 def test_torchrun_ends_when_a_rank_dies(textured: Path, tmp_path: Path) -> None:
     recipe, out = write_recipe(tmp_path, textured), tmp_path / "out"
     command = [
@@ -156,6 +160,7 @@ def test_torchrun_ends_when_a_rank_dies(textured: Path, tmp_path: Path) -> None:
     assert not any((Path("/proc") / worker).exists() for worker in workers)
 
 
+@pytest.mark.slow
 def test_another_number_of_ranks_goes_on_between_epochs(textured: Path, tmp_path: Path) -> None:
     """Two ranks stop in mid-epoch: one cannot take over. They stop at its end: one goes on with the next."""
     recipe = write_recipe(tmp_path, textured, epochs=2, checkpoint_every=5, keep_every_epochs=1)

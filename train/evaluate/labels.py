@@ -35,7 +35,8 @@ def labels_of(shards: Path, percent: int, any_subset: bool = False) -> dict[str,
     if subset is None:
         raise UserError(
             f"--data={shards}: its manifest says nothing of a subset ({manifest.samples} photos, packed "
-            f"whole or before subsets were recorded), --percent={percent} is for a part of the labels; {remedy}"
+            f"whole or before subsets were recorded), --percent={percent} is for a part of the labels; "
+            f"{remedy}"
         )
     photos, whole = subset["photos"], subset["of"]
     if abs(photos - whole * percent / 100) > len(manifest.classes):

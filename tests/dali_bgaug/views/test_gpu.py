@@ -15,6 +15,7 @@ from tests.helpers.compiling import compile_kernels
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["two and views", "others", "not renders"])
 def test_interpreted_kernels_make_what_the_cpu_makes(which: str) -> None:
     """`interpreted.py`, in a process whose Triton interprets."""

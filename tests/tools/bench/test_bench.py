@@ -156,6 +156,7 @@ def test_the_program_writes_what_it_prints_and_modes_add_to_it(
     assert path.with_suffix(".md").read_text() == text
 
 
+@pytest.mark.slow
 def test_a_stage_by_itself_in_a_fresh_process(textured: Path) -> None:
     config = LoaderConfig(**values(textured))
     key = measure.Key("moco_v2", "torchvision", 2)
@@ -259,6 +260,7 @@ def test_a_large_set_repeats_the_samples_of_the_real_one(textured: Path) -> None
             assert measure.open_stage(key, config, None, None, stack).run(3) == 3
 
 
+@pytest.mark.slow
 def test_starting_a_large_set_is_timed(textured: Path) -> None:
     found = startup.measure(values(textured), "moco_v2", 5000)
     assert (found["loader"], found["samples"]) == ("moco_v2/bg_swaps", 5000)
@@ -266,6 +268,7 @@ def test_starting_a_large_set_is_timed(textured: Path) -> None:
     assert found["peak_rss_mb"] > 50
 
 
+@pytest.mark.slow
 def test_training_is_compared_with_a_held_batch(
     textured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

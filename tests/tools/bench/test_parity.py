@@ -29,6 +29,7 @@ def test_another_parameter_would_be_noticed(textured: Path, monkeypatch: pytest.
     assert found["brightness"]["mean"] > BOUNDS["brightness"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "kind"), parity.FULLEST.items())
 def test_views_are_distributed_like_the_references(textured: Path, method: str, kind: str) -> None:
     """1000 photos of every method: channel means and deviations, histograms, replaced backgrounds."""

@@ -98,6 +98,7 @@ def test_a_second_run_does_nothing_and_workers_change_nothing(folder: Path) -> N
     assert _tree(folder / "shards") == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", ["masks", "tiles", "shards"])
 def test_kill_9_loses_no_finished_file(tmp_path: Path, tool: str) -> None:
     """Killed as soon as a file is finished; the second run keeps that file and ends as an uninterrupted

@@ -58,6 +58,7 @@ print(json.dumps({"photos": len(plan.order), "classes": len(plan.classes), "shar
 """
 
 
+@pytest.mark.slow
 def test_a_million_photos_are_planned_in_seconds_and_little_memory() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PLAN_A_MILLION],

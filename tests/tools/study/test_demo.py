@@ -18,6 +18,7 @@ def _demo(textured: Path, out: Path) -> dict:
     return run_demo(textured.parent / "photos", None, out, 2, QUICK)
 
 
+@pytest.mark.slow
 def test_photos_become_a_checkpoint_and_pictures(
     textured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -237,6 +237,7 @@ def test_all_splits_show_the_same_photos(levels: Path, challenge: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_workers_and_the_order_of_shards_do_not_matter(levels: Path, challenge: Path) -> None:
     write_shards(
         levels / "photos", levels / "mask_store", levels / "tile_store", levels / "other", per_shard=3, seed=7

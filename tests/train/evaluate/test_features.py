@@ -57,6 +57,7 @@ def _evaluate(flat: Path, coloured: Path, checkpoint: Path, out: Path) -> None:
             torch.save((levels, right, photos, found["top1"], fast["top1"], fast["photos"], gap), out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_every_photo_counts_once(tmp_path: Path, flat: Path, coloured: Path, ranks: int) -> None:
     """`flat` has 64 photos with the grey levels 0, 2, …, 126, in one class."""
