@@ -4,6 +4,7 @@ The lowest floor first; modules import only from floors below their own (`tests/
 
     distributed.py     process group, collectives, rows exchanged between ranks
     schedules.py       learning rates, the momentum of a target network
+    drn.py             dilated residual networks
     networks.py        backbones and heads
     device.py          the device of the networks
     records.py         checkpoints, cards and log lines: typed, versioned, validated when read

@@ -4,12 +4,14 @@ Such a file is a state_dict, or has one under `state_dict` or `model`; names in 
 the network was part of (`module.encoder_q.`), and there are other weights beside (projection, classifier).
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dali_bgaug.errors import UserError
+from train.drn import DRNS
 from train.networks import build_backbone
 
 _PLACES = ("state_dict", "model", "model_state_dict", "network")
@@ -53,6 +55,10 @@ def take_backbone(
     tensors = find_state_dict(state)
     if tensors is None:
         raise UserError(f"{path}: {describe(state)}")
+    if backbone in DRNS:  # files of the authors' segmentation networks
+        tensors = {
+            re.sub(r"(^|\.)base\.(\d)\.", r"\1layer\2.", name): value for name, value in tensors.items()
+        }
     own = build_backbone(backbone).state_dict()
     counters = {name for name in own if name.endswith("num_batches_tracked")}  # old files have none
     first = next(iter(own))

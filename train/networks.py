@@ -7,8 +7,15 @@ import torchvision
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
-BackboneName = Literal["resnet10_narrow", "resnet18", "resnet50", "alexnet"]
-FEATURES: dict[str, int] = {"resnet10_narrow": 128, "resnet18": 512, "resnet50": 2048, "alexnet": 4096}
+from train.drn import DRN, DRNS
+
+BackboneName = Literal[
+    "resnet10_narrow", "resnet18", "resnet50", "alexnet", "drn_d_22", "drn_d_38", "drn_d_54", "drn_d_105"
+]
+FEATURES: dict[str, int] = {
+    **{"resnet10_narrow": 128, "resnet18": 512, "resnet50": 2048, "alexnet": 4096},
+    **dict.fromkeys(DRNS, 512),
+}
 """Backbones, and the length of their features."""
 
 
@@ -18,6 +25,8 @@ def build_backbone(name: str, zero_init_residual: bool = False) -> nn.Module:
     ResNets 18 and 50 are torchvision's, with all their names but `fc`. zero_init_residual: the last batch
     norm of each of their residual branches starts at 0.
     """
+    if name in DRNS:
+        return DRN(name)
     if name == "alexnet":
         return AlexNet()
     if name == "resnet10_narrow":

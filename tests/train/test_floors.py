@@ -7,6 +7,7 @@ import train
 
 ROOT = Path(train.__file__).parent
 FLOORS = [
+    ("drn",),
     ("distributed", "schedules", "networks", "device"),
     ("records", "batch_norm", "optim", "signals", "features"),
     ("checkpoint", "foreign", "monitor", "neighbours", "method"),
