@@ -12,7 +12,6 @@ One process and one thread each, on files in the page cache; a ratio is the base
 of the same round; figures are medians over rounds.
 """
 
-import argparse
 import io
 import json
 import subprocess
@@ -32,7 +31,7 @@ from dali_bgaug.files import write_text
 from dali_bgaug.photo_tree import list_photos
 from tools import markdown
 from tools.bench.machine import machine
-from tools.cli import require, run
+from tools.cli import require, run, tool_parser
 from tools.offline import photos
 from tools.offline.detectors import read_options
 from tools.offline.detectors.u2net import U2Net, prepare
@@ -206,7 +205,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.offline_bench", description=__doc__.splitlines()[0])
+    parser = tool_parser("tools.offline_bench", __doc__)
     add = parser.add_argument
     add("--photos", type=Path, required=True, help="folder of JPEGs")
     add("--masks", type=Path, required=True, help="parallel folder tree of masks")

@@ -3,7 +3,6 @@
 python -m tools.bench.page benchmarks/cpu2.json     # benchmarks/cpu2.md and .png, from the JSON alone
 """
 
-import argparse
 import shlex
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, write_text
 from tools import markdown
-from tools.cli import run
+from tools.cli import run, tool_parser
 
 _OURS, _OTHERS, _SHARED = "#2a6fbb", "#c8761a", "#8a8a8a"
 _RATIOS = {
@@ -273,7 +272,7 @@ def write_page(result: dict[str, Any], beside: Path) -> list[Path]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.bench.page", description=__doc__.splitlines()[0])
+    parser = tool_parser("tools.bench.page", __doc__)
     parser.add_argument("json", type=Path, nargs="+", help="result files of tools.bench")
     for path in parser.parse_args().json:
         print(*write_page(load(path), path))

@@ -8,7 +8,6 @@ those that the renderer took); `view` is all of them in a row, a donor's tile tr
 distribution: every view of every method, each loader with its own random numbers.
 """
 
-import argparse
 import json
 from itertools import islice
 from pathlib import Path
@@ -28,7 +27,7 @@ from pipelines.build import choose_device
 from pipelines.torchvision_loader import TorchvisionLoader
 from tools import markdown
 from tools.bench.parity_steps import compare_pixels
-from tools.cli import require, run
+from tools.cli import require, run, tool_parser
 
 FULLEST = {"moco_v2": "swaps", "byol": "random", "swav": "random", "rotnet": "random", "supervised": "random"}
 """Each training method with the background that does most."""
@@ -115,7 +114,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.parity", description=__doc__.splitlines()[0])
+    parser = tool_parser("tools.parity", __doc__)
     add = parser.add_argument
     add("--shards", type=Path, default=Path("out/demo/shards"), help="(%(default)s)")
     add("--photos", type=int, default=64, help="compared pixel by pixel (%(default)s)")

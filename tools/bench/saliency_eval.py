@@ -7,7 +7,6 @@ A prediction is a mask store or a folder tree of maps; TREE holds a mask of the 
 for each.
 """
 
-import argparse
 import json
 import os
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import require_folder, write_text
 from dali_bgaug.photo_tree import find_files, told
 from tools import markdown
-from tools.cli import default_workers, process, run
+from tools.cli import default_workers, process, run, tool_parser
 from tools.offline.mask_images import ENDINGS, Channel, Scale, read_grey
 
 BETA2 = 0.3
@@ -251,7 +250,7 @@ def _scale(text: str) -> Scale:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.saliency_eval", description=__doc__.splitlines()[0])
+    parser = tool_parser("tools.saliency_eval", __doc__)
     add = parser.add_argument
     add(
         "--predictions",

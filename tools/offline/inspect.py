@@ -7,7 +7,6 @@ Writes a contact sheet beside each, FOLDER-inspect.png. Foregrounds are counted 
 --verify everything is read: checksums, every photo and tile decoded by the training decoder.
 """
 
-import argparse
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from dali_bgaug.errors import UserError, shown
 from dali_bgaug.files import require_folder
 from dali_bgaug.hdf5 import has_checksums
 from dali_bgaug.tiles import NUMBERS, fits
-from tools.cli import require, run
+from tools.cli import require, run, tool_parser
 from tools.offline.inspect_sheet import Tile, draw_sheet
 from tools.offline.report import format_bytes
 
@@ -235,7 +234,7 @@ def _histogram(shares: list[float]) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.inspect", description=__doc__.splitlines()[0])
+    parser = tool_parser("tools.inspect", __doc__)
     add = parser.add_argument
     add("folder", type=Path, metavar="DIR", help="a store, shards, or a folder that holds some")
     add("--verify", action="store_true", help="read and check everything")

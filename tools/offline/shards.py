@@ -8,7 +8,6 @@ as suspicious, and lends no background. A photo's class is the first folder of i
 says.
 """
 
-import argparse
 import hashlib
 import json
 import shutil
@@ -26,7 +25,7 @@ from dali_bgaug.files import digest, sha256, write_text
 from dali_bgaug.hdf5 import MEND
 from dali_bgaug.photo_tree import describe
 from dali_bgaug.tiles import fits, rescale
-from tools.cli import ALL, Part, add_scale_arguments, pick, require, run, run_part
+from tools.cli import ALL, Part, add_scale_arguments, pick, require, run, run_part, tool_parser
 from tools.offline import photos
 from tools.offline.report import Done, LeftOut, Report
 from tools.offline.shard_photos import Packed, PhotoOptions, pack_photo
@@ -295,7 +294,7 @@ def _tools(job: _Job) -> tuple[Decoder, stores.StoreReader, stores.StoreReader]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.shards", description=__doc__.splitlines()[0])
+    parser = tool_parser("tools.shards", __doc__)
     add = parser.add_argument
     add("--photos", type=Path, required=True, help="the folder the masks were made from")
     add("--masks", type=Path, default=Path("out/masks"), help="the mask store (%(default)s)")

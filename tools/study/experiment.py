@@ -13,7 +13,6 @@ finished is kept, so the same command goes on after an interruption.
     OUT/runs/METHOD-BACKGROUND-SEED     recipe.yaml, the run, gap.json
 """
 
-import argparse
 import json
 import os
 import shlex
@@ -31,7 +30,7 @@ from dali_bgaug.config import merge, read_yaml
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, write_json, write_text
 from tools.bench.machine import machine
-from tools.cli import default_workers, require, run, start
+from tools.cli import default_workers, require, run, start, tool_parser
 from tools.study.experiment_page import draw, page, summary
 from tools.study.splits import pack_split
 from tools.synthetic.background_challenge import make_challenge
@@ -216,7 +215,7 @@ def _recipe(condition: Condition, seed: int, scale: Scale, shards: Path) -> dict
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.experiment", description=__doc__.splitlines()[0])
+    parser = tool_parser("tools.experiment", __doc__)
     add = parser.add_argument
     default = "gpu" if torch.cuda.is_available() else "cpu"
     add("--scale", choices=list(SCALES), default=default, help="(%(default)s on this machine)")
