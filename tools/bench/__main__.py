@@ -19,15 +19,16 @@ import argparse
 import math
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from dali_bgaug.config import override
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_json
-from tools.bench import feeding, opponents, page, profile, startup, sweep
+from tools.bench import feeding, page, profile, startup, sweep
 from tools.bench.measure import PIPELINES, Options, measure, place
-from tools.cli import run
+from tools.cli import pick, run
 
 SAMPLES = 1_281_167
 RECIPE = Path("configs/moco_v2_demo.yaml")
@@ -118,21 +119,12 @@ def _mode(
     rivals = [name for name in args.opponents.split(",") if name]
     if unknown := set(rivals) - {"dali", "webdataset"}:
         raise UserError(f"--opponents: {', '.join(sorted(unknown))}: there are dali, webdataset, and --ffcv")
-    if "webdataset" in rivals and not opponents.has_webdataset():
+    if "webdataset" in rivals and not find_spec("webdataset"):
         rivals.remove("webdataset")
         print("webdataset is left out: pip install -e '.[bench]' brings it", file=sys.stderr)
-    options = Options(
-        rounds=args.rounds,
-        batches=args.batches,
-        pipelines=pipelines,
-        torchvision=not args.no_torchvision,
-        opponents=rivals,
-        ffcv=args.ffcv,
-        scaling=not args.no_scaling,
-        cold=not args.no_cold,
-        limit_s=60 * args.minutes,
-    )
-    return None, measure(values, options)
+    left_out = {name: not getattr(args, f"no_{name}") for name in ("torchvision", "scaling", "cold")}
+    options = pick(args, "rounds", "batches", "ffcv") | {"pipelines": pipelines, "opponents": rivals}
+    return None, measure(values, Options(**options, **left_out, limit_s=60 * args.minutes))
 
 
 def _beside(path: Path, values: dict[str, Any]) -> dict[str, Any]:

@@ -25,8 +25,6 @@ from tools.cli import run, tool_parser
 
 ROOT = Path(__file__).parents[2]
 RECIPE = "configs/moco_v2_medium_swaps.yaml"
-
-
 LEAST_S = 15
 """A step is not begun if less time is left."""
 
@@ -42,14 +40,8 @@ class Step(NamedTuple):
 
 def steps(shards: Path, result: Path, overrides: list[str], minutes: float) -> list[Step]:
     """The steps, the most important first."""
-    bench = [
-        "tools.bench",
-        f"--shards={shards}",
-        f"--json={result}",
-        "device=gpu",
-        "batch_size=256",
-        *overrides,
-    ]
+    bench = ["tools.bench", f"--shards={shards}", f"--json={result}"]
+    bench += ["device=gpu", "batch_size=256", *overrides]
     stages = ["--no-cold", "--no-scaling", "--no-torchvision", "--opponents=", f"--minutes={minutes / 8}"]
     swept = ["hw_decoder_load=0,.65,.9", "prefetch=1,2"]
     tests, kernels = (ROOT / "tests" / "gpu" / name for name in ("", "test_renderer.py"))

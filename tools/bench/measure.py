@@ -154,9 +154,8 @@ def measure(values: dict[str, Any], options: Options) -> dict[str, Any]:
         built: dict[Key, Stage] = {}
         everything, forked = stages | fewer, (YARDSTICK, "webdataset", "ffcv")
         # Workers are forked with the first batch: before there are threads of DALI that may hold a lock.
-        for key in tqdm(
-            sorted(everything, key=lambda key: key.stage not in forked), desc="warm", unit="stage"
-        ):
+        order = sorted(everything, key=lambda key: key.stage not in forked)
+        for key in tqdm(order, desc="warm", unit="stage"):
             built[key] = open_stage(key, everything[key], device_id, options.ffcv, stack)
             built[key].run(1 if key.stage in forked else 4)
         built = {key: built[key] for key in everything}
@@ -171,10 +170,7 @@ def measure(values: dict[str, Any], options: Options) -> dict[str, Any]:
         "config": {pipeline: _settings(fullest_stage(values, pipeline)[1]) for pipeline in options.pipelines},
         "rows": [rows[key] | cold.get(key, {}) for key in stages],
         "scaling": [rows[key] for key in (*fewer, *(key for key in stages if key[:2] in scaled))],
-        "ratios": {
-            stage: {name: spread["median"] for name, spread in found.items()}
-            for stage, found in ratios.items()
-        },
+        "ratios": {at: {name: one["median"] for name, one in found.items()} for at, found in ratios.items()},
         "ratio_intervals": {
             stage: {name: [spread["low"], spread["high"]] for name, spread in found.items()}
             for stage, found in ratios.items()
@@ -216,9 +212,8 @@ def _ratios(stages: Stages, fewer: Stages, rounds: Rounds) -> dict[str, dict[str
         if stage == last and (pipeline, YARDSTICK) in keys:
             over["over_torchvision"] = keys[pipeline, YARDSTICK]
         if stage == "plain":
-            over |= {
-                f"over_{name}": keys[pipeline, name] for name in opponents.CANNOT if (pipeline, name) in keys
-            }
+            rivals = [name for name in opponents.CANNOT if (pipeline, name) in keys]
+            over |= {f"over_{name}": keys[pipeline, name] for name in rivals}
         found = {name: rounds.ratio(key, other) for name, other in over.items()}
         slowest = Key(pipeline, stage, 1)
         if slowest in fewer:
@@ -259,12 +254,6 @@ def _settings(config: LoaderConfig) -> dict[str, Any]:
 def place(values: dict[str, Any]) -> dict[str, Any]:
     """Machine, software and data that a figure was measured on."""
     manifest = open_shards(Path(values["shards"]), False, "--shards")
+    data = {"photos": manifest.samples, "mb": round(manifest.bytes / 1e6, 3), "shards": len(manifest.shards)}
     here = machine(choose_device(values.get("device", "auto"), None))
-    return {
-        "machine": {name: value for name, value in here.items() if name != "date"},
-        "data": {
-            "photos": manifest.samples,
-            "mb": round(manifest.bytes / 1e6, 3),
-            "shards": len(manifest.shards),
-        },
-    }
+    return {"machine": {name: value for name, value in here.items() if name != "date"}, "data": data}

@@ -163,19 +163,12 @@ def _network_alone(detector: U2Net, folder: Path) -> Callable[[], None]:
 
 
 def _row(name: str, count: int, times: np.ndarray) -> dict[str, Any]:
-    ratios = times[:, 1] / times[:, 0]
-    row = {
-        "tool": name,
-        "photos": count,
-        "photos_per_s": round(count / float(np.median(times[:, 0])), 2),
-        "ms_per_photo": round(1000 * float(np.median(times[:, 0])) / count, 3),
-    }
+    ratios, seconds = times[:, 1] / times[:, 0], float(np.median(times[:, 0]))
+    row = {"tool": name, "photos": count, "photos_per_s": round(count / seconds, 2)}
+    row["ms_per_photo"] = round(1000 * seconds / count, 3)
     if np.isfinite(ratios).all():
-        row["ratio"] = {
-            "median": round(float(np.median(ratios)), 3),
-            "low": round(float(ratios.min()), 3),
-            "high": round(float(ratios.max()), 3),
-        }
+        found = {"median": np.median(ratios), "low": ratios.min(), "high": ratios.max()}
+        row["ratio"] = {key: round(float(value), 3) for key, value in found.items()}
     return row
 
 

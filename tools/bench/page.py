@@ -69,9 +69,8 @@ def _rates(result: dict[str, Any]) -> str:
                 cells[name] += f" ({low:.2f} to {high:.2f})"
         rows.append(row | cells)
     ratios = [(_RATIOS[name], f"{{{name}}}") for name in names]
-    return markdown.formatted(
-        rows, [*_STAGE, *_figure("images/s", "images_per_s", result["rounds"]), *ratios]
-    )
+    columns = [*_STAGE, *_figure("images/s", "images_per_s", result["rounds"]), *ratios]
+    return markdown.formatted(rows, columns)
 
 
 def _costs(result: dict[str, Any]) -> str:
@@ -154,8 +153,8 @@ def _train(train: dict[str, Any]) -> str:
 def _startup(startup: dict[str, Any]) -> str:
     return (
         f"Start of {startup['loader']} with {startup['samples']} samples: built after "
-        f"{startup['build_s']:.1f} s, "
-        f"first batch after {startup['first_batch_s']:.1f} s, {startup['peak_rss_mb']:.0f} MB at most."
+        f"{startup['build_s']:.1f} s, first batch after {startup['first_batch_s']:.1f} s, "
+        f"{startup['peak_rss_mb']:.0f} MB at most."
     )
 
 
@@ -214,13 +213,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
     rows = [row for row in result["rows"] if row["stage"] != "read"]  # ten times the rest
     curves = sorted({(row["pipeline"], row["stage"]) for row in result["scaling"]})
-    figure, axes = plt.subplots(
-        1,
-        2 if curves else 1,
-        figsize=(11 if curves else 7, 1 + 0.32 * len(rows)),
-        squeeze=False,
-        layout="constrained",
-    )
+    size = (11 if curves else 7, 1 + 0.32 * len(rows))
+    figure, axes = plt.subplots(1, 1 + bool(curves), figsize=size, squeeze=False, layout="constrained")
     bars = axes[0][0]
     for place, row in enumerate(rows):
         rate, stage = row["images_per_s"], row["stage"]

@@ -74,16 +74,12 @@ def compare_distributions(config: LoaderConfig, photos: int) -> dict[str, dict[s
     for name, one in found.items():
         other = expected[name]
         apart = {key: np.abs(np.subtract(one[key], other[key])) for key in ("mean", "std", "histogram")}
-        result[name] = {
-            "mean": round(float(apart["mean"].max()), 2),
-            "std": round(float(apart["std"].max()), 2),
-            "histogram": round(float(apart["histogram"].sum() / 2), 4),
-        }
+        row = {key: round(float(apart[key].max()), 2) for key in ("mean", "std")}
+        row["histogram"] = round(float(apart["histogram"].sum() / 2), 4)
         if one["replaced"] is not None:
-            result[name] |= {
-                "replaced": round(one["replaced"], 4),
-                "replaced_torchvision": round(other["replaced"], 4),
-            }
+            row["replaced"] = round(one["replaced"], 4)
+            row["replaced_torchvision"] = round(other["replaced"], 4)
+        result[name] = row
     return result
 
 

@@ -122,7 +122,9 @@ def evaluate(
         raise UserError(f"--predictions={predictions}: is no store; did you mean {predictions / 'masks'}?")
     truths = _find_images(require_folder(truth, "--truth"), "--truth")
     if any(predictions.glob("*.h5")):
-        maps = _store_rows(predictions)
+        files = stores.list_files(predictions, "--predictions")
+        rows = ((path, row, key) for path in files for row, key in enumerate(stores.read_keys(path)))
+        maps = [(str(Path(key).with_suffix("")), (path, row)) for path, row, key in rows]
     else:
         maps = sorted(_find_images(predictions, "--predictions").items())
     items = [(key, place, truths.get(key)) for key, place in maps]
@@ -149,21 +151,8 @@ def _timing(report: dict[str, Any]) -> dict[str, Any]:
     """The time that the masks took, from the report of `tools.masks`."""
     if not report["photos_worked_on"] or report["files_kept_from_before"]:
         return {}
-    return {
-        "options": report["options"],
-        "photos_per_s": report["photos_per_s"],
-        "workers": report["workers"],
-        "cpu_seconds_per_photo": round(report["cpu_seconds"] / report["photos_worked_on"], 4),
-    }
-
-
-def _store_rows(folder: Path) -> list[tuple[str, tuple[Path, int]]]:
-    files = stores.list_files(folder, "--predictions")
-    return [
-        (str(Path(key).with_suffix("")), (path, row))
-        for path in files
-        for row, key in enumerate(stores.read_keys(path))
-    ]
+    taken = {name: report[name] for name in ("options", "photos_per_s", "workers")}
+    return taken | {"cpu_seconds_per_photo": round(report["cpu_seconds"] / report["photos_worked_on"], 4)}
 
 
 def _find_images(folder: Path, option: str) -> dict[str, Path]:
@@ -219,10 +208,8 @@ def table(results: list[dict[str, Any]]) -> str:
     rows = []
     for result in results:
         values = [f"{100 * result[column]:.1f}" for column in Scores._fields]
-        seconds = result.get("cpu_seconds_per_photo")
-        rows.append(
-            [result["name"], str(result["photos"]), *values, "" if seconds is None else f"{seconds:.3f}"]
-        )
+        seconds = f"{result['cpu_seconds_per_photo']:.3f}" if "cpu_seconds_per_photo" in result else ""
+        rows.append([result["name"], str(result["photos"]), *values, seconds])
     return markdown.table(titles, rows, words=1)
 
 

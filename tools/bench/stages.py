@@ -145,9 +145,8 @@ def our_stage(
     share = Share(manifest.samples, config.batch_size, 0, 1)
     check_share(config, manifest, share)
     if name in ("read", "decode"):
-        return DaliStage(
-            _partial_pipeline(config, manifest, share, device_id, name == "decode"), config.prefetch
-        )
+        pipeline = _partial_pipeline(config, manifest, share, device_id, name == "decode")
+        return DaliStage(pipeline, config.prefetch)
     journal = Journal(config.shards, len(manifest.classes))  # part of the loader's work
     maker = build_maker(config, loader_recipe(config), manifest, share, journal, device_id)
     return stack.enter_context(ViewsStage(maker, config.prefetch))
