@@ -36,12 +36,8 @@ RECIPE = Path("configs/moco_v2_demo.yaml")
 
 def _parser() -> argparse.ArgumentParser:
     text, details = __doc__.split("\n", 1)
-    parser = argparse.ArgumentParser(
-        prog="tools.bench",
-        description=text,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("tools.bench", description=text, epilog=details, formatter_class=raw)
     add = parser.add_argument
     add("--shards", type=Path, default=Path("out/demo/shards"), help="(%(default)s)")
     add("--json", type=Path, default=Path("out/bench.json"), help="result file (%(default)s)")
@@ -51,31 +47,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--minutes", type=float, default=math.inf, help="begin no round later than this (all rounds)")
     add("--no-torchvision", action="store_true", help="leave out the torchvision reference")
     add("--opponents", default="dali,webdataset", help="other loaders for moco_v2 (%(default)s; '' for none)")
-    add(
-        "--ffcv", type=Path, metavar="PYTHON", help="a Python with FFCV, another opponent (docs/benchmark.md)"
-    )
+    what = "a Python with FFCV, another opponent (docs/benchmark.md)"
+    add("--ffcv", type=Path, metavar="PYTHON", help=what)
     add("--no-scaling", action="store_true", help="leave out fewer threads")
     add("--no-cold", action="store_true", help="leave out memory and first batch of each stage")
-    mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--profile", action="store_true", help="mode: what each step of a view costs")
-    mode.add_argument("--sweep", action="store_true", help="mode: the fastest of name=value,value,… settings")
-    mode.add_argument(
-        "--train",
-        type=Path,
-        nargs="?",
-        const=RECIPE,
-        metavar="CONFIG",
-        help=f"mode: does the loader keep this recipe fed ({RECIPE})",
-    )
-    mode.add_argument(
-        "--startup",
-        type=int,
-        nargs="?",
-        const=SAMPLES,
-        metavar="SAMPLES",
-        help=f"mode: start with a synthetic index of so many ({SAMPLES})",
-    )
-    mode.add_argument("--memory", type=int, metavar="BATCHES", help="mode: watch memory over so many batches")
+    mode = parser.add_mutually_exclusive_group().add_argument
+    mode("--profile", action="store_true", help="mode: what each step of a view costs")
+    mode("--sweep", action="store_true", help="mode: the fastest of name=value,value,… settings")
+    what = f"mode: does the loader keep this recipe fed ({RECIPE})"
+    mode("--train", type=Path, nargs="?", const=RECIPE, metavar="CONFIG", help=what)
+    what = f"mode: start with a synthetic index of so many ({SAMPLES})"
+    mode("--startup", type=int, nargs="?", const=SAMPLES, metavar="SAMPLES", help=what)
+    mode("--memory", type=int, metavar="BATCHES", help="mode: watch memory over so many batches")
     add("overrides", nargs="*", metavar="key=value", help="loader config, e.g. batch_size=128")
     return parser
 

@@ -239,27 +239,14 @@ def _scale(text: str) -> Scale:
 def main() -> None:
     parser = tool_parser("tools.saliency_eval", __doc__)
     add = parser.add_argument
-    add(
-        "--predictions",
-        nargs="+",
-        required=True,
-        metavar="[NAME=]FOLDER",
-        help="mask stores or folder trees of maps",
-    )
+    what = "mask stores or folder trees of maps"
+    add("--predictions", nargs="+", required=True, metavar="[NAME=]FOLDER", help=what)
     add("--truth", type=Path, required=True, help="folder tree of true masks")
-    for of, what in (("", "maps"), ("truth-", "true masks")):
-        add(
-            f"--{of}scale",
-            type=_scale,
-            default="auto",
-            help=f"what white is in images of {what}: 1, 255, 65535 (auto: by their kind)",
-        )
-        add(
-            f"--{of}channel",
-            choices=get_args(Channel),
-            default="auto",
-            help=f"what of images of {what} is looked at (auto: their transparency, where there is some)",
-        )
+    for of, images in (("", "maps"), ("truth-", "true masks")):
+        what = f"what white is in images of {images}: 1, 255, 65535 (auto: by their kind)"
+        add(f"--{of}scale", type=_scale, default="auto", help=what)
+        what = f"what of images of {images} is looked at (auto: their transparency, where there is some)"
+        add(f"--{of}channel", choices=get_args(Channel), default="auto", help=what)
     add("--out", type=Path, default=Path("out/saliency"), help="OUT.json, OUT.md and OUT.png (%(default)s)")
     add("--workers", type=int, default=default_workers(), help="processes (all CPUs)")
     args = parser.parse_args()

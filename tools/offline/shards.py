@@ -305,11 +305,8 @@ def main() -> None:
     add("--seed", type=int, default=0, help="of the global shuffle (%(default)s)")
     add("--classes", type=Path, help="list of class names, or of 'PHOTO CLASS' (default: folders)")
     add("--subset", type=Path, help="pack only the photos of this list (see tools.subsets)")
-    add(
-        "--reencode",
-        action="store_true",
-        help="encode anew what is no plain JPEG, in place of leaving it out",
-    )
+    what = "encode anew what is no plain JPEG, in place of leaving it out"
+    add("--reencode", action="store_true", help=what)
     add("--strict", action="store_true", help="leave out photos that are damaged inside (else listed)")
     add("--max-side", type=int, help="encode larger photos anew, this long (default: off)")
     add("--device", choices=("cpu", "gpu"), default="cpu", help="where training will decode (%(default)s)")

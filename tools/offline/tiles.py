@@ -173,11 +173,10 @@ def main() -> None:
     add = parser.add_argument
     add("--masks", type=Path, default=Path("out/masks"), help="the mask store (%(default)s)")
     add("--out", type=Path, default=Path("out/tiles"), help="the tile store (%(default)s)")
-    kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--pixels", action="store_true", help="pictures in place of geometry; needs --photos")
-    kind.add_argument(
-        "--import", dest="imported", type=Path, metavar="TREE", help="backgrounds made elsewhere, by photo"
-    )
+    kind = parser.add_mutually_exclusive_group().add_argument
+    kind("--pixels", action="store_true", help="pictures in place of geometry; needs --photos")
+    what = "backgrounds made elsewhere, by photo"
+    kind("--import", dest="imported", type=Path, metavar="TREE", help=what)
     add("--photos", type=Path, help="the folder the masks were made from, for --pixels")
     add("--short-side", type=int, default=256, help="of pictures, pixels; larger ones shrink (%(default)s)")
     add("--quality", type=int, default=90, help="of pictures: JPEG quality (%(default)s)")

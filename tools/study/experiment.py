@@ -114,6 +114,7 @@ def measure(scale_name: str, seeds: int, out: Path, workers: int) -> dict[str, A
             bar.write("a run did not end well; those under way are waited for")
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+    tested = read_json(challenge / "challenge.json", "delete it")["photos"]
     ordered = sorted((row for job in jobs for row in rows[job]), key=lambda row: row["method"] == UNTRAINED)
     return {
         "scale": scale_name,
@@ -121,10 +122,7 @@ def measure(scale_name: str, seeds: int, out: Path, workers: int) -> dict[str, A
         "p": P,
         "machine": machine(0 if torch.cuda.is_available() else None),
         "at_once": scale.at_once,
-        "photos": {
-            "train": scale.photos,
-            "test": read_json(challenge / "challenge.json", "delete it")["photos"],
-        },
+        "photos": {"train": scale.photos, "test": tested},
         "settings": asdict(_settings(scale)[0]),
         "rows": ordered,
         "summary": summary(ordered),

@@ -72,12 +72,8 @@ def _run(method: str, seed: int, folder: Path, out: Path) -> dict[str, Any]:
         start("train.evaluate", "knn", f"--checkpoint={folder}", *places, *flags, quiet=True)
         accuracy[name] = read_json(path, "run again")["top1"]
     card = read_json(folder / "backbone.json", "run again")
-    return {
-        **accuracy,
-        "seconds": round(seconds),
-        "steps": card["step"],
-        "loss": round(card["metrics"]["loss"], 4),
-    }
+    loss = round(card["metrics"]["loss"], 4)
+    return {**accuracy, "seconds": round(seconds), "steps": card["step"], "loss": loss}
 
 
 def _summary(methods: list[str], rows: list[dict[str, Any]]) -> dict[str, Any]:
