@@ -1,5 +1,4 @@
-"""The main benchmark: every stage of every pipeline, the torchvision reference and the opponents,
-interleaved.
+"""The main benchmark: every stage of every pipeline, the torchvision reference and opponents, interleaved.
 
 read          samples from the shards, nothing decoded
 decode        + every photo decoded once
@@ -7,8 +6,7 @@ plain         + a pipeline's views: crop, flip, jitter, grayscale, blur, normali
 bg_…          + foreground-aware windows (fg_min .1) and backgrounds (p .2): rm, random, and for moco_v2
               swaps, with its negative
 torchvision   the torchvision reference, doing the last of these with PIL, torchvision and a DataLoader that
-has as
-              many workers as the pipeline has threads
+              has as many workers as the pipeline has threads
 dali, …       opponents, on moco_v2's plain views (`opponents.py`)
 """
 

@@ -61,7 +61,7 @@ def mask_store(folder: Path, verify: bool, count: int) -> Iterator[str]:
     """Lines about a mask store."""
     files = sorted(folder.glob("*.h5"))  # it may be unfinished
     entries = [stores.read_entries(path) for path in files]
-    yield from _files(folder, files, sum(len(part.keys) for part in entries), entries[0].options)
+    yield from _files(files, sum(len(part.keys) for part in entries), entries[0].options)
     sizes = np.concatenate([part.size for part in entries])
     yield f"photos: {_spread(sizes.min(1), 'short side')}, {_spread(sizes.max(1), 'long side')} pixels"
     flags = np.concatenate([part.flags for part in entries])
@@ -71,10 +71,8 @@ def mask_store(folder: Path, verify: bool, count: int) -> Iterator[str]:
     places = [(file, row) for file, part in enumerate(entries) for row in range(len(part.keys))]
     level = stores.level(entries[0].options["threshold"])
     with stores.StoreReader(files) as reader:
-        shares = [
-            float((reader.saliency(*place) >= level).mean())
-            for place in tqdm(places if verify else _sample(places, SAMPLE), desc="masks", unit="photo")
-        ]
+        read = tqdm(places if verify else _sample(places, SAMPLE), desc="masks", unit="photo")
+        shares = [float((reader.saliency(*place) >= level).mean()) for place in read]
         tiles = []
         for file, row in _sample(places, count):
             box = entries[file].box[row] / np.tile(entries[file].size[row], 2)
@@ -89,7 +87,7 @@ def tile_store(folder: Path, verify: bool, count: int) -> Iterator[str]:
     """Lines about a tile store."""
     files = sorted(folder.glob("*.h5"))
     keys = [stores.read_keys(path) for path in files]
-    yield from _files(folder, files, sum(map(len, keys)), stores.read_source(files[0]).options)
+    yield from _files(files, sum(map(len, keys)), stores.read_source(files[0]).options)
     size = np.concatenate([stores.tile_bytes(path) for path in files])
     if stores.tile_kind(files[0]) == "geometry":
         yield f"geometry: {4 * NUMBERS} bytes a tile; shards show them"
@@ -187,7 +185,7 @@ def _decode_all(
     return f"verified: the training decoder decodes all {done} pictures"
 
 
-def _files(folder: Path, files: list[Path], photos: int, options: dict[str, Any]) -> Iterator[str]:
+def _files(files: list[Path], photos: int, options: dict[str, Any]) -> Iterator[str]:
     of = int(files[0].stem.split("-of-")[1])
     rest = "" if len(files) == of else f" of {of}: unfinished, run its tool again"
     size = format_bytes(sum(path.stat().st_size for path in files))

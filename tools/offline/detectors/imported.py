@@ -97,7 +97,7 @@ def open_saliency(path: Path, photo: Photo, options: ImportOptions) -> np.ndarra
     if len({each.size for each in fitting}) > 1:  # of nearly square photos
         fitting = [each for each in fitting if each.size == size] or fitting
     if not fitting:
-        raise UserError(_misfit(path, photo, mask, found, options))
+        raise UserError(_misfit(path, photo, mask, options))
     maps = [np.asarray(each) if each.size == size else scale(np.asarray(each), size) for each in fitting]
     if len(maps) > 1 and not np.array_equal(*maps):
         raise UserError(
@@ -108,9 +108,7 @@ def open_saliency(path: Path, photo: Photo, options: ImportOptions) -> np.ndarra
     return maps[0]
 
 
-def _misfit(
-    path: Path, photo: Photo, mask: Image.Image, found: list[Image.Image], options: ImportOptions
-) -> str:
+def _misfit(path: Path, photo: Photo, mask: Image.Image, options: ImportOptions) -> str:
     height, width = photo.image.shape[:2]
     message = f"{path}: {mask.width}x{mask.height} pixels, but {photo.path} is {width}x{height}"
     if any(same_shape(each, (width, height)) for each in (mask.size, mask.size[::-1])):
