@@ -234,8 +234,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     if curves:
         curve = axes[0][1]
         ticks = sorted({row["threads"] for row in result["scaling"]})
-        curve.set(xlabel="threads", ylabel="images/s", xticks=ticks)
-        curve.set(xlim=(0, None), ylim=(0, None))
+        curve.set(xlabel="threads", ylabel="images/s", xticks=ticks, xlim=(0, None), ylim=(0, None))
         curve.legend(fontsize=8)
     save(figure, path, dpi=110)
 

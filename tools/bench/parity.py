@@ -38,7 +38,7 @@ def statistics(loader: Any, config: LoaderConfig, photos: int) -> dict[str, dict
     """Mean and standard deviation by channel, in grey levels, the histogram of grey levels (shares of BINS),
     and the share of replaced backgrounds, of every view over so many photos."""
     mean, std = (255 * torch.tensor(values) for values in (config.normalise.mean, config.normalise.std))
-    sums: dict[str, list[torch.Tensor]] = {}
+    parts: dict[str, list[tuple[torch.Tensor, ...]]] = {}
     replaced = []
     batches = (batch for _ in range(photos) for batch in loader)  # as many epochs as it takes
     for batch in islice(batches, -(-photos // config.batch_size)):
@@ -47,18 +47,13 @@ def statistics(loader: Any, config: LoaderConfig, photos: int) -> dict[str, dict
             if view.is_floating_point() and view.dim() >= 4:
                 levels = view.float().cpu().movedim(-3, -1).flatten(0, -2) * std + mean
                 histogram = torch.histc(levels.mean(dim=1), BINS, 0, 255) / len(levels)
-                sums.setdefault(name, []).append(torch.stack([levels.mean(dim=0), (levels**2).mean(dim=0)]))
-                sums.setdefault(f"{name}/histogram", []).append(histogram)
+                parts.setdefault(name, []).append((levels.mean(dim=0), (levels**2).mean(dim=0), histogram))
     rates = dict(zip(expand(config.views), torch.stack(replaced).mean(dim=0).tolist(), strict=True))
     found = {}
-    for name in [name for name in sums if "/" not in name]:
-        first, second = torch.stack(sums[name]).mean(dim=0)
-        found[name] = {
-            "mean": first.tolist(),
-            "std": (second - first**2).sqrt().tolist(),
-            "histogram": torch.stack(sums[f"{name}/histogram"]).mean(dim=0).tolist(),
-            "replaced": rates.get(name),
-        }
+    for name, of_batches in parts.items():
+        first, second, histogram = (torch.stack(part).mean(dim=0) for part in zip(*of_batches, strict=True))
+        found[name] = {"mean": first.tolist(), "std": (second - first**2).sqrt().tolist()}
+        found[name] |= {"histogram": histogram.tolist(), "replaced": rates.get(name)}
     return found
 
 

@@ -161,15 +161,11 @@ def _write_manifest(
 ) -> None:
     """Write the manifest if every shard is there: no part waits, the last to end finds all finished."""
     places = [out / PROGRESS / f"{_name(number)}.json" for number in range(len(plan.ends))]
-    records = []
-    for place in places:
-        record = _read_record(place, source)
-        if record is None:
-            if _finished(out, source) is None:  # another part may have ended just now
-                missing = sum(_read_record(place, source) is None for place in places)
-                print(f"{out}: {missing} of {len(places)} shards are still to come from other parts")
-            return
-        records.append(record)
+    records = [_read_record(place, source) for place in places]
+    if missing := records.count(None):
+        if _finished(out, source) is None:  # another part may have ended just now
+            print(f"{out}: {missing} of {len(places)} shards are still to come from other parts")
+        return
     written = [shards.Shard(**record["shard"]) for record in records if record["shard"]]
     if not written:
         raise UserError(f"{out}: every photo was left out; the report says why")
