@@ -102,6 +102,11 @@ def hold(out: Path, part: Part) -> AbstractContextManager[None]:
     return lock(out.absolute().with_name(f"{name}-{part.index}-of-{part.count}.lock"))
 
 
+def tool_parser(name: str, doc: str) -> argparse.ArgumentParser:
+    """The parser of `python -m name`, which the first line of its module's docstring describes."""
+    return argparse.ArgumentParser(prog=name, description=doc.splitlines()[0])
+
+
 def add_scale_arguments(parser: argparse.ArgumentParser) -> None:
     """--workers and --part."""
     parser.add_argument("--workers", type=int, help="processes (all CPUs; one, where a GPU is used)")

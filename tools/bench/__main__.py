@@ -19,15 +19,16 @@ import argparse
 import math
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from dali_bgaug.config import override
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_json
-from tools.bench import feeding, opponents, page, profile, startup, sweep
+from tools.bench import feeding, page, profile, startup, sweep
 from tools.bench.measure import PIPELINES, Options, measure, place
-from tools.cli import run
+from tools.cli import pick, run
 
 SAMPLES = 1_281_167
 RECIPE = Path("configs/moco_v2_demo.yaml")
@@ -35,12 +36,8 @@ RECIPE = Path("configs/moco_v2_demo.yaml")
 
 def _parser() -> argparse.ArgumentParser:
     text, details = __doc__.split("\n", 1)
-    parser = argparse.ArgumentParser(
-        prog="tools.bench",
-        description=text,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("tools.bench", description=text, epilog=details, formatter_class=raw)
     add = parser.add_argument
     add("--shards", type=Path, default=Path("out/demo/shards"), help="(%(default)s)")
     add("--json", type=Path, default=Path("out/bench.json"), help="result file (%(default)s)")
@@ -50,31 +47,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--minutes", type=float, default=math.inf, help="begin no round later than this (all rounds)")
     add("--no-torchvision", action="store_true", help="leave out the torchvision reference")
     add("--opponents", default="dali,webdataset", help="other loaders for moco_v2 (%(default)s; '' for none)")
-    add(
-        "--ffcv", type=Path, metavar="PYTHON", help="a Python with FFCV, another opponent (docs/benchmark.md)"
-    )
+    what = "a Python with FFCV, another opponent (docs/benchmark.md)"
+    add("--ffcv", type=Path, metavar="PYTHON", help=what)
     add("--no-scaling", action="store_true", help="leave out fewer threads")
     add("--no-cold", action="store_true", help="leave out memory and first batch of each stage")
-    mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--profile", action="store_true", help="mode: what each step of a view costs")
-    mode.add_argument("--sweep", action="store_true", help="mode: the fastest of name=value,value,… settings")
-    mode.add_argument(
-        "--train",
-        type=Path,
-        nargs="?",
-        const=RECIPE,
-        metavar="CONFIG",
-        help=f"mode: does the loader keep this recipe fed ({RECIPE})",
-    )
-    mode.add_argument(
-        "--startup",
-        type=int,
-        nargs="?",
-        const=SAMPLES,
-        metavar="SAMPLES",
-        help=f"mode: start with a synthetic index of so many ({SAMPLES})",
-    )
-    mode.add_argument("--memory", type=int, metavar="BATCHES", help="mode: watch memory over so many batches")
+    mode = parser.add_mutually_exclusive_group().add_argument
+    mode("--profile", action="store_true", help="mode: what each step of a view costs")
+    mode("--sweep", action="store_true", help="mode: the fastest of name=value,value,… settings")
+    what = f"mode: does the loader keep this recipe fed ({RECIPE})"
+    mode("--train", type=Path, nargs="?", const=RECIPE, metavar="CONFIG", help=what)
+    what = f"mode: start with a synthetic index of so many ({SAMPLES})"
+    mode("--startup", type=int, nargs="?", const=SAMPLES, metavar="SAMPLES", help=what)
+    mode("--memory", type=int, metavar="BATCHES", help="mode: watch memory over so many batches")
     add("overrides", nargs="*", metavar="key=value", help="loader config, e.g. batch_size=128")
     return parser
 
@@ -118,21 +102,12 @@ def _mode(
     rivals = [name for name in args.opponents.split(",") if name]
     if unknown := set(rivals) - {"dali", "webdataset"}:
         raise UserError(f"--opponents: {', '.join(sorted(unknown))}: there are dali, webdataset, and --ffcv")
-    if "webdataset" in rivals and not opponents.has_webdataset():
+    if "webdataset" in rivals and not find_spec("webdataset"):
         rivals.remove("webdataset")
         print("webdataset is left out: pip install -e '.[bench]' brings it", file=sys.stderr)
-    options = Options(
-        rounds=args.rounds,
-        batches=args.batches,
-        pipelines=pipelines,
-        torchvision=not args.no_torchvision,
-        opponents=rivals,
-        ffcv=args.ffcv,
-        scaling=not args.no_scaling,
-        cold=not args.no_cold,
-        limit_s=60 * args.minutes,
-    )
-    return None, measure(values, options)
+    left_out = {name: not getattr(args, f"no_{name}") for name in ("torchvision", "scaling", "cold")}
+    options = pick(args, "rounds", "batches", "ffcv") | {"pipelines": pipelines, "opponents": rivals}
+    return None, measure(values, Options(**options, **left_out, limit_s=60 * args.minutes))
 
 
 def _beside(path: Path, values: dict[str, Any]) -> dict[str, Any]:

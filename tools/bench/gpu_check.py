@@ -7,7 +7,6 @@ its own; what does not fit into --minutes is left out, and said. After each step
 measured till then, and how each step ended.
 """
 
-import argparse
 import os
 import signal
 import subprocess
@@ -22,12 +21,10 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, write_json
 from dali_bgaug.shards import read_manifest
 from tools.bench.measure import place
-from tools.cli import run
+from tools.cli import run, tool_parser
 
 ROOT = Path(__file__).parents[2]
 RECIPE = "configs/moco_v2_medium_swaps.yaml"
-
-
 LEAST_S = 15
 """A step is not begun if less time is left."""
 
@@ -43,14 +40,8 @@ class Step(NamedTuple):
 
 def steps(shards: Path, result: Path, overrides: list[str], minutes: float) -> list[Step]:
     """The steps, the most important first."""
-    bench = [
-        "tools.bench",
-        f"--shards={shards}",
-        f"--json={result}",
-        "device=gpu",
-        "batch_size=256",
-        *overrides,
-    ]
+    bench = ["tools.bench", f"--shards={shards}", f"--json={result}"]
+    bench += ["device=gpu", "batch_size=256", *overrides]
     stages = ["--no-cold", "--no-scaling", "--no-torchvision", "--opponents=", f"--minutes={minutes / 8}"]
     swept = ["hw_decoder_load=0,.65,.9", "prefetch=1,2"]
     tests, kernels = (ROOT / "tests" / "gpu" / name for name in ("", "test_renderer.py"))
@@ -94,7 +85,7 @@ def _run(words: list[str], limit_s: float) -> int | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.gpu_check", description=__doc__.splitlines()[0])
+    parser = tool_parser("tools.gpu_check", __doc__)
     add = parser.add_argument
     add("--shards", type=Path, default=Path("out/demo/shards"), help="(%(default)s)")
     add("--json", type=Path, default=Path("out/gpu.json"), help="result file (%(default)s)")

@@ -1,5 +1,4 @@
-"""The main benchmark: every stage of every pipeline, the torchvision reference and the opponents,
-interleaved.
+"""The main benchmark: every stage of every pipeline, the torchvision reference and opponents, interleaved.
 
 read          samples from the shards, nothing decoded
 decode        + every photo decoded once
@@ -7,8 +6,7 @@ plain         + a pipeline's views: crop, flip, jitter, grayscale, blur, normali
 bg_…          + foreground-aware windows (fg_min .1) and backgrounds (p .2): rm, random, and for moco_v2
               swaps, with its negative
 torchvision   the torchvision reference, doing the last of these with PIL, torchvision and a DataLoader that
-has as
-              many workers as the pipeline has threads
+              has as many workers as the pipeline has threads
 dali, …       opponents, on moco_v2's plain views (`opponents.py`)
 """
 
@@ -154,9 +152,8 @@ def measure(values: dict[str, Any], options: Options) -> dict[str, Any]:
         built: dict[Key, Stage] = {}
         everything, forked = stages | fewer, (YARDSTICK, "webdataset", "ffcv")
         # Workers are forked with the first batch: before there are threads of DALI that may hold a lock.
-        for key in tqdm(
-            sorted(everything, key=lambda key: key.stage not in forked), desc="warm", unit="stage"
-        ):
+        order = sorted(everything, key=lambda key: key.stage not in forked)
+        for key in tqdm(order, desc="warm", unit="stage"):
             built[key] = open_stage(key, everything[key], device_id, options.ffcv, stack)
             built[key].run(1 if key.stage in forked else 4)
         built = {key: built[key] for key in everything}
@@ -171,10 +168,7 @@ def measure(values: dict[str, Any], options: Options) -> dict[str, Any]:
         "config": {pipeline: _settings(fullest_stage(values, pipeline)[1]) for pipeline in options.pipelines},
         "rows": [rows[key] | cold.get(key, {}) for key in stages],
         "scaling": [rows[key] for key in (*fewer, *(key for key in stages if key[:2] in scaled))],
-        "ratios": {
-            stage: {name: spread["median"] for name, spread in found.items()}
-            for stage, found in ratios.items()
-        },
+        "ratios": {at: {name: one["median"] for name, one in found.items()} for at, found in ratios.items()},
         "ratio_intervals": {
             stage: {name: [spread["low"], spread["high"]] for name, spread in found.items()}
             for stage, found in ratios.items()
@@ -216,9 +210,8 @@ def _ratios(stages: Stages, fewer: Stages, rounds: Rounds) -> dict[str, dict[str
         if stage == last and (pipeline, YARDSTICK) in keys:
             over["over_torchvision"] = keys[pipeline, YARDSTICK]
         if stage == "plain":
-            over |= {
-                f"over_{name}": keys[pipeline, name] for name in opponents.CANNOT if (pipeline, name) in keys
-            }
+            rivals = [name for name in opponents.CANNOT if (pipeline, name) in keys]
+            over |= {f"over_{name}": keys[pipeline, name] for name in rivals}
         found = {name: rounds.ratio(key, other) for name, other in over.items()}
         slowest = Key(pipeline, stage, 1)
         if slowest in fewer:
@@ -259,12 +252,6 @@ def _settings(config: LoaderConfig) -> dict[str, Any]:
 def place(values: dict[str, Any]) -> dict[str, Any]:
     """Machine, software and data that a figure was measured on."""
     manifest = open_shards(Path(values["shards"]), False, "--shards")
+    data = {"photos": manifest.samples, "mb": round(manifest.bytes / 1e6, 3), "shards": len(manifest.shards)}
     here = machine(choose_device(values.get("device", "auto"), None))
-    return {
-        "machine": {name: value for name, value in here.items() if name != "date"},
-        "data": {
-            "photos": manifest.samples,
-            "mb": round(manifest.bytes / 1e6, 3),
-            "shards": len(manifest.shards),
-        },
-    }
+    return {"machine": {name: value for name, value in here.items() if name != "date"}, "data": data}

@@ -12,7 +12,6 @@ One process and one thread each, on files in the page cache; a ratio is the base
 of the same round; figures are medians over rounds.
 """
 
-import argparse
 import io
 import json
 import subprocess
@@ -32,7 +31,7 @@ from dali_bgaug.files import write_text
 from dali_bgaug.photo_tree import list_photos
 from tools import markdown
 from tools.bench.machine import machine
-from tools.cli import require, run
+from tools.cli import require, run, tool_parser
 from tools.offline import photos
 from tools.offline.detectors import read_options
 from tools.offline.detectors.u2net import U2Net, prepare
@@ -164,19 +163,12 @@ def _network_alone(detector: U2Net, folder: Path) -> Callable[[], None]:
 
 
 def _row(name: str, count: int, times: np.ndarray) -> dict[str, Any]:
-    ratios = times[:, 1] / times[:, 0]
-    row = {
-        "tool": name,
-        "photos": count,
-        "photos_per_s": round(count / float(np.median(times[:, 0])), 2),
-        "ms_per_photo": round(1000 * float(np.median(times[:, 0])) / count, 3),
-    }
+    ratios, seconds = times[:, 1] / times[:, 0], float(np.median(times[:, 0]))
+    row = {"tool": name, "photos": count, "photos_per_s": round(count / seconds, 2)}
+    row["ms_per_photo"] = round(1000 * seconds / count, 3)
     if np.isfinite(ratios).all():
-        row["ratio"] = {
-            "median": round(float(np.median(ratios)), 3),
-            "low": round(float(ratios.min()), 3),
-            "high": round(float(ratios.max()), 3),
-        }
+        found = {"median": np.median(ratios), "low": ratios.min(), "high": ratios.max()}
+        row["ratio"] = {key: round(float(value), 3) for key, value in found.items()}
     return row
 
 
@@ -206,7 +198,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.offline_bench", description=__doc__.splitlines()[0])
+    parser = tool_parser("tools.offline_bench", __doc__)
     add = parser.add_argument
     add("--photos", type=Path, required=True, help="folder of JPEGs")
     add("--masks", type=Path, required=True, help="parallel folder tree of masks")

@@ -3,7 +3,6 @@
 python -m tools.bench.page benchmarks/cpu2.json     # benchmarks/cpu2.md and .png, from the JSON alone
 """
 
-import argparse
 import shlex
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, write_text
 from tools import markdown
-from tools.cli import run
+from tools.cli import run, tool_parser
 
 _OURS, _OTHERS, _SHARED = "#2a6fbb", "#c8761a", "#8a8a8a"
 _RATIOS = {
@@ -70,9 +69,8 @@ def _rates(result: dict[str, Any]) -> str:
                 cells[name] += f" ({low:.2f} to {high:.2f})"
         rows.append(row | cells)
     ratios = [(_RATIOS[name], f"{{{name}}}") for name in names]
-    return markdown.formatted(
-        rows, [*_STAGE, *_figure("images/s", "images_per_s", result["rounds"]), *ratios]
-    )
+    columns = [*_STAGE, *_figure("images/s", "images_per_s", result["rounds"]), *ratios]
+    return markdown.formatted(rows, columns)
 
 
 def _costs(result: dict[str, Any]) -> str:
@@ -155,8 +153,8 @@ def _train(train: dict[str, Any]) -> str:
 def _startup(startup: dict[str, Any]) -> str:
     return (
         f"Start of {startup['loader']} with {startup['samples']} samples: built after "
-        f"{startup['build_s']:.1f} s, "
-        f"first batch after {startup['first_batch_s']:.1f} s, {startup['peak_rss_mb']:.0f} MB at most."
+        f"{startup['build_s']:.1f} s, first batch after {startup['first_batch_s']:.1f} s, "
+        f"{startup['peak_rss_mb']:.0f} MB at most."
     )
 
 
@@ -215,13 +213,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
     rows = [row for row in result["rows"] if row["stage"] != "read"]  # ten times the rest
     curves = sorted({(row["pipeline"], row["stage"]) for row in result["scaling"]})
-    figure, axes = plt.subplots(
-        1,
-        2 if curves else 1,
-        figsize=(11 if curves else 7, 1 + 0.32 * len(rows)),
-        squeeze=False,
-        layout="constrained",
-    )
+    size = (11 if curves else 7, 1 + 0.32 * len(rows))
+    figure, axes = plt.subplots(1, 1 + bool(curves), figsize=size, squeeze=False, layout="constrained")
     bars = axes[0][0]
     for place, row in enumerate(rows):
         rate, stage = row["images_per_s"], row["stage"]
@@ -241,8 +234,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     if curves:
         curve = axes[0][1]
         ticks = sorted({row["threads"] for row in result["scaling"]})
-        curve.set(xlabel="threads", ylabel="images/s", xticks=ticks)
-        curve.set(xlim=(0, None), ylim=(0, None))
+        curve.set(xlabel="threads", ylabel="images/s", xticks=ticks, xlim=(0, None), ylim=(0, None))
         curve.legend(fontsize=8)
     save(figure, path, dpi=110)
 
@@ -273,7 +265,7 @@ def write_page(result: dict[str, Any], beside: Path) -> list[Path]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.bench.page", description=__doc__.splitlines()[0])
+    parser = tool_parser("tools.bench.page", __doc__)
     parser.add_argument("json", type=Path, nargs="+", help="result files of tools.bench")
     for path in parser.parse_args().json:
         print(*write_page(load(path), path))

@@ -8,7 +8,6 @@ those that the renderer took); `view` is all of them in a row, a donor's tile tr
 distribution: every view of every method, each loader with its own random numbers.
 """
 
-import argparse
 import json
 from itertools import islice
 from pathlib import Path
@@ -27,7 +26,7 @@ from pipelines.build import choose_device
 from pipelines.torchvision_loader import TorchvisionLoader
 from tools import markdown
 from tools.bench.parity_steps import compare_pixels
-from tools.cli import require, run
+from tools.cli import require, run, tool_parser
 
 FULLEST = {"moco_v2": "swaps", "byol": "random", "swav": "random", "rotnet": "random", "supervised": "random"}
 """Each training method with the background that does most."""
@@ -38,7 +37,7 @@ def statistics(loader: Any, config: LoaderConfig, photos: int) -> dict[str, dict
     """Mean and standard deviation by channel, in grey levels, the histogram of grey levels (shares of BINS),
     and the share of replaced backgrounds, of every view over so many photos."""
     mean, std = (255 * torch.tensor(values) for values in (config.normalise.mean, config.normalise.std))
-    sums: dict[str, list[torch.Tensor]] = {}
+    parts: dict[str, list[tuple[torch.Tensor, ...]]] = {}
     replaced = []
     batches = (batch for _ in range(photos) for batch in loader)  # as many epochs as it takes
     for batch in islice(batches, -(-photos // config.batch_size)):
@@ -47,18 +46,13 @@ def statistics(loader: Any, config: LoaderConfig, photos: int) -> dict[str, dict
             if view.is_floating_point() and view.dim() >= 4:
                 levels = view.float().cpu().movedim(-3, -1).flatten(0, -2) * std + mean
                 histogram = torch.histc(levels.mean(dim=1), BINS, 0, 255) / len(levels)
-                sums.setdefault(name, []).append(torch.stack([levels.mean(dim=0), (levels**2).mean(dim=0)]))
-                sums.setdefault(f"{name}/histogram", []).append(histogram)
+                parts.setdefault(name, []).append((levels.mean(dim=0), (levels**2).mean(dim=0), histogram))
     rates = dict(zip(config.single_views, torch.stack(replaced).mean(dim=0).tolist(), strict=True))
     found = {}
-    for name in [name for name in sums if "/" not in name]:
-        first, second = torch.stack(sums[name]).mean(dim=0)
-        found[name] = {
-            "mean": first.tolist(),
-            "std": (second - first**2).sqrt().tolist(),
-            "histogram": torch.stack(sums[f"{name}/histogram"]).mean(dim=0).tolist(),
-            "replaced": rates.get(name),
-        }
+    for name, of_batches in parts.items():
+        first, second, histogram = (torch.stack(part).mean(dim=0) for part in zip(*of_batches, strict=True))
+        found[name] = {"mean": first.tolist(), "std": (second - first**2).sqrt().tolist()}
+        found[name] |= {"histogram": histogram.tolist(), "replaced": rates.get(name)}
     return found
 
 
@@ -74,16 +68,12 @@ def compare_distributions(config: LoaderConfig, photos: int) -> dict[str, dict[s
     for name, one in found.items():
         other = expected[name]
         apart = {key: np.abs(np.subtract(one[key], other[key])) for key in ("mean", "std", "histogram")}
-        result[name] = {
-            "mean": round(float(apart["mean"].max()), 2),
-            "std": round(float(apart["std"].max()), 2),
-            "histogram": round(float(apart["histogram"].sum() / 2), 4),
-        }
+        row = {key: round(float(apart[key].max()), 2) for key in ("mean", "std")}
+        row["histogram"] = round(float(apart["histogram"].sum() / 2), 4)
         if one["replaced"] is not None:
-            result[name] |= {
-                "replaced": round(one["replaced"], 4),
-                "replaced_torchvision": round(other["replaced"], 4),
-            }
+            row["replaced"] = round(one["replaced"], 4)
+            row["replaced_torchvision"] = round(other["replaced"], 4)
+        result[name] = row
     return result
 
 
@@ -114,7 +104,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.parity", description=__doc__.splitlines()[0])
+    parser = tool_parser("tools.parity", __doc__)
     add = parser.add_argument
     add("--shards", type=Path, default=Path("out/demo/shards"), help="(%(default)s)")
     add("--photos", type=int, default=64, help="compared pixel by pixel (%(default)s)")

@@ -170,9 +170,8 @@ class _Comparison:
 
     def record(self, name: str, found: np.ndarray | list[np.ndarray], expected: list[Any]) -> None:
         pairs = zip(found, map(np.asarray, expected), strict=True)
-        difference = np.concatenate(
-            [np.abs(a.astype(np.float32) - b.astype(np.float32)).ravel() for a, b in pairs]
-        )
+        apart = [np.abs(a.astype(np.float32) - b.astype(np.float32)).ravel() for a, b in pairs]
+        difference = np.concatenate(apart)
         high = float(np.quantile(difference, 0.999))
         self.result[name] = {"mean": round(float(difference.mean()), 3), "p99.9": round(high, 2)}
 

@@ -7,7 +7,6 @@ Bytes, CPU time and rates depend on the photos: measure your own shards. They ar
 and GPUs; --check holds that against the benchmark. What a loader takes of a GPU's time is not planned.
 """
 
-import argparse
 import json
 import math
 from pathlib import Path
@@ -18,7 +17,7 @@ from pydantic import AliasPath, BaseModel, Field, PositiveFloat, PositiveInt, Va
 from dali_bgaug.config import Options
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
-from tools.cli import run
+from tools.cli import run, tool_parser
 
 RATE, STORAGE = "images/s", "storage MB/s, nothing cached"
 SPREAD = {"median", "low", "high"}
@@ -232,7 +231,7 @@ def _short(value: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.plan", description=__doc__.splitlines()[0])
+    parser = tool_parser("tools.plan", __doc__)
     add = parser.add_argument
     add("--measured", type=Path, default=Path("out/bench.json"), help="(%(default)s)")
     add("--pipeline", help="its row, moco_v2/bg_swaps (first pipeline's last background)")

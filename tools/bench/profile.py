@@ -35,9 +35,8 @@ def steps(values: dict[str, Any], pipeline: str) -> dict[str, LoaderConfig]:
     found: dict[str, LoaderConfig] = {}
     for name, plan in plans.items():
         words = [f"{key}={value}" for key, value in plan.items()]
-        config = validate(
-            LoaderConfig, override({**values, "pipeline": pipeline}, words), f"the profile of {pipeline}"
-        )
+        options = override({**values, "pipeline": pipeline}, words)
+        config = validate(LoaderConfig, options, f"the profile of {pipeline}")
         if config not in found.values():
             found[name] = config
     return found
@@ -54,14 +53,9 @@ def measure(values: dict[str, Any], pipeline: str, rounds: int, batches: int) ->
     size = first.batch_size
     for name in configs:
         cpu = times.cpu_median(name) - (times.cpu_median(before) if before else 0)
-        rows.append(
-            {
-                "step": name,
-                "images_per_s": times.rate(name, size),
-                "adds_ms": times.adds(name, before, size),
-                "adds_cpu_ms": round(1000 * cpu / size, 4),
-            }
-        )
+        row = {"step": name, "images_per_s": times.rate(name, size)}
+        row |= {"adds_ms": times.adds(name, before, size), "adds_cpu_ms": round(1000 * cpu / size, 4)}
+        rows.append(row)
         before = name
     total = sum(row["adds_ms"]["median"] for row in rows)
     for row in rows:

@@ -7,7 +7,6 @@ A prediction is a mask store or a folder tree of maps; TREE holds a mask of the 
 for each.
 """
 
-import argparse
 import json
 import os
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import require_folder, write_text
 from dali_bgaug.photo_tree import find_files, told
 from tools import markdown
-from tools.cli import default_workers, process, run
+from tools.cli import default_workers, process, run, tool_parser
 from tools.offline.mask_images import ENDINGS, Channel, Scale, read_grey
 
 BETA2 = 0.3
@@ -123,7 +122,9 @@ def evaluate(
         raise UserError(f"--predictions={predictions}: is no store; did you mean {predictions / 'masks'}?")
     truths = _find_images(require_folder(truth, "--truth"), "--truth")
     if any(predictions.glob("*.h5")):
-        maps = _store_rows(predictions)
+        files = stores.list_files(predictions, "--predictions")
+        rows = ((path, row, key) for path in files for row, key in enumerate(stores.read_keys(path)))
+        maps = [(str(Path(key).with_suffix("")), (path, row)) for path, row, key in rows]
     else:
         maps = sorted(_find_images(predictions, "--predictions").items())
     items = [(key, place, truths.get(key)) for key, place in maps]
@@ -150,21 +151,8 @@ def _timing(report: dict[str, Any]) -> dict[str, Any]:
     """The time that the masks took, from the report of `tools.masks`."""
     if not report["photos_worked_on"] or report["files_kept_from_before"]:
         return {}
-    return {
-        "options": report["options"],
-        "photos_per_s": report["photos_per_s"],
-        "workers": report["workers"],
-        "cpu_seconds_per_photo": round(report["cpu_seconds"] / report["photos_worked_on"], 4),
-    }
-
-
-def _store_rows(folder: Path) -> list[tuple[str, tuple[Path, int]]]:
-    files = stores.list_files(folder, "--predictions")
-    return [
-        (str(Path(key).with_suffix("")), (path, row))
-        for path in files
-        for row, key in enumerate(stores.read_keys(path))
-    ]
+    taken = {name: report[name] for name in ("options", "photos_per_s", "workers")}
+    return taken | {"cpu_seconds_per_photo": round(report["cpu_seconds"] / report["photos_worked_on"], 4)}
 
 
 def _find_images(folder: Path, option: str) -> dict[str, Path]:
@@ -220,10 +208,8 @@ def table(results: list[dict[str, Any]]) -> str:
     rows = []
     for result in results:
         values = [f"{100 * result[column]:.1f}" for column in Scores._fields]
-        seconds = result.get("cpu_seconds_per_photo")
-        rows.append(
-            [result["name"], str(result["photos"]), *values, "" if seconds is None else f"{seconds:.3f}"]
-        )
+        seconds = f"{result['cpu_seconds_per_photo']:.3f}" if "cpu_seconds_per_photo" in result else ""
+        rows.append([result["name"], str(result["photos"]), *values, seconds])
     return markdown.table(titles, rows, words=1)
 
 
@@ -251,29 +237,16 @@ def _scale(text: str) -> Scale:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.saliency_eval", description=__doc__.splitlines()[0])
+    parser = tool_parser("tools.saliency_eval", __doc__)
     add = parser.add_argument
-    add(
-        "--predictions",
-        nargs="+",
-        required=True,
-        metavar="[NAME=]FOLDER",
-        help="mask stores or folder trees of maps",
-    )
+    what = "mask stores or folder trees of maps"
+    add("--predictions", nargs="+", required=True, metavar="[NAME=]FOLDER", help=what)
     add("--truth", type=Path, required=True, help="folder tree of true masks")
-    for of, what in (("", "maps"), ("truth-", "true masks")):
-        add(
-            f"--{of}scale",
-            type=_scale,
-            default="auto",
-            help=f"what white is in images of {what}: 1, 255, 65535 (auto: by their kind)",
-        )
-        add(
-            f"--{of}channel",
-            choices=get_args(Channel),
-            default="auto",
-            help=f"what of images of {what} is looked at (auto: their transparency, where there is some)",
-        )
+    for of, images in (("", "maps"), ("truth-", "true masks")):
+        what = f"what white is in images of {images}: 1, 255, 65535 (auto: by their kind)"
+        add(f"--{of}scale", type=_scale, default="auto", help=what)
+        what = f"what of images of {images} is looked at (auto: their transparency, where there is some)"
+        add(f"--{of}channel", choices=get_args(Channel), default="auto", help=what)
     add("--out", type=Path, default=Path("out/saliency"), help="OUT.json, OUT.md and OUT.png (%(default)s)")
     add("--workers", type=int, default=default_workers(), help="processes (all CPUs)")
     args = parser.parse_args()

@@ -44,10 +44,8 @@ def measure(
     """
     device_id = choose_device(str(values.get("device", "auto")), None)
     grid = dict(_parse(word) for word in words or _usual(device_id is not None))
-    skipped = []
-    if device_id is None and "hw_decoder_load" in grid:
-        skipped.append("hw_decoder_load")
-        del grid["hw_decoder_load"]
+    skipped = ["hw_decoder_load"] if device_id is None and "hw_decoder_load" in grid else []
+    grid = {name: candidates for name, candidates in grid.items() if name not in skipped}
     best: dict[str, Any] = {}
     rows = []
     for name, candidates in grid.items():

@@ -63,19 +63,16 @@ def _by_folder(option: str, lines: list[Line], folders: list[str], keys: Sequenc
     words = [line.text.split() for line in lines]
     found = [known.find(line.text) for line in lines]
     firsts = [known.find(each[0]) for each in words]
-    described = [
-        line
-        for line, each, whole, first in zip(lines, words, found, firsts, strict=True)
-        if whole is None and first is not None and len(each) > 1
-    ]
+    several = [(line, its, *names) for line, its, *names in zip(lines, words, found, firsts) if len(its) > 1]
+    described = [line for line, _, whole, first in several if whole is None and first is not None]
     if described:
-        for line, each, whole in zip(lines, words, found, strict=True):
-            if whole is not None and len(each) > 1:
+        for line, its, whole, _ in several:
+            if whole is not None:
                 raise UserError(
                     f"{option}: {line} is a class folder, of {described[0]} the first word alone; give "
                     "folders' names alone"
                 )
-            if len(each) > 1 and _NUMBER.fullmatch(each[1]):
+            if _NUMBER.fullmatch(its[1]):
                 raise UserError(
                     f"{option}: {line}: a number follows the class, but labels are in the order of lines; "
                     "give the folders' names alone, in that order"
@@ -104,12 +101,9 @@ def _by_folder(option: str, lines: list[Line], folders: list[str], keys: Sequenc
 def _by_photo(
     option: str, lines: list[Line], pairs: list[tuple[str, str]], keys: Sequence[str], photos: Photos
 ) -> Labels:
-    for line, (_, class_) in zip(lines, pairs, strict=True):
-        if not class_:
-            raise UserError(
-                f"{option}: {line} has no class, others are 'PHOTO CLASS'; give one to every line"
-            )
     classes = [class_ for _, class_ in pairs]
+    if bare := [line for line, class_ in zip(lines, classes, strict=True) if not class_]:
+        raise UserError(f"{option}: {bare[0]} has no class, others are 'PHOTO CLASS'; give one to every line")
     numbered = _are_labels(option, lines, classes)
     of_photo: dict[str, tuple[str, Line]] = {}
     unknown = []

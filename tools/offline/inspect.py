@@ -7,7 +7,6 @@ Writes a contact sheet beside each, FOLDER-inspect.png. Foregrounds are counted 
 --verify everything is read: checksums, every photo and tile decoded by the training decoder.
 """
 
-import argparse
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from dali_bgaug.errors import UserError, shown
 from dali_bgaug.files import require_folder
 from dali_bgaug.hdf5 import has_checksums
 from dali_bgaug.tiles import NUMBERS, fits
-from tools.cli import require, run
+from tools.cli import require, run, tool_parser
 from tools.offline.inspect_sheet import Tile, draw_sheet
 from tools.offline.report import format_bytes
 
@@ -62,7 +61,7 @@ def mask_store(folder: Path, verify: bool, count: int) -> Iterator[str]:
     """Lines about a mask store."""
     files = sorted(folder.glob("*.h5"))  # it may be unfinished
     entries = [stores.read_entries(path) for path in files]
-    yield from _files(folder, files, sum(len(part.keys) for part in entries), entries[0].options)
+    yield from _files(files, sum(len(part.keys) for part in entries), entries[0].options)
     sizes = np.concatenate([part.size for part in entries])
     yield f"photos: {_spread(sizes.min(1), 'short side')}, {_spread(sizes.max(1), 'long side')} pixels"
     flags = np.concatenate([part.flags for part in entries])
@@ -72,10 +71,8 @@ def mask_store(folder: Path, verify: bool, count: int) -> Iterator[str]:
     places = [(file, row) for file, part in enumerate(entries) for row in range(len(part.keys))]
     level = stores.level(entries[0].options["threshold"])
     with stores.StoreReader(files) as reader:
-        shares = [
-            float((reader.saliency(*place) >= level).mean())
-            for place in tqdm(places if verify else _sample(places, SAMPLE), desc="masks", unit="photo")
-        ]
+        read = tqdm(places if verify else _sample(places, SAMPLE), desc="masks", unit="photo")
+        shares = [float((reader.saliency(*place) >= level).mean()) for place in read]
         tiles = []
         for file, row in _sample(places, count):
             box = entries[file].box[row] / np.tile(entries[file].size[row], 2)
@@ -90,7 +87,7 @@ def tile_store(folder: Path, verify: bool, count: int) -> Iterator[str]:
     """Lines about a tile store."""
     files = sorted(folder.glob("*.h5"))
     keys = [stores.read_keys(path) for path in files]
-    yield from _files(folder, files, sum(map(len, keys)), stores.read_source(files[0]).options)
+    yield from _files(files, sum(map(len, keys)), stores.read_source(files[0]).options)
     size = np.concatenate([stores.tile_bytes(path) for path in files])
     if stores.tile_kind(files[0]) == "geometry":
         yield f"geometry: {4 * NUMBERS} bytes a tile; shards show them"
@@ -188,7 +185,7 @@ def _decode_all(
     return f"verified: the training decoder decodes all {done} pictures"
 
 
-def _files(folder: Path, files: list[Path], photos: int, options: dict[str, Any]) -> Iterator[str]:
+def _files(files: list[Path], photos: int, options: dict[str, Any]) -> Iterator[str]:
     of = int(files[0].stem.split("-of-")[1])
     rest = "" if len(files) == of else f" of {of}: unfinished, run its tool again"
     size = format_bytes(sum(path.stat().st_size for path in files))
@@ -235,7 +232,7 @@ def _histogram(shares: list[float]) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.inspect", description=__doc__.splitlines()[0])
+    parser = tool_parser("tools.inspect", __doc__)
     add = parser.add_argument
     add("folder", type=Path, metavar="DIR", help="a store, shards, or a folder that holds some")
     add("--verify", action="store_true", help="read and check everything")

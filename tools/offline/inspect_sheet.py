@@ -56,17 +56,15 @@ def _draw(axis: plt.Axes, tile: Tile) -> None:
         axis.imshow(tile.picture, cmap="gray", vmin=0, vmax=255)
         side = len(tile.picture)
         x0, y0, x1, y1 = tile.box * side
-        axis.add_patch(
-            Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, color="tab:orange", linewidth=1)
-        )
+        corner = (x0 - 0.5, y0 - 0.5)
+        axis.add_patch(Rectangle(corner, x1 - x0, y1 - y0, fill=False, color="tab:orange", linewidth=1))
         return
     photo = _decode(tile.picture)
     if tile.mask is not None and tile.mask.any() and not tile.mask.all():
         height, width = photo.shape[:2]
         centres = (np.arange(len(tile.mask)) + 0.5) / len(tile.mask)
-        axis.contour(
-            centres * width, centres * height, tile.mask, levels=[0.5], colors="tab:orange", linewidths=1
-        )
+        line = {"levels": [0.5], "colors": "tab:orange", "linewidths": 1}
+        axis.contour(centres * width, centres * height, tile.mask, **line)
     if tile.lends:
         photo = np.concatenate([photo, _beside(photo, tile.tile)], axis=1)
     axis.imshow(photo)

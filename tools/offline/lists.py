@@ -79,30 +79,23 @@ def read_subset(path: Path, keys: Sequence[str], left_out: Collection[str] = ())
     photos, bad = Photos(keys), Photos(left_out)
     found = [photos.find(line.text) for line in lines]
     wanted = set(found)
-    unknown = [
-        line for line, name in zip(lines, found, strict=True) if name is None and not bad.find(line.text)
-    ]
-    if unknown:
+    named = zip(lines, found, strict=True)
+    if unknown := [line for line, name in named if name is None and not bad.find(line.text)]:
         raise UserError(
             f"{option}: {len(unknown)} of its {len(lines)} photos are not in the stores: "
             f"{some(list(map(str, unknown)))}; take them off the list, or make masks and tiles of them"
         )
-    chosen = []
     by_name: dict[str, str] = {}
-    for index, key in enumerate(keys):
+    for key in keys:
         name = file_of(key)
-        if key not in wanted:
-            if name not in wanted:
-                continue
-            if by_name.setdefault(name, key) != key:
-                raise UserError(
-                    f"{option}: {name} may be {by_name[name]} or {key}; give paths in place of names"
-                )
-        chosen.append(index)
+        if key not in wanted and name in wanted and by_name.setdefault(name, key) != key:
+            raise UserError(f"{option}: {name} may be {by_name[name]} or {key}; give paths in place of names")
+    chosen = [index for index, key in enumerate(keys) if key in wanted or file_of(key) in wanted]
     return np.array(chosen, np.int64)
 
 
 def unmatched(lines: list[Line], what: str) -> str:
+    """The end of a message: lines that name nothing, if there are some."""
     if not lines:
         return ""
     return f" ({len(lines)} of its lines name no {what}: {some(list(map(str, lines)))})"

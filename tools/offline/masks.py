@@ -170,16 +170,14 @@ def _stamps(
 
 
 def _done(path: Path, entries: stores.Entries, kept: bool = False) -> Done:
+    flags = {"empty": stores.EMPTY, "full_frame": stores.FULL_FRAME}
     return Done(
         photos=len(entries.keys),
         kept=kept,
         read=int(entries.bytes.sum()),
         written=path.stat().st_size,
         left_out=[LeftOut(*item) for item in entries.left_out],
-        counts={
-            "empty": int((entries.flags & stores.EMPTY > 0).sum()),
-            "full_frame": int((entries.flags & stores.FULL_FRAME > 0).sum()),
-        },
+        counts={name: int((entries.flags & flag > 0).sum()) for name, flag in flags.items()},
     )
 
 
@@ -279,9 +277,8 @@ def choose_detector(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="tools.masks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("tools.masks", description=__doc__, formatter_class=raw)
     add = parser.add_argument
     add("--photos", type=Path, required=True, help="folder of class folders of JPEGs")
     add("--masks", type=Path, help="parallel folder tree of mask images: the detector 'import'")
@@ -289,19 +286,11 @@ def main() -> None:
     add("--weights", type=Path, help="of u2net (.onnx) and ncut (backbone.pt)")
     add("--out", type=Path, default=Path("out/masks"), help="the mask store (default %(default)s)")
     add("--threshold", type=float, help="foreground is saliency >= this (the detector's: .9; rbd .4)")
-    add(
-        "--min-area",
-        type=float,
-        default=MIN_AREA,
-        help="a smaller share of the photo is no foreground (%(default)s)",
-    )
+    what = "a smaller share of the photo is no foreground (%(default)s)"
+    add("--min-area", type=float, default=MIN_AREA, help=what)
     add("--size", type=int, default=256, help="side of the stored map (%(default)s)")
-    add(
-        "--max-pixels",
-        type=int,
-        default=MAX_PIXELS,
-        help="larger photos are left out and listed, and refused by the loader (%(default)s)",
-    )
+    what = "larger photos are left out and listed, and refused by the loader (%(default)s)"
+    add("--max-pixels", type=int, default=MAX_PIXELS, help=what)
     add("--per-file", type=int, default=512, help="photos a file (%(default)s)")
     add_scale_arguments(parser)
     add("overrides", nargs="*", metavar="key=value", help="further options of the detector")

@@ -41,12 +41,9 @@ class Plan:
     """N photos in the stores' order, of which M are packed. `order` and `ends` say how."""
 
     keys: list[str]
-    file: np.ndarray
-    row: np.ndarray
+    numbers: np.ndarray
+    """The numbers of `Row`, int64 [N, 7]."""
     label: np.ndarray
-    flags: np.ndarray
-    size: np.ndarray
-    photo_bytes: np.ndarray
     bytes: np.ndarray
     """Of the whole sample in its tar, about, int64 [N]."""
     classes: list[str]
@@ -63,17 +60,8 @@ class Plan:
     def rows(self, shard: int) -> list[Row]:
         """The photos of a shard, in its order."""
         chosen = self._photos(shard)
-        columns = (
-            self.file,
-            self.row,
-            self.label,
-            self.flags,
-            self.size[:, 0],
-            self.size[:, 1],
-            self.photo_bytes,
-        )
-        numbers = zip(*(column[chosen].tolist() for column in columns), strict=True)
-        return [Row(self.keys[i], *row) for i, row in zip(chosen, numbers, strict=True)]
+        rows = zip(chosen, self.numbers[chosen].tolist(), strict=True)
+        return [Row(self.keys[photo], *numbers) for photo, numbers in rows]
 
     def shard_photos(self, shard: int) -> int:
         """The number of photos of a shard."""
@@ -112,14 +100,12 @@ def make_plan(
     left_out = {key for part in entries for key, *_ in part.left_out}
     chosen = np.arange(len(keys)) if subset is None else read_subset(subset, keys, left_out)
     order = np.random.default_rng(seed).permutation(chosen)
+    file, row = np.repeat(np.arange(len(counts)), counts), np.concatenate([*map(np.arange, counts)])
+    size = np.concatenate([part.size for part in entries])
     return Plan(
         keys=keys,
-        file=np.repeat(np.arange(len(counts)), counts),
-        row=np.concatenate([np.arange(count) for count in counts]),
+        numbers=np.column_stack([file, row, labels.label, flags, size, photo_bytes]),
         label=labels.label,
-        flags=flags,
-        size=np.concatenate([part.size for part in entries]),
-        photo_bytes=photo_bytes,
         bytes=sample_bytes,
         classes=labels.classes,
         oddities=labels.oddities,
@@ -145,10 +131,8 @@ def match_stores(mask_store: Path, tile_store: Path) -> Iterator[tuple[Path, Pat
 
     Parts of a store that machines made in different ways, or of different photos, are a UserError.
     """
-    mask_files, tile_files = (
-        stores.list_files(mask_store, "--masks"),
-        stores.list_files(tile_store, "--tiles"),
-    )
+    mask_files = stores.list_files(mask_store, "--masks")
+    tile_files = stores.list_files(tile_store, "--tiles")
     remedy = "make the tiles anew from this mask store (make tiles)"
     if len(mask_files) != len(tile_files):
         raise UserError(

@@ -8,7 +8,6 @@ as suspicious, and lends no background. A photo's class is the first folder of i
 says.
 """
 
-import argparse
 import hashlib
 import json
 import shutil
@@ -26,7 +25,7 @@ from dali_bgaug.files import digest, sha256, write_text
 from dali_bgaug.hdf5 import REMEDY
 from dali_bgaug.photo_tree import describe
 from dali_bgaug.tiles import fits, rescale
-from tools.cli import ALL, Part, add_scale_arguments, pick, require, run, run_part
+from tools.cli import ALL, Part, add_scale_arguments, pick, require, run, run_part, tool_parser
 from tools.offline import photos
 from tools.offline.report import Done, LeftOut, Report
 from tools.offline.shard_photos import Packed, PhotoOptions, pack_photo
@@ -162,15 +161,11 @@ def _write_manifest(
 ) -> None:
     """Write the manifest if every shard is there: no part waits, the last to end finds all finished."""
     places = [out / PROGRESS / f"{_name(number)}.json" for number in range(len(plan.ends))]
-    records = []
-    for place in places:
-        record = _read_record(place, source)
-        if record is None:
-            if _finished(out, source) is None:  # another part may have ended just now
-                missing = sum(_read_record(place, source) is None for place in places)
-                print(f"{out}: {missing} of {len(places)} shards are still to come from other parts")
-            return
-        records.append(record)
+    records = [_read_record(place, source) for place in places]
+    if missing := records.count(None):
+        if _finished(out, source) is None:  # another part may have ended just now
+            print(f"{out}: {missing} of {len(places)} shards are still to come from other parts")
+        return
     written = [shards.Shard(**record["shard"]) for record in records if record["shard"]]
     if not written:
         raise UserError(f"{out}: every photo was left out; the report says why")
@@ -295,7 +290,7 @@ def _tools(job: _Job) -> tuple[Decoder, stores.StoreReader, stores.StoreReader]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.shards", description=__doc__.splitlines()[0])
+    parser = tool_parser("tools.shards", __doc__)
     add = parser.add_argument
     add("--photos", type=Path, required=True, help="the folder the masks were made from")
     add("--masks", type=Path, default=Path("out/masks"), help="the mask store (%(default)s)")
@@ -306,11 +301,8 @@ def main() -> None:
     add("--seed", type=int, default=0, help="of the global shuffle (%(default)s)")
     add("--classes", type=Path, help="list of class names, or of 'PHOTO CLASS' (default: folders)")
     add("--subset", type=Path, help="pack only the photos of this list (see tools.subsets)")
-    add(
-        "--reencode",
-        action="store_true",
-        help="encode anew what is no plain JPEG, in place of leaving it out",
-    )
+    what = "encode anew what is no plain JPEG, in place of leaving it out"
+    add("--reencode", action="store_true", help=what)
     add("--strict", action="store_true", help="leave out photos that are damaged inside (else listed)")
     add("--max-side", type=int, help="encode larger photos anew, this long (default: off)")
     add("--device", choices=("cpu", "gpu"), default="cpu", help="where training will decode (%(default)s)")

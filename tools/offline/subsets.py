@@ -7,7 +7,6 @@ Each class gives its share, rounded, one photo at least; a smaller list is part 
 --subset LIST` packs only the photos of a list, also of one made elsewhere.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
 from dali_bgaug.photo_tree import list_photos, told
-from tools.cli import require, run
+from tools.cli import require, run, tool_parser
 from tools.offline.classes import read_classes
 
 
@@ -31,7 +30,7 @@ def choose(keys: list[str], label: np.ndarray, percent: float, seed: int) -> lis
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.subsets", description=__doc__.splitlines()[0])
+    parser = tool_parser("tools.subsets", __doc__)
     add = parser.add_argument
     add("--photos", type=Path, required=True, help="folder of class folders of JPEGs")
     add("--classes", type=Path, help="list of 'PHOTO CLASS' (default: folders)")

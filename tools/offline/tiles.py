@@ -8,7 +8,6 @@ By default geometry (`dali_bgaug/tiles.py`), from the mask store alone: no photo
 the same as pictures. --import takes backgrounds made elsewhere, in-painted by a model, say.
 """
 
-import argparse
 import io
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from dali_bgaug.decoding import MAX_PIXELS
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import digest, require_folder
 from dali_bgaug.tiles import DILATION, fill, tile_geometry
-from tools.cli import ALL, Part, add_scale_arguments, pick, require, run, run_part
+from tools.cli import ALL, Part, add_scale_arguments, pick, require, run, run_part, tool_parser
 from tools.offline import photos
 from tools.offline.detectors.imported import same_shape
 from tools.offline.mask_images import find_image
@@ -170,15 +169,14 @@ def encode_tile(image: np.ndarray, short_side: int, quality: int) -> bytes:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.tiles", description=__doc__.splitlines()[0])
+    parser = tool_parser("tools.tiles", __doc__)
     add = parser.add_argument
     add("--masks", type=Path, default=Path("out/masks"), help="the mask store (%(default)s)")
     add("--out", type=Path, default=Path("out/tiles"), help="the tile store (%(default)s)")
-    kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--pixels", action="store_true", help="pictures in place of geometry; needs --photos")
-    kind.add_argument(
-        "--import", dest="imported", type=Path, metavar="TREE", help="backgrounds made elsewhere, by photo"
-    )
+    kind = parser.add_mutually_exclusive_group().add_argument
+    kind("--pixels", action="store_true", help="pictures in place of geometry; needs --photos")
+    what = "backgrounds made elsewhere, by photo"
+    kind("--import", dest="imported", type=Path, metavar="TREE", help=what)
     add("--photos", type=Path, help="the folder the masks were made from, for --pixels")
     add("--short-side", type=int, default=256, help="of pictures, pixels; larger ones shrink (%(default)s)")
     add("--quality", type=int, default=90, help="of pictures: JPEG quality (%(default)s)")

@@ -6,7 +6,6 @@ Ends within minutes on two CPU cores, and uses a GPU if there is one. Without --
 second run with the same photos keeps the stores and shards, and goes on with training that was interrupted.
 """
 
-import argparse
 import json
 import math
 import shutil
@@ -21,7 +20,7 @@ from dali_bgaug.files import require_folder, write_text
 from dali_bgaug.shards import open_shards
 from pipelines import LoaderConfig, build_loader
 from tools.bench.machine import machine
-from tools.cli import default_workers, require, run, start
+from tools.cli import default_workers, require, run, start, tool_parser
 from tools.offline.masks import choose_detector, write_mask_store
 from tools.offline.shards import write_shards
 from tools.offline.tiles import write_tile_store
@@ -162,7 +161,7 @@ def _summarise(out: Path, rate: float, device: str, seconds: float) -> dict[str,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.demo", description=__doc__.splitlines()[0])
+    parser = tool_parser("tools.demo", __doc__)
     add = parser.add_argument
     add("--data", type=Path, help="folder of class folders of JPEGs (default: a demo set is written)")
     add("--masks", type=Path, help="parallel folder tree of masks (default: detected)")

@@ -13,7 +13,6 @@ finished is kept, so the same command goes on after an interruption.
     OUT/runs/METHOD-BACKGROUND-SEED     recipe.yaml, the run, gap.json
 """
 
-import argparse
 import json
 import os
 import shlex
@@ -31,7 +30,7 @@ from dali_bgaug.config import merge, read_yaml
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, write_json, write_text
 from tools.bench.machine import machine
-from tools.cli import default_workers, require, run, start
+from tools.cli import default_workers, require, run, start, tool_parser
 from tools.study.experiment_page import draw, page, summary
 from tools.study.splits import pack_split
 from tools.synthetic.background_challenge import make_challenge
@@ -115,6 +114,7 @@ def measure(scale_name: str, seeds: int, out: Path, workers: int) -> dict[str, A
             bar.write("a run did not end well; those under way are waited for")
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+    tested = read_json(challenge / "challenge.json", "delete it")["photos"]
     ordered = sorted((row for job in jobs for row in rows[job]), key=lambda row: row["method"] == UNTRAINED)
     return {
         "scale": scale_name,
@@ -122,10 +122,7 @@ def measure(scale_name: str, seeds: int, out: Path, workers: int) -> dict[str, A
         "p": P,
         "machine": machine(0 if torch.cuda.is_available() else None),
         "at_once": scale.at_once,
-        "photos": {
-            "train": scale.photos,
-            "test": read_json(challenge / "challenge.json", "delete it")["photos"],
-        },
+        "photos": {"train": scale.photos, "test": tested},
         "settings": asdict(_settings(scale)[0]),
         "rows": ordered,
         "summary": summary(ordered),
@@ -216,7 +213,7 @@ def _recipe(condition: Condition, seed: int, scale: Scale, shards: Path) -> dict
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.experiment", description=__doc__.splitlines()[0])
+    parser = tool_parser("tools.experiment", __doc__)
     add = parser.add_argument
     default = "gpu" if torch.cuda.is_available() else "cpu"
     add("--scale", choices=list(SCALES), default=default, help="(%(default)s on this machine)")

@@ -8,7 +8,6 @@ leaving them out does is another question. A network's baseline is itself untrai
 same seed. What is finished is kept: a second run does the rest.
 """
 
-import argparse
 import textwrap
 import time
 from pathlib import Path
@@ -20,7 +19,7 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, write_json, write_text
 from tools import markdown
 from tools.bench.machine import describe, machine
-from tools.cli import default_workers, require, run, start
+from tools.cli import default_workers, require, run, start, tool_parser
 from tools.study.experiment_page import mean
 from tools.study.splits import pack_split
 from tools.synthetic.demo_data import DemoSettings, write_demo_set
@@ -73,12 +72,8 @@ def _run(method: str, seed: int, folder: Path, out: Path) -> dict[str, Any]:
         start("train.evaluate", "knn", f"--checkpoint={folder}", *places, *flags, quiet=True)
         accuracy[name] = read_json(path, "run again")["top1"]
     card = read_json(folder / "backbone.json", "run again")
-    return {
-        **accuracy,
-        "seconds": round(seconds),
-        "steps": card["step"],
-        "loss": round(card["metrics"]["loss"], 4),
-    }
+    loss = round(card["metrics"]["loss"], 4)
+    return {**accuracy, "seconds": round(seconds), "steps": card["step"], "loss": loss}
 
 
 def _summary(methods: list[str], rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -124,7 +119,7 @@ def page(result: dict[str, Any], command: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.learning", description=__doc__.splitlines()[0])
+    parser = tool_parser("tools.learning", __doc__)
     add = parser.add_argument
     add("--methods", default=",".join(METHODS), help="(%(default)s)")
     add("--seeds", type=int, default=3, help="runs of each method (%(default)s)")

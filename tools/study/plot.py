@@ -3,7 +3,6 @@
 python -m tools.plot out/run1 [out/run2 …] --out out/curves.png
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_log
-from tools.cli import run
+from tools.cli import run, tool_parser
 from tools.pictures import plt, save
 
 LAST = ("lr", "images_per_s", "data_wait")
@@ -98,7 +97,7 @@ def _draw(axis: plt.Axes, steps: np.ndarray, values: np.ndarray, colour: str, la
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.plot", description=__doc__.splitlines()[0])
+    parser = tool_parser("tools.plot", __doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs")
     parser.add_argument("--out", type=Path, default=Path("out/curves.png"), help="(%(default)s)")
     args = parser.parse_args()

@@ -6,7 +6,6 @@ The windows of the views are drawn on the photo, each in its view's colour; a vi
 replaced, and a negative that has a view's background, have a frame of that colour.
 """
 
-import argparse
 import itertools
 import logging
 from pathlib import Path
@@ -19,7 +18,7 @@ from matplotlib.patches import Rectangle
 from dali_bgaug.config import override, read_yaml, validate
 from dali_bgaug.errors import UserError
 from pipelines import LoaderConfig, build_loader
-from tools.cli import run
+from tools.cli import run, tool_parser
 from tools.pictures import plt, save
 
 COLOURS = [*matplotlib.colormaps["tab10"].colors]
@@ -81,7 +80,7 @@ def _draw_windows(axis: plt.Axes, shape: torch.Size, windows: np.ndarray) -> Non
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.views", description=__doc__.splitlines()[0])
+    parser = tool_parser("tools.views", __doc__)
     add = parser.add_argument
     add("--config", type=Path, default=Path("configs/moco_v2_demo.yaml"), help="(%(default)s)")
     add("--out", type=Path, default=Path("out/views.png"), help="the picture (%(default)s)")

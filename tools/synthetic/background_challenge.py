@@ -181,10 +181,8 @@ def _write_pictures(folder: Path, out: Path, side: int, rows: Sequence[Row]) -> 
             original = np.asarray(picture.resize(size, _FILTER))
             tile = np.asarray(_tile(folder, photo).resize(size, _FILTER))
             # A donor's tile is scaled to cover the picture; what hangs over is cut off, alike on both sides.
-            backgrounds = {
-                split: np.asarray(ImageOps.fit(_tile(folder, donor), size, _FILTER))
-                for split, donor in donors.items()
-            }
+            lent = {split: ImageOps.fit(_tile(folder, of), size, _FILTER) for split, of in donors.items()}
+            backgrounds = {split: np.asarray(tiled) for split, tiled in lent.items()}
             pictures = compose(original, mask, tile, backgrounds)
             list(pool.map(_write, files, pictures.values()))
 

@@ -252,18 +252,10 @@ def main() -> None:
     add("--photos", type=int, default=default.photos, help="training photos")
     add("--test-photos", type=int, default=default.test_photos, help="photos a mixed split")
     add("--classes", type=int, default=default.classes, help="2 to 9")
-    add(
-        "--correlation",
-        type=float,
-        default=default.correlation,
-        help="share of backgrounds that fit the class",
-    )
-    add(
-        "--material",
-        type=float,
-        default=default.material,
-        help="share of objects made of their class's stuff",
-    )
+    what = "share of backgrounds that fit the class"
+    add("--correlation", type=float, default=default.correlation, help=what)
+    what = "share of objects made of their class's stuff"
+    add("--material", type=float, default=default.material, help=what)
     add("--seed", type=int, default=default.seed)
     add("--workers", type=int, default=default_workers(), help="processes")
     options = vars(parser.parse_args())

@@ -123,9 +123,8 @@ def _masonry(
 
 def _bricks(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     _, tones, solid = _masonry(rng, height, width, rng.uniform(16, 36), rng.uniform(1.9, 3), 0.5, 0.06)
-    clay = palette_near(
-        rng, *((rng.choice([0.01, 0.05, 0.09]), 0.6 - 0.05 * k, 0.35 + 0.22 * k) for k in range(3))
-    )
+    hues = (0.01, 0.05, 0.09)
+    clay = palette_near(rng, *((rng.choice(hues), 0.6 - 0.05 * k, 0.35 + 0.22 * k) for k in range(3)))
     bricks = ramp(0.2 + 0.6 * tones + 0.12 * noise(rng, height, width, 0.6), clay)
     mortar = palette_near(rng, (0.1, 0.12, rng.choice([0.35, 0.75])))[0]
     return mortar + (bricks - mortar) * solid[..., None]
@@ -186,9 +185,8 @@ def _night(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     sky = ramp(tone, palette_near(rng, (hue, 0.8, 0.06), (hue, 0.6, 0.3), (hue + 0.1, 0.3, 0.75)))
     stars = np.zeros((height, width), np.float32)
     count = int(height * width / rng.uniform(150, 500))
-    stars[rng.integers(height, size=count), rng.integers(width, size=count)] = (
-        rng.pareto(1.5, count) * 90 + 90
-    )
+    shine = rng.pareto(1.5, count) * 90 + 90
+    stars[rng.integers(height, size=count), rng.integers(width, size=count)] = shine
     points = Image.fromarray(np.minimum(stars, 4000).astype(np.float32) / 16).convert("L")
     glow = np.asarray(points.filter(ImageFilter.GaussianBlur(1)), np.float32) * 0.12
     return sky + np.minimum(glow + np.minimum(stars / 400, 0.6), 1)[..., None]
@@ -218,10 +216,8 @@ def _crescent(rng: np.random.Generator) -> list[np.ndarray]:
 
 def _heart(rng: np.random.Generator) -> list[np.ndarray]:
     t = np.linspace(0, 2 * np.pi, 60, endpoint=False)
-    curve = 16 * np.sin(t) ** 3 - 1j * (
-        13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
-    )
-    return [curve / 16]
+    down = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
+    return [(16 * np.sin(t) ** 3 - 1j * down) / 16]
 
 
 def _arrow(rng: np.random.Generator) -> list[np.ndarray]:

@@ -1,6 +1,5 @@
 """The interface of a detector: photos in, saliency maps out."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -25,8 +24,8 @@ class Photo(NamedTuple):
     """By which it was turned upright, as EXIF numbers them."""
 
 
-class Detector(ABC):
-    """A batch of photos -> a saliency map of each.
+class Detector:
+    """A batch of photos -> a saliency map of each. One that takes them one by one has only `saliency`.
 
     Each worker process builds its own, which computes in one thread on the CPU: photos are many, so the
     processes are the parallelism, and a map does not depend on their number.
@@ -35,13 +34,17 @@ class Detector(ABC):
     batch = 8
     """Photos it likes to get at a time."""
 
-    @abstractmethod
     def __call__(self, photos: Sequence[Photo]) -> list[np.ndarray]:
         """Saliency in 0..255 of every photo, uint8 [H, W] at the photo's own size; all 0: no foreground.
 
         Raises:
             UserError: a photo it can make no map of.
         """
+        return [to_saliency(self.saliency(photo.image), photo.image.shape[1::-1]) for photo in photos]
+
+    def saliency(self, image: np.ndarray) -> np.ndarray:
+        """A photo, uint8 [H, W, 3] -> its map at any size, float [h, w] in [0, 1]."""
+        raise NotImplementedError
 
 
 class DetectorOptions(Options):

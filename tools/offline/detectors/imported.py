@@ -81,7 +81,7 @@ def open_saliency(path: Path, photo: Photo, options: ImportOptions) -> np.ndarra
 
     A smaller or larger mask of the photo's shape is scaled.
     """
-    if _is_copy(path, photo):
+    if path.stat().st_size == photo.bytes and path.read_bytes() == photo.path.read_bytes():
         raise UserError(f"{path}: is the photo itself, not its mask; give the folder tree of masks")
     mask = read_grey(path, options.scale, options.channel)
     size = photo.image.shape[1::-1]
@@ -97,8 +97,8 @@ def open_saliency(path: Path, photo: Photo, options: ImportOptions) -> np.ndarra
     if len({each.size for each in fitting}) > 1:  # of nearly square photos
         fitting = [each for each in fitting if each.size == size] or fitting
     if not fitting:
-        raise UserError(_misfit(path, photo, mask, found, options))
-    maps = [_at_size(each, size) for each in fitting]
+        raise UserError(_misfit(path, photo, mask, options))
+    maps = [np.asarray(each) if each.size == size else scale(np.asarray(each), size) for each in fitting]
     if len(maps) > 1 and not np.array_equal(*maps):
         raise UserError(
             f"{path}: was it drawn on {photo.path} as it is seen, or as it lies in the file, which EXIF "
@@ -108,24 +108,13 @@ def open_saliency(path: Path, photo: Photo, options: ImportOptions) -> np.ndarra
     return maps[0]
 
 
-def _at_size(mask: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    return np.asarray(mask) if mask.size == size else scale(np.asarray(mask), size)
-
-
-def _is_copy(path: Path, photo: Photo) -> bool:
-    return path.stat().st_size == photo.bytes and path.read_bytes() == photo.path.read_bytes()
-
-
-def _misfit(
-    path: Path, photo: Photo, mask: Image.Image, found: list[Image.Image], options: ImportOptions
-) -> str:
+def _misfit(path: Path, photo: Photo, mask: Image.Image, options: ImportOptions) -> str:
     height, width = photo.image.shape[:2]
     message = f"{path}: {mask.width}x{mask.height} pixels, but {photo.path} is {width}x{height}"
     if any(same_shape(each, (width, height)) for each in (mask.size, mask.size[::-1])):
         said = "its own EXIF orientation" if options.drawn_on == "auto" else f"drawn_on={options.drawn_on}"
-        return (
-            f"{message} (upright), and {said} does not make it so; give drawn_on=upright or drawn_on=stored"
-        )
+        message = f"{message} (upright), and {said} does not make it so"
+        return f"{message}; give drawn_on=upright or drawn_on=stored"
     return f"{message}; write the mask at the photo's own size"
 
 

@@ -7,7 +7,6 @@ cell, as in TokenCut (Y. Wang et al., 2022). That first guess gives a mean featu
 background; on a finer map each cell then joins the nearer one, a few times over.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +22,7 @@ from torch.nn import functional as F
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, sha256
-from tools.offline.detectors.base import Detector, DetectorOptions, Photo, to_saliency
+from tools.offline.detectors.base import Detector, DetectorOptions
 
 WEAK_TIE = 1e-5
 """Between cells that are not alike: it keeps the graph in one piece."""
@@ -68,11 +67,7 @@ class NCut(Detector):
         self.network, normalise = _load(options.weights)
         self.mean, self.std = (np.array(normalise[name], np.float32) for name in ("mean", "std"))
 
-    def __call__(self, photos: Sequence[Photo]) -> list[np.ndarray]:
-        """Saliency maps, uint8 [H, W]."""
-        return [to_saliency(self._saliency(photo.image), photo.image.shape[1::-1]) for photo in photos]
-
-    def _saliency(self, image: np.ndarray) -> np.ndarray:
+    def saliency(self, image: np.ndarray) -> np.ndarray:
         """Uint8 [H, W, 3] -> float [h, w] in [0, 1], a value a cell of the finer map."""
         height, width = image.shape[:2]
         scale = self.options.side / max(height, width)

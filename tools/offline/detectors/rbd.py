@@ -7,7 +7,6 @@ connectivity, section 3); one that differs from the background, above all from w
 neighbours alike (4.2). Colour scales follow the authors' published program, which draws them from the photo.
 """
 
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -19,7 +18,7 @@ from skimage.color import rgb2lab
 from skimage.filters import threshold_otsu
 from skimage.segmentation import slic
 
-from tools.offline.detectors.base import Detector, DetectorOptions, Photo, stretch, to_saliency
+from tools.offline.detectors.base import Detector, DetectorOptions, stretch
 
 VISIBLE = 2.0
 """Distance in Lab that an eye just sees: a photo without any has no foreground, and its noise must not
@@ -61,22 +60,14 @@ class RBD(Detector):
     def __init__(self, options: RBDOptions) -> None:
         self.options = options
 
-    def __call__(self, photos: Sequence[Photo]) -> list[np.ndarray]:
-        """Saliency maps, uint8 [H, W]."""
-        return [to_saliency(self._saliency(photo.image), photo.image.shape[1::-1]) for photo in photos]
-
-    def _saliency(self, image: np.ndarray) -> np.ndarray:
+    def saliency(self, image: np.ndarray) -> np.ndarray:
         """Uint8 [H, W, 3] -> float [h, w] in [0, 1] of the smaller photo it works on."""
         picture = Image.fromarray(image)
         picture.thumbnail((self.options.side, self.options.side), Image.Resampling.BOX)
         rgb = np.asarray(picture)
-        labels = slic(  # turns RGB into Lab itself; Lab given to it would be scaled to [0, 1] first
-            rgb,
-            n_segments=self.options.superpixels,
-            compactness=self.options.compactness,
-            sigma=self.options.sigma,
-            start_label=0,
-        )
+        count, options = self.options.superpixels, self.options.model_dump(include={"compactness", "sigma"})
+        # It turns RGB into Lab itself; Lab given to it would be scaled to [0, 1] first.
+        labels = slic(rgb, n_segments=count, start_label=0, **options)
         if labels.max() < 2:  # nothing to tell apart
             return np.zeros(labels.shape)
         return stretch(superpixel_saliency(labels, rgb2lab(rgb)))[labels]
