@@ -3,6 +3,12 @@
 base       the interface of a detector
 imported   masks made elsewhere
 rbd        no weights: border and contrast
+mc         no weights: random walks to the border
+dsr        no weights: what the border cannot reconstruct
+hs         no weights: contrast of three layers of regions
+fused      the four without weights, and the random field
+crf        the random field that refines the maps of any
+superpixels  what those without weights share
 ncut       the project's own self-supervised backbones
 u2net      U²-Net, from an .onnx file
 """
@@ -18,6 +24,10 @@ DETECTORS = {
     "import": ("imported", "ImportOptions"),
     "u2net": ("u2net", "U2NetOptions"),
     "rbd": ("rbd", "RBDOptions"),
+    "mc": ("mc", "MCOptions"),
+    "dsr": ("dsr", "DSROptions"),
+    "hs": ("hs", "HSOptions"),
+    "fused": ("fused", "FusedOptions"),
     "ncut": ("ncut", "NCutOptions"),
 }
 
