@@ -1,16 +1,16 @@
 """Detectors, one file each: photos in, saliency maps out (`base` says what that means).
 
-base       the interface of a detector
-imported   masks made elsewhere
-rbd        no weights: border and contrast
-mc         no weights: random walks to the border
-dsr        no weights: what the border cannot reconstruct
-hs         no weights: contrast of three layers of regions
-fused      the four without weights, and the random field
-crf        the random field that refines the maps of any
-superpixels  what those without weights share
-ncut       the project's own self-supervised backbones
-u2net      U²-Net, from an .onnx file
+base         the interface of a detector
+imported     masks made elsewhere
+rbd          no weights: border and contrast
+mc           no weights: random walks to the border
+dsr          no weights: what the border cannot reconstruct
+hs           no weights: contrast of three layers of regions
+fused        these four, and the random field
+superpixels  what these four share
+crf          the random field, which can refine the maps of any detector
+ncut         the project's own self-supervised backbones
+u2net        U²-Net, from an .onnx file
 """
 
 from importlib import import_module

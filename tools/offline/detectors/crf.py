@@ -58,11 +58,11 @@ def refine(image: np.ndarray, saliency: np.ndarray, side: float | None = None) -
     are scaled for; None is the longer side of the image.
     """
     shape = saliency.shape
-    size = (side or max(shape)) / SIDE
+    ratio = (side or max(shape)) / SIDE
     place = np.indices(shape)[::-1].reshape(2, -1)  # x, y, as pydensecrf has them: the lattice is not round
     colours = np.moveaxis(image / COLOUR_SIGMA, -1, 0).reshape(3, -1)
-    near = _normalised(lattice(place / (NEAR_SIGMA * size)), saliency.size)
-    alike = _normalised(lattice(np.concatenate([place / (ALIKE_SIGMA * size), colours])), saliency.size)
+    near = _normalised(lattice(place / (NEAR_SIGMA * ratio)), saliency.size)
+    alike = _normalised(lattice(np.concatenate([place / (ALIKE_SIGMA * ratio), colours])), saliency.size)
     probability = np.clip(saliency.ravel().astype(float), LEAST, 1 - LEAST)
     unary = np.log(probability / (1 - probability))
     logit = unary
