@@ -1,7 +1,7 @@
 """Write the mask store: one saliency map a photo, by a detector or imported from a folder tree of masks.
 
     python -m tools.masks --photos DATA                                            robust background detection
-    python -m tools.masks --photos DATA --detector fused                           four of that kind, and a CRF
+    python -m tools.masks --photos DATA --detector fused                           that, three more and a CRF
     python -m tools.masks --photos DATA --masks TREE                               masks made elsewhere
     python -m tools.masks --photos DATA --detector u2net --weights u2netp.onnx
     python -m tools.masks --photos DATA --detector ncut --weights RUN/backbone.pt  your own backbone
