@@ -1,6 +1,7 @@
 """Write the mask store: one saliency map a photo, by a detector or imported from a folder tree of masks.
 
     python -m tools.masks --photos DATA                                            robust background detection
+    python -m tools.masks --photos DATA --detector fused                           that, three more and a CRF
     python -m tools.masks --photos DATA --masks TREE                               masks made elsewhere
     python -m tools.masks --photos DATA --detector u2net --weights u2netp.onnx
     python -m tools.masks --photos DATA --detector ncut --weights RUN/backbone.pt  your own backbone
@@ -285,7 +286,8 @@ def main() -> None:
     add("--detector", help=f"{', '.join(DETECTORS)} (rbd, or import with --masks)")
     add("--weights", type=Path, help="of u2net (.onnx) and ncut (backbone.pt)")
     add("--out", type=Path, default=Path("out/masks"), help="the mask store (default %(default)s)")
-    add("--threshold", type=float, help="foreground is saliency >= this (the detector's: .9; rbd .4)")
+    what = "foreground is saliency >= this (the detector's: .9; rbd .4, mc dsr hs fused .5)"
+    add("--threshold", type=float, help=what)
     what = "a smaller share of the photo is no foreground (%(default)s)"
     add("--min-area", type=float, default=MIN_AREA, help=what)
     add("--size", type=int, default=256, help="side of the stored map (%(default)s)")

@@ -212,7 +212,10 @@ def test_the_command_line_chooses(tmp_path: Path) -> None:
         (("rbd", None, tmp_path, []), r"--weights=.*: the detector rbd has none"),
         (("rbd", tmp_path, None, []), r"--masks=.*: only the detector 'import' reads masks"),
         (("import", None, None, []), r"--detector import: give --masks"),
-        (("best", None, None, []), r"--detector=best: there are import, u2net, rbd, ncut"),
+        (
+            ("best", None, None, []),
+            r"--detector=best: there are import, u2net, rbd, mc, dsr, hs, fused, ncut",
+        ),
         (("rbd", None, None, ["size=3"]), r"--detector rbd:\n  size: unknown key"),
         (("rbd", None, None, ["side=3"]), r"side=3"),
     ):

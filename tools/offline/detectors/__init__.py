@@ -1,10 +1,16 @@
 """Detectors, one file each: photos in, saliency maps out (`base` says what that means).
 
-base       the interface of a detector
-imported   masks made elsewhere
-rbd        no weights: border and contrast
-ncut       the project's own self-supervised backbones
-u2net      U²-Net, from an .onnx file
+base         the interface of a detector
+imported     masks made elsewhere
+rbd          no weights: border and contrast
+mc           no weights: random walks to the border
+dsr          no weights: what the border cannot reconstruct
+hs           no weights: contrast of three layers of regions
+fused        these four, and the random field
+superpixels  what these four share
+crf          the random field, which can refine the maps of any detector
+ncut         the project's own self-supervised backbones
+u2net        U²-Net, from an .onnx file
 """
 
 from importlib import import_module
@@ -18,6 +24,10 @@ DETECTORS = {
     "import": ("imported", "ImportOptions"),
     "u2net": ("u2net", "U2NetOptions"),
     "rbd": ("rbd", "RBDOptions"),
+    "mc": ("mc", "MCOptions"),
+    "dsr": ("dsr", "DSROptions"),
+    "hs": ("hs", "HSOptions"),
+    "fused": ("fused", "FusedOptions"),
     "ncut": ("ncut", "NCutOptions"),
 }
 

@@ -53,6 +53,9 @@ class DetectorOptions(Options):
     THRESHOLD: ClassVar[float] = 0.9
     """Foreground is saliency >= this, unless the user says otherwise."""
 
+    crf: bool = False
+    """Refine every map by a dense conditional random field (`crf`), before the threshold."""
+
     @property
     def on_gpu(self) -> bool:
         """True if it computes on a GPU, of which a process needs much memory."""
@@ -68,8 +71,12 @@ class DetectorOptions(Options):
         return weights.stat().st_mtime_ns if weights and weights.is_file() else 0
 
     def record(self) -> dict[str, Any]:
-        """Options as the store keeps them: no paths, but the hash of what they point to."""
-        return self.model_dump(mode="json", exclude={"name"})
+        """Options as the store keeps them: no paths, but the hash of what they point to.
+
+        `crf` only where it is set: stores of before there was one stay good.
+        """
+        left_out = {"name", "weights"} | (set() if self.crf else {"crf"})
+        return self.model_dump(mode="json", exclude=left_out)
 
     def build(self) -> Detector:
         """The detector; what it needs to import is imported here.
@@ -77,6 +84,15 @@ class DetectorOptions(Options):
         Raises:
             UserError: weights that are none, a folder that is not there, a missing library.
         """
+        detector = self._build()
+        if not self.crf:
+            return detector
+        from tools.offline.detectors.crf import Refined
+
+        return Refined(detector)
+
+    def _build(self) -> Detector:
+        """The detector whose maps are not refined yet."""
         raise NotImplementedError
 
 

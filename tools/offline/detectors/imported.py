@@ -56,8 +56,7 @@ class ImportOptions(DetectorOptions):
             f"of the same relative path and stem for every photo ({key} has none)"
         )
 
-    def build(self) -> "Import":
-        """The detector."""
+    def _build(self) -> "Import":
         return Import(self)
 
 

@@ -47,12 +47,10 @@ class NCutOptions(DetectorOptions):
 
     def record(self) -> dict[str, Any]:
         """The options, and hashes of the weights and of the card, which says how photos are normalised."""
-        options = self.model_dump(mode="json", exclude={"name", "weights"})
         hashes = {"weights_sha256": self.weights, "card_sha256": self.weights.with_suffix(".json")}
-        return options | {name: sha256(path) for name, path in hashes.items()}
+        return super().record() | {name: sha256(path) for name, path in hashes.items()}
 
-    def build(self) -> "NCut":
-        """The detector."""
+    def _build(self) -> "NCut":
         return NCut(self)
 
 

@@ -7,22 +7,24 @@ connectivity, section 3); one that differs from the background, above all from w
 neighbours alike (4.2). Colour scales follow the authors' published program, which draws them from the photo.
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
-from PIL import Image
 from pydantic import Field
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import dijkstra
-from skimage.color import rgb2lab
 from skimage.filters import threshold_otsu
-from skimage.segmentation import slic
 
-from tools.offline.detectors.base import Detector, DetectorOptions, stretch
+from tools.offline.detectors.base import stretch
+from tools.offline.detectors.superpixels import (
+    Handcrafted,
+    HandcraftedOptions,
+    Picture,
+    Superpixels,
+    distances,
+    segment,
+)
 
-VISIBLE = 2.0
-"""Distance in Lab that an eye just sees: a photo without any has no foreground, and its noise must not
-become one."""
 BOUNDARY_SIGMA = 1.0
 """Of boundary connectivity (equation 4)."""
 SURELY_BACKGROUND = 3.0
@@ -34,14 +36,12 @@ SMOOTHNESS_FLOOR = 0.1
 """Mu of equation 9: the least tie between neighbours, which erases noise in cluttered regions."""
 
 
-class RBDOptions(DetectorOptions):
+class RBDOptions(HandcraftedOptions):
     """Options of robust background detection."""
 
-    THRESHOLD: ClassVar[float] = 0.4
+    THRESHOLD = 0.4
 
     name: Literal["rbd"] = "rbd"
-    side: int = Field(default=300, ge=64)
-    """The photo is worked on with its longest side at most this, in pixels."""
     superpixels: int = Field(default=200, ge=16)
     """About as many superpixels a photo."""
     compactness: float = Field(default=40.0, gt=0)
@@ -49,51 +49,31 @@ class RBDOptions(DetectorOptions):
     sigma: float = Field(default=1.0, ge=0)
     """Of the blur before SLIC, in pixels."""
 
-    def build(self) -> "RBD":
-        """The detector."""
+    def _build(self) -> "RBD":
         return RBD(self)
 
 
-class RBD(Detector):
+class RBD(Handcrafted):
     """Robust background detection."""
 
     def __init__(self, options: RBDOptions) -> None:
+        super().__init__(options)
         self.options = options
 
-    def saliency(self, image: np.ndarray) -> np.ndarray:
-        """Uint8 [H, W, 3] -> float [h, w] in [0, 1] of the smaller photo it works on."""
-        picture = Image.fromarray(image)
-        picture.thumbnail((self.options.side, self.options.side), Image.Resampling.BOX)
-        rgb = np.asarray(picture)
-        count, options = self.options.superpixels, self.options.model_dump(include={"compactness", "sigma"})
-        # It turns RGB into Lab itself; Lab given to it would be scaled to [0, 1] first.
-        labels = slic(rgb, n_segments=count, start_label=0, **options)
-        if labels.max() < 2:  # nothing to tell apart
-            return np.zeros(labels.shape)
-        return stretch(superpixel_saliency(labels, rgb2lab(rgb)))[labels]
+    def saliency(self, picture: Picture) -> np.ndarray:
+        """The map of the smaller photo, float [h, w] in [0, 1]."""
+        options = self.options
+        pixels = segment(picture, options.superpixels, options.compactness, options.sigma)
+        if pixels.flat:
+            return np.zeros(pixels.labels.shape)
+        return stretch(superpixel_saliency(pixels))[pixels.labels]
 
 
-def superpixel_saliency(labels: np.ndarray, lab: np.ndarray) -> np.ndarray:
-    """The saliency of every superpixel. labels: int [H, W], 0 … N - 1; lab: float [H, W, 3]; returns [N]."""
-    count = labels.max() + 1
-    height, width = labels.shape
-    pixels = np.bincount(labels.ravel(), minlength=count)
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        return np.bincount(labels.ravel(), values.ravel(), count) / pixels
-
-    colour = np.stack([mean(lab[..., channel]) for channel in range(3)], 1)
-    y, x = np.mgrid[:height, :width]
-    position = np.stack([mean(y / height), mean(x / width)], 1)
-    colour_distance = _distances(colour)
-    if colour_distance.max() < VISIBLE:
-        return np.zeros(count)
-    space_distance = _distances(position)
-
-    near = _neighbours(labels, count)
-    border = np.zeros(count, bool)
-    border[np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])] = True
-    ring = border[:, None] & border[None, :] & ~np.eye(count, dtype=bool)
+def superpixel_saliency(pixels: Superpixels) -> np.ndarray:
+    """The saliency of every superpixel, [N]."""
+    near, border, colour_distance = pixels.near, pixels.border, pixels.colour_distance
+    space_distance = distances(pixels.position)
+    ring = border[:, None] & border[None, :] & ~np.eye(pixels.count, dtype=bool)
     clip, geodesic_sigma, smooth_sigma = _colour_scales(near, colour_distance)
 
     background = _background_probability(near | ring, border, colour_distance, clip, geodesic_sigma)
@@ -106,25 +86,6 @@ def superpixel_saliency(labels: np.ndarray, lab: np.ndarray) -> np.ndarray:
     tie = two_steps * (np.exp(-(colour_distance**2) / (2 * smooth_sigma**2)) + SMOOTHNESS_FLOOR)
     system = np.diag(tie.sum(1) + BACKGROUND_WEIGHT * background + foreground) - tie
     return np.linalg.solve(system, foreground)
-
-
-def _distances(points: np.ndarray) -> np.ndarray:
-    """[N, D] -> Euclidean [N, N]."""
-    return np.sqrt(((points[:, None] - points[None]) ** 2).sum(-1))
-
-
-def _neighbours(labels: np.ndarray, count: int) -> np.ndarray:
-    """Bool [N, N]: the two superpixels touch (also at a corner)."""
-    near = np.zeros((count, count), bool)
-    for one, other in (
-        (labels[:-1], labels[1:]),
-        (labels[:, :-1], labels[:, 1:]),
-        (labels[:-1, :-1], labels[1:, 1:]),
-        (labels[:-1, 1:], labels[1:, :-1]),
-    ):
-        near[one, other] = near[other, one] = True
-    np.fill_diagonal(near, False)
-    return near
 
 
 def _colour_scales(near: np.ndarray, distance: np.ndarray) -> tuple[float, float, float]:

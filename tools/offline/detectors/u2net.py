@@ -38,11 +38,9 @@ class U2NetOptions(DetectorOptions):
 
     def record(self) -> dict[str, Any]:
         """The options, and the weights' hash."""
-        options = self.model_dump(mode="json", exclude={"name", "weights"})
-        return options | {"weights_sha256": sha256(self.weights)}
+        return super().record() | {"weights_sha256": sha256(self.weights)}
 
-    def build(self) -> "U2Net":
-        """The detector."""
+    def _build(self) -> "U2Net":
         return U2Net(self)
 
 
