@@ -4,7 +4,7 @@ Their errors differ, so the mean is better than the best of them. Where the vote
 all over the photo; so Otsu's threshold of each photo's mean becomes .5, by scaling the odds. The field takes
 that for the probability of foreground and mends its greys; foreground is from .5 on, where the field changes
 the label. No number here is chosen by truth: the voters' and the field's are those of their papers and
-programs, but for rbd's, which says where its own are from. (Of three rules without numbers, the mean as it is,
+programs, but for rbd's, which says where its own are from. (Of three rules without numbers, mean as it is,
 stretched, or by Otsu's threshold, the last was best on a hundred photos of ASD and 75 of ImageNet.) For speed
 `dsr` has three of its eight scales, and `dsr` and `hs` work on photos of 200 pixels.
 """
