@@ -10,6 +10,7 @@ from dali_bgaug import stores
 from tests.helpers.detectors import iou, scene
 from tools.offline.detectors import Photo, read_options
 from tools.offline.detectors.dsr import lasso, smooth
+from tools.offline.detectors.fused import centred
 from tools.offline.detectors.hs import reconcile, regions
 from tools.offline.detectors.mc import absorption
 from tools.offline.detectors.superpixels import Superpixels
@@ -108,6 +109,16 @@ def test_small_regions_are_merged_and_layers_nest() -> None:
     layers = [Superpixels(each, luv) for each in (fine, middle, coarse)]
     saliency = reconcile(layers)[fine]
     assert saliency[60, 120] > 2 * saliency[5, 5]
+
+
+def test_the_mean_is_centred_on_its_own_threshold() -> None:
+    """Two greys below .5 come to lie on both sides of it; the ratio of their odds stays."""
+    grey = np.array([0.1] * 6 + [0.3] * 4)
+    low, high = centred(grey)[[0, 9]]
+    assert low < 0.5 < high
+    assert (high / (1 - high)) / (low / (1 - low)) == pytest.approx((3 / 7) / (1 / 9))
+    assert centred(np.array([0.0, 0.0, 1.0])).tolist() == [0, 0, 1]
+    assert not centred(np.zeros(4)).any()
 
 
 def test_what_a_store_says_of_them(tmp_path: Path) -> None:
