@@ -95,7 +95,7 @@ class BatchMaker:
         if self._recipe.sources and batch.masks is not None:
             tensors["mask"] = _mask_thumbnails(batch.masks.cpu().numpy())
             sides = torch.from_numpy(batch.photos.sizes)[:, None, [0, 1, 0, 1]]
-            tensors["window"] = made.windows.cpu()[table.replaced] / sides
+            tensors["crop_box"] = made.crop_boxes.cpu()[table.replaced] / sides
         return tensors | {"label": batch.labels}
 
     def close(self) -> None:

@@ -40,8 +40,8 @@ from pipelines.torchvision_views import (
     crop_view,
     decode,
     distort_mask,
+    draw_crop_box,
     draw_photometric,
-    draw_window,
     foreground_inside,
 )
 
@@ -127,22 +127,22 @@ class View:
         self, sample: Sample, photo: Image.Image, crop: CropOptions, distortion: DistortionOptions, rng: Rng
     ) -> None:
         self._sample, self._size, self._distortion, self._rng = sample, crop.size, distortion, rng
-        self.window = draw_window(*photo.size, crop, sample.mask if crop.fg_min else None, rng)
+        self.crop_box = draw_crop_box(*photo.size, crop, sample.mask if crop.fg_min else None, rng)
         self.flip = rng.random() < crop.flip_p
 
     def crop(self, image: Image.Image) -> Image.Image:
-        """The window of its photo, or of what is stretched to the photo's frame."""
-        return crop_view(image, self.window, self.flip, self._size)
+        """The crop box of its photo, or of what is stretched to the photo's frame."""
+        return crop_view(image, self.crop_box, self.flip, self._size)
 
     @cached_property
     def visible(self) -> bool:
-        """Whether any foreground is in the window."""
-        return foreground_inside(self._sample.mask, self.window) > 0
+        """Whether any foreground is in the crop box."""
+        return foreground_inside(self._sample.mask, self.crop_box) > 0
 
     @cached_property
     def mask(self) -> np.ndarray:
         """bool [size, size]; distorted once, for all uses."""
-        mask = crop_mask(self._sample.mask, self.window, self.flip, self._size)
+        mask = crop_mask(self._sample.mask, self.crop_box, self.flip, self._size)
         return distort_mask(mask, self._distortion, self._rng)
 
 
@@ -202,8 +202,8 @@ class Maker:
             return view.crop(tile)
         if background.donor == "none":
             return crop_view(tile, (0, 0, 1, 1), False, crop.size)
-        window = draw_window(*tile.size, crop, None, self.rng)
-        behind = crop_view(tile, window, self.rng.random() < crop.flip_p, crop.size)
+        crop_box = draw_crop_box(*tile.size, crop, None, self.rng)
+        behind = crop_view(tile, crop_box, self.rng.random() < crop.flip_p, crop.size)
         if background.donor == "crop":
             return behind
         return apply_photometric(behind, draw_photometric(options.photometric, self.rng))

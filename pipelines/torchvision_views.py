@@ -1,6 +1,6 @@
 """Views of one photo with PIL and torchvision, all parameters explicit, for the reference implementation.
 
-Windows are y0, x0, y1, x1 as fractions of the image: one serves a photo and its square mask.
+Crop boxes are y0, x0, y1, x1 as fractions of the image: one serves a photo and its square mask.
 """
 
 import io
@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter, ImageOps
 from dali_bgaug.views.options import CropOptions, DistortionOptions, PhotometricOptions
 
 Rng = np.random.Generator
-Window = tuple[float, float, float, float]
+CropBox = tuple[float, float, float, float]
 
 _FROM_HALF = [0] * 128 + [255] * 128
 _JITTER = {
@@ -76,9 +76,9 @@ def apply_photometric(image: Image.Image, parameters: Photometric) -> Image.Imag
     return image.convert("RGB") if parameters.grayscale else image
 
 
-def foreground_inside(mask: np.ndarray, window: Window) -> float:
-    """The foreground's area in the window, in pixels of the mask, bool [S, S]; cut pixels count in part."""
-    y0, x0, y1, x1 = (edge * len(mask) for edge in window)
+def foreground_inside(mask: np.ndarray, crop_box: CropBox) -> float:
+    """The foreground's area in the crop box, in pixels of the mask, bool [S, S]; cut pixels count in part."""
+    y0, x0, y1, x1 = (edge * len(mask) for edge in crop_box)
 
     def overlap(start: float, end: float) -> tuple[slice, np.ndarray]:
         pixels = np.arange(math.floor(start), math.ceil(end))
@@ -90,7 +90,7 @@ def foreground_inside(mask: np.ndarray, window: Window) -> float:
     return float(((mask[rows, columns] * width).sum(axis=1) * height).sum())
 
 
-def draw_window(width: int, height: int, crop: CropOptions, mask: np.ndarray | None, rng: Rng) -> Window:
+def draw_crop_box(width: int, height: int, crop: CropOptions, mask: np.ndarray | None, rng: Rng) -> CropBox:
     """torchvision's RandomResizedCrop.get_params, whose draws need `fg_min` of the foreground's area besides.
 
     width, height: of the photo in pixels. mask: bool [S, S], the whole photo's; None or empty accepts all.
@@ -103,21 +103,21 @@ def draw_window(width: int, height: int, crop: CropOptions, mask: np.ndarray | N
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             y, x = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
-            window = (y / height, x / width, (y + h) / height, (x + w) / width)
-            if mask is None or not needed or foreground_inside(mask, window) >= needed:
-                return window
+            crop_box = (y / height, x / width, (y + h) / height, (x + w) / width)
+            if mask is None or not needed or foreground_inside(mask, crop_box) >= needed:
+                return crop_box
     w, h = min(width, round(height * high)), min(height, round(width / low))
     y, x = (height - h) // 2, (width - w) // 2
     return y / height, x / width, (y + h) / height, (x + w) / width
 
 
-def crop_view(image: Image.Image, window: Window, flip: bool, size: int) -> Image.Image:
-    """Cut the window out and resize it to size x size, bilinear, antialiased; then mirror it if `flip`.
+def crop_view(image: Image.Image, crop_box: CropBox, flip: bool, size: int) -> Image.Image:
+    """Cut the crop box out and resize it to size x size, bilinear, antialiased; then mirror it if `flip`.
 
-    A mask's window may have fractional edges. The pixels it touches are cut out first: given a `box` only,
+    A mask's crop box may have fractional edges. The pixels it touches are cut out first: given a `box` only,
     `resize` lets in what lies outside.
     """
-    y0, x0, y1, x1 = window
+    y0, x0, y1, x1 = crop_box
     left, top, right, bottom = (
         whole if abs(edge - (whole := round(edge))) < 1e-3 else edge  # a whole pixel but for rounding
         for edge in (x0 * image.width, y0 * image.height, x1 * image.width, y1 * image.height)
@@ -129,9 +129,9 @@ def crop_view(image: Image.Image, window: Window, flip: bool, size: int) -> Imag
     return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else view
 
 
-def crop_mask(mask: np.ndarray, window: Window, flip: bool, size: int) -> np.ndarray:
+def crop_mask(mask: np.ndarray, crop_box: CropBox, flip: bool, size: int) -> np.ndarray:
     """A mask, bool [S, S], cropped like a view: bool [size, size], true where half a pixel is foreground."""
-    view = crop_view(Image.fromarray(mask).convert("L"), window, flip, size)
+    view = crop_view(Image.fromarray(mask).convert("L"), crop_box, flip, size)
     return np.asarray(view.point(_FROM_HALF, "1"))
 
 

@@ -7,7 +7,7 @@
     plan                 options and random numbers -> the table of a batch
     describe             a recipe in words
     table                the table of render jobs: records and their fields
-    windows              crop windows, chosen among those drawn
+    crop_boxes           crop boxes, chosen among those drawn
     render               what both renderers take and give
     cpu                  the CPU renderer: threads that run the kernels
     kernels              Numba: a job's picture, from photo to view
@@ -15,7 +15,7 @@
     kernels_photometric  Numba: colour, blur, solarize, normalise
     kernels_base         Numba: what the kernels share
     gpu                  the GPU renderer: launches of the kernels
-    gpu_windows          Triton: windows
+    gpu_crop_boxes       Triton: crop boxes
     gpu_pixels           Triton: crop, resize, blur, background
     gpu_colour           Triton: colour jitter
     gpu_records          Triton: fields of the table's records

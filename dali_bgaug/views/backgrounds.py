@@ -4,7 +4,7 @@ Treating a donor's tile like a view costs as much as a view. A few donors of a b
 once each and shared by views of different photos. Every view's donor is uniform over the other usable photos
 all the same; what sharing gives up is that donors of *different* photos' views are drawn independently.
 
-Coins come first and know no pixels: whether a view's window shows foreground, where it matters, is for the
+Coins come first and know no pixels: whether a view's crop box shows foreground, where it matters, is for the
 renderer to see (`Job.only_visible`), so no mask is needed here.
 """
 
@@ -50,7 +50,7 @@ def draw_backgrounds(
         return Backgrounds(np.zeros((count, len(views)), bool), donor, matched)
     replace = (rng.random((count, len(views))) < options.p_pos * strength) & may
     if options.uses_tiles:
-        # Before the other augmentations a tile has its view's window: there is nothing to share.
+        # Before the other augmentations a tile has its view's crop box: there is nothing to share.
         share = options.views_per_donor if options.stage == "after" else 1
         donor = choose_donors(replace, lends, donor_treatments(views, options)[1], share, rng)
         replace &= donor >= 0

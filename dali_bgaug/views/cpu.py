@@ -20,9 +20,9 @@ import torch
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.views import table as contract
+from dali_bgaug.views.crop_boxes import choose
 from dali_bgaug.views.render import Images, Rendered, Tiles, find_addresses, scratch_offsets
 from dali_bgaug.views.table import ADDRESS, CROP, JOB, Table
-from dali_bgaug.views.windows import choose
 from dali_bgaug.workers import Workers
 
 log = logging.getLogger("dali_bgaug")
@@ -77,7 +77,7 @@ class CpuRenderer:
                 done.result()
         if self._half:
             pictures = {name: picture.half() for name, picture in pictures.items()}
-        return Rendered(pictures, torch.from_numpy(chosen["window"].copy()), torch.from_numpy(composited))
+        return Rendered(pictures, torch.from_numpy(chosen["crop_box"].copy()), torch.from_numpy(composited))
 
     def close(self) -> None:
         """End the threads."""

@@ -61,7 +61,7 @@ def _background(recipe: Recipe) -> list[str]:
     treated = {
         "full": f"treated like a view, shared by {options.views_per_donor} views",
         "crop": f"cropped and flipped, shared by {options.views_per_donor} views",
-        "none": "with the view's window" if options.stage == "before" else "stretched",
+        "none": "with the view's crop box" if options.stage == "before" else "stretched",
     }
     behind = (
         f"grey {low:g} to {high:g}" if options.kind == "rm" else f"another photo's, {treated[options.donor]}"
@@ -69,7 +69,7 @@ def _background(recipe: Recipe) -> list[str]:
     words = [f"background p = {options.p_pos:g}: {behind}"]
     if options.warmup_epochs:
         words.append(f"rising over {options.warmup_epochs} epochs")
-    words.append(f"without foreground in the window: {options.without_foreground}")
+    words.append(f"without foreground in the crop box: {options.without_foreground}")
     if options.distortion.any:
         changed = options.distortion.model_dump(exclude_defaults=True)
         words.append("mask distorted: " + ", ".join(f"{name} {value}" for name, value in changed.items()))

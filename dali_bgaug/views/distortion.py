@@ -1,4 +1,4 @@
-"""Distortions of a view's mask: what is drawn, and what that makes of a window."""
+"""Distortions of a view's mask: what is drawn, and what that makes of a crop box."""
 
 import math
 
@@ -25,17 +25,17 @@ def draw_distortions(jobs: np.ndarray, options: DistortionOptions, rng: np.rando
     jobs["warp"], jobs["translate"] = np.linalg.inv(linear), spread(options.translate, 2)
 
 
-def affine(jobs: np.ndarray, windows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+def affine(jobs: np.ndarray, crop_boxes: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Affine maps from a pixel (x, y) of a distorted mask to where it comes from, in pixels, float [N, 2, 3].
 
     A point p goes to inverse(warp) @ (p - centre) + centre + shift; pixels are looked up backwards.
 
     Args:
         jobs: table.JOB [N], with what was drawn.
-        windows: of the views, [N, 4], x0 > x1 in a flipped one.
-        boxes: of the foreground, [N, 4] in the windows' coordinates.
+        crop boxes: of the views, [N, 4], x0 > x1 in a flipped one.
+        boxes: of the foreground, [N, 4] in the crop boxes' coordinates.
     """
-    y0, x0, y1, x1 = windows.T[..., None]
+    y0, x0, y1, x1 = crop_boxes.T[..., None]
     edges = [(boxes[:, [1, 3]] - x0) / (x1 - x0), (boxes[:, [0, 2]] - y0) / (y1 - y0)]
     edges = np.clip(np.sort(edges, axis=-1), 0, 1)  # [x and y, N, start and end], inside the view
     start, extent = edges[..., 0].T, np.maximum(edges[..., 1] - edges[..., 0], 1e-6).T

@@ -1,8 +1,8 @@
-"""The GPU renderer: the Triton kernels of `gpu_windows.py` and `gpu_pixels.py`, on the current stream.
+"""The GPU renderer: the Triton kernels of `gpu_crop_boxes.py` and `gpu_pixels.py`, on the current stream.
 
 Two launches of small programs decide and copy, four a wave make pixels:
 
-    choose_windows                          every job's window, from the masks on the device
+    choose_crop_boxes                       every job's crop box, from the masks on the device
     resample, colour, blur_rows, finish     donors, then views
     copy                                    negatives and rotations
 
@@ -35,7 +35,7 @@ class GpuRenderer:
             UserError: Triton is not installed, or there is no C compiler, with which it builds its launchers.
         """
         try:
-            from dali_bgaug.views import gpu_pixels, gpu_windows
+            from dali_bgaug.views import gpu_crop_boxes, gpu_pixels
         except ImportError as error:
             raise UserError(
                 f"views on a GPU are made by kernels of Triton, which cannot be imported ({error}): "
@@ -48,7 +48,7 @@ class GpuRenderer:
                 "views on a GPU need a C compiler, with which Triton builds the launchers of its kernels: "
                 "install gcc or clang, or name one in CC; or take data.device=cpu"
             )
-        self._windows, self._pixels = gpu_windows, gpu_pixels
+        self._crop_boxes, self._pixels = gpu_crop_boxes, gpu_pixels
         self._device, self._half = device, half
 
     def render(
@@ -69,7 +69,7 @@ class GpuRenderer:
         chosen = torch.zeros((count, CROP.itemsize), dtype=torch.uint8, device=self._device)
         composited = torch.zeros(count, dtype=torch.int8, device=self._device)
         side = 0 if masks is None else math.isqrt(8 * masks.shape[1])
-        self._windows.choose_windows[(count,)](
+        self._crop_boxes.choose_crop_boxes[(count,)](
             *(job, chosen.data_ptr(), address, 0 if masks is None else masks.data_ptr()),
             SIDE=side,
             GRID=max(8, power_of_two(side // 8)),
@@ -100,10 +100,10 @@ class GpuRenderer:
             kernels.copy[(count - copies, self._parts(jobs[copies:]))](
                 *(job, chosen.data_ptr(), address, composited, copies), HALF=self._half, SIDE=side, **tile
             )
-        start = dict(CROP.fields or ())["window"][1]
-        windows = chosen[:, start : start + 16].contiguous().view(torch.float32)
+        start = dict(CROP.fields or ())["crop_box"][1]
+        crop_boxes = chosen[:, start : start + 16].contiguous().view(torch.float32)
         return Rendered(
-            {s.name: p for s, p in zip(table.slots, pictures, strict=True)}, windows, composited.bool()
+            {s.name: p for s, p in zip(table.slots, pictures, strict=True)}, crop_boxes, composited.bool()
         )
 
     def _empty(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -32,7 +32,7 @@ _BACKGROUND, _LEVEL, _BEFORE, _MASK_OF, _ONLY_VISIBLE, _COUPLED_TO, _DISTORTED, 
     offset_of(JOB, name)
     for name in ("background", "grey", "before", "mask_of", "only_visible", "coupled_to", "distorted", "box")
 )
-_WINDOW, _AFFINE, _VISIBLE = (offset_of(CROP, name) for name in ("window", "affine", "visible"))
+_CROP_BOX, _AFFINE, _VISIBLE = (offset_of(CROP, name) for name in ("crop_box", "affine", "visible"))
 _PIXELS, _BACKGROUND_PIXELS, _MASK, _OUT, _HEIGHT, _WIDTH, _FRAME_HEIGHT, _FRAME_WIDTH, _TILED = (
     offset_of(ADDRESS, name)
     for name in (
@@ -91,10 +91,10 @@ def _nearest(start, end, pixel, size, length):
 @triton.jit
 def _foreground(jobs, chosen, address, masked, rows, columns, size, SIDE: tl.constexpr):
     """The mask of the job `masked` at these pixels; address: of the job that looks at it."""
-    job, window = jobs + masked * JOB_BYTES, chosen + masked * CROP_BYTES
+    job, crop_box = jobs + masked * JOB_BYTES, chosen + masked * CROP_BYTES
     rows, columns = rows + 0 * columns, columns + 0 * rows  # one of each a pixel
     if load_int(job + _DISTORTED) != 0:
-        affine, x, y = window + _AFFINE, columns + 0.5, rows + 0.5
+        affine, x, y = crop_box + _AFFINE, columns + 0.5, rows + 0.5
         columns = tl.floor(load_float(affine) * x + load_float(affine, 1) * y + load_float(affine, 2)).to(
             tl.int32
         )
@@ -105,10 +105,14 @@ def _foreground(jobs, chosen, address, masked, rows, columns, size, SIDE: tl.con
     tall = SIDE / load_int(address + _FRAME_HEIGHT).to(tl.float32)
     wide = SIDE / load_int(address + _FRAME_WIDTH).to(tl.float32)
     y = _nearest(
-        load_float(window + _WINDOW) * tall, load_float(window + _WINDOW, 2) * tall, rows, size, SIDE
+        load_float(crop_box + _CROP_BOX) * tall, load_float(crop_box + _CROP_BOX, 2) * tall, rows, size, SIDE
     )
     x = _nearest(
-        load_float(window + _WINDOW, 1) * wide, load_float(window + _WINDOW, 3) * wide, columns, size, SIDE
+        load_float(crop_box + _CROP_BOX, 1) * wide,
+        load_float(crop_box + _CROP_BOX, 3) * wide,
+        columns,
+        size,
+        SIDE,
     )
     bits = load_address(address + _MASK).to(tl.pointer_type(tl.uint8))
     byte = tl.load(bits + y * (SIDE // 8) + (x >> 3), mask=inside, other=0).to(tl.int32)
@@ -166,10 +170,10 @@ def resample(
     on) from offsets[j] on; sums: float32 [wave, parts], the grey of each program's pixels."""
     wave = tl.program_id(0).to(tl.int64)
     number = wave + first
-    job, address, window = (
+    job, address, crop_box = (
         jobs + number * JOB_BYTES,
         addresses + number * ADDRESS_BYTES,
-        chosen + number * CROP_BYTES + _WINDOW,
+        chosen + number * CROP_BYTES + _CROP_BOX,
     )
     size = load_int(job + _SIZE)
     if tl.program_id(1) < _parts(size, ROWS, COLUMNS):
@@ -177,10 +181,10 @@ def resample(
         height, width = load_int(address + _HEIGHT), load_int(address + _WIDTH)
         tall = height.to(tl.float32) / load_int(address + _FRAME_HEIGHT).to(tl.float32)
         wide = width.to(tl.float32) / load_int(address + _FRAME_WIDTH).to(tl.float32)
-        y0, x0 = load_float(window) * tall, load_float(window, 1) * wide
+        y0, x0 = load_float(crop_box) * tall, load_float(crop_box, 1) * wide
         step_y, step_x = (
-            (load_float(window, 2) * tall - y0) / size,
-            (load_float(window, 3) * wide - x0) / size,
+            (load_float(crop_box, 2) * tall - y0) / size,
+            (load_float(crop_box, 3) * wide - x0) / size,
         )
         reach_y, reach_x = tl.maximum(tl.abs(step_y), 1.0), tl.maximum(tl.abs(step_x), 1.0)
         pixels = load_address(address + _PIXELS).to(tl.pointer_type(tl.uint8))

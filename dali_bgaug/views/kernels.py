@@ -107,11 +107,11 @@ def _make_view(
 
     out: float32, a line of v * v pixels and LANES values more; photo: uint8 [H, W, 3].
     """
-    window, size = np.empty(4, np.float64), job.size
+    crop_box, size = np.empty(4, np.float64), job.size
     for edge in range(0, 4, 2):
-        window[edge] = chosen.window[edge] * (address.height / address.frame_height)
-        window[edge + 1] = chosen.window[edge + 1] * (address.width / address.frame_width)
-    resample(out, size, photo, window, address.tiled)
+        crop_box[edge] = chosen.crop_box[edge] * (address.height / address.frame_height)
+        crop_box[edge + 1] = chosen.crop_box[edge + 1] * (address.width / address.frame_width)
+    resample(out, size, photo, crop_box, address.tiled)
     if composited and job.before:
         _composite(out, job, address, job, chosen, mask_size)
     values = out[: 3 * size * size]
@@ -167,7 +167,7 @@ def _mask(size: int, job: Any, address: Any, chosen: Any, side: int) -> np.ndarr
     mask = np.ones(size * size, np.uint8)
     if not job.box:
         tall, wide = side / address.frame_height, side / address.frame_width
-        y0, x0, y1, x1 = chosen.window[0], chosen.window[1], chosen.window[2], chosen.window[3]
+        y0, x0, y1, x1 = chosen.crop_box[0], chosen.crop_box[1], chosen.crop_box[2], chosen.crop_box[3]
         byte, bit = np.empty(size, np.uintp), np.empty(size, np.uint8)
         for x in range(size):
             column = _nearest(x0 * wide, x1 * wide, x, size, side)

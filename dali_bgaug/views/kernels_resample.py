@@ -11,7 +11,7 @@ from dali_bgaug.views.kernels_base import TAPS, compiled, copy, weighted_sum
 def _weights(start: float, end: float, length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Resample pixels start .. end (backwards if start > end) of a line of `length` to `size` pixels.
 
-    A triangle as wide as the pixels it makes, one pixel at least. At the window's ends it reaches beyond, as
+    A triangle as wide as the pixels it makes, one pixel at least. At the box's ends it reaches beyond, as
     DALI's does; beyond the line is its outermost pixel again. Pixel i is the sum over k of
     weight[k, i] * line[first[i] + k].
     """
@@ -35,15 +35,15 @@ def _weights(start: float, end: float, length: int, size: int) -> tuple[np.ndarr
 
 
 @compiled
-def resample(out: np.ndarray, size: int, photo: np.ndarray, window: np.ndarray, tiled: np.ndarray) -> None:
-    """Cut a window out and resize it.
+def resample(out: np.ndarray, size: int, photo: np.ndarray, crop_box: np.ndarray, tiled: np.ndarray) -> None:
+    """Cut a crop box out and resize it.
 
-    out: a line of size * size pixels and a value more; tiled: int32 [8], the window is of the photo's tiled
+    out: a line of size * size pixels and a value more; tiled: int32 [8], the crop box is of the photo's tiled
     background.
     """
     height, width, _ = photo.shape
-    rows, row_weight = _weights(window[0], window[2], height, size)
-    columns, column_weight = _weights(window[1], window[3], width, size)
+    rows, row_weight = _weights(crop_box[0], crop_box[2], height, size)
+    columns, column_weight = _weights(crop_box[1], crop_box[3], width, size)
     left, taps = columns.min(), -(-len(column_weight) // TAPS) * TAPS
     span = 3 * (columns.max() + len(column_weight) - left)
     weights = np.zeros((size, taps), np.float32)

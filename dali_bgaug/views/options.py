@@ -16,11 +16,11 @@ class CropOptions(Options):
     size: int = Field(default=224, ge=8, le=4096)
     """Side of the view in pixels."""
     scale: Range = (0.2, 1.0)
-    """Range of the window's area as a fraction of the photo's."""
+    """Range of the crop box's area as a fraction of the photo's."""
     ratio: Range = (3 / 4, 4 / 3)
     """Range of width / height."""
     fg_min: float = Field(default=0.0, ge=0, le=1)
-    """Least fraction of the foreground's area inside the window; 0 accepts any window."""
+    """Least fraction of the foreground's area inside the crop box; 0 accepts any crop box."""
     flip_p: float = Field(default=0.5, ge=0, le=1)
     """Probability of a horizontal flip."""
 
@@ -64,7 +64,7 @@ class DistortionOptions(Options):
     itself.
 
     They act on the cropped mask, about the view's centre, nearest neighbour, filled with background; the
-    rejection sampling of windows sees the undistorted mask. All off by default.
+    rejection sampling of crop boxes sees the undistorted mask. All off by default.
     """
 
     rotate: float = Field(default=0.0, ge=0, le=180)
@@ -101,10 +101,10 @@ class BackgroundOptions(Options):
     """after: crop, flip, photometric, then the background, the paper's order. before: the photo gets the
     background first (one per view) and both go through the view's crop, flip and photometric (RotNet)."""
     without_foreground: Literal["keep", "replace"] = "keep"
-    """What becomes of a view whose window shows no foreground (or whose photo's mask is empty). keep: its own
+    """What becomes of a view whose crop box holds no foreground (or whose photo has none). keep: its own
     background, whatever the coin says, since a replacement would leave nothing of the photo, a positive pair
     nothing in common, and a matched negative would be its query. replace: as the coin says; the paper names
-    no exception. keep lowers the rate of replaced backgrounds by the share of such windows: with `fg_min` 0
+    no exception. keep lowers the rate of replaced backgrounds by the share of such boxes: with `fg_min` 0
     some 1.6 % of MoCo's, 2.1 % of SwAV's global ones, 3.1 % of RotNet's (`benchmarks/notes.md`)."""
     grey: Range = (0.0, 1.0)
     """rm: range of the grey level, drawn uniformly; 0 black, 1 white."""

@@ -1,10 +1,10 @@
 """The plan of a batch: options and random numbers -> the table of render jobs.
 
-A view, top to bottom: window, flip, resize; colour jitter and grayscale; blur; solarize; background;
+A view, top to bottom: crop box, flip, resize; colour jitter and grayscale; blur; solarize; background;
 normalise. With `background.stage: before` the background comes right after the resize. `describe` says it in
 words.
 
-Nothing here knows DALI or looks at a pixel: what depends on the photos' sizes and masks (where a window lies,
+Nothing here knows DALI or looks at a pixel: what depends on the photos' sizes and masks (where a box lies,
 whether it shows foreground) is the renderers', by the rules that a job names.
 """
 
@@ -41,7 +41,7 @@ class Recipe:
 
     @property
     def looks_at_masks(self) -> bool:
-        """Whether a mask is needed for a window or a background."""
+        """Whether a mask is needed for a crop box or a background."""
         return self.background.kind != "none" or any(view.crop.fg_min > 0 for view in self.views.values())
 
 
@@ -85,7 +85,7 @@ def batch_backgrounds(
 
 
 def _draw_crop(jobs: np.ndarray, crop: CropOptions, resize: int, rng: np.random.Generator) -> None:
-    """Draw each job's window and flip into its record."""
+    """Draw each job's crop box and flip into its record."""
     jobs["size"], jobs["resize"], jobs["fg_min"] = crop.size, resize, crop.fg_min
     jobs["crop"] = table.CENTRAL if crop.kind == "central" else table.RANDOM
     jobs["area"], jobs["log_ratio"] = crop.scale, np.log(np.array(crop.ratio, np.float32))
@@ -129,7 +129,7 @@ def _donors(recipe: Recipe, generators: Generators, coins: Backgrounds, views: n
     if not len(photo):
         return new_jobs(0)
     donor = coins.donor[photo, view]
-    if background.stage == "before":  # a tile for each view, with the view's window, uncoloured: the view is
+    if background.stage == "before":  # a tile for each view, with its crop box, uncoloured: the view is
         jobs = views[photo, view].copy()
         jobs["source"], jobs["sample"], jobs["background"] = table.TILE, donor, table.KEPT
         for step in ("jittered", "grayscale", "sigma", "solarized", "distorted"):

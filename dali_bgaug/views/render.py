@@ -26,8 +26,8 @@ class Rendered(NamedTuple):
 
     pictures: dict[str, torch.Tensor]
     """By slot: float [N, size, size, 3], or [N, turns, size, size, 3]."""
-    windows: torch.Tensor
-    """float32 [J, 4]: `CROP.window`."""
+    crop_boxes: torch.Tensor
+    """float32 [J, 4]: `CROP.crop_box`."""
     composited: torch.Tensor
     """bool [J]: whether a job got the background it was to have."""
 

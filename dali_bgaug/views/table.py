@@ -5,7 +5,7 @@ A job makes one picture: a view, a donor's treated tile, a negative, a rotation,
 chance end where the table is written, pixels begin where it is read. A renderer goes through the jobs in
 three waves: donors, then views, which may lie over donors, then copies, which are made of finished views.
 
-What a renderer adds by itself is in two more records a job: `CROP`, the window (by `windows.choose`, or by
+What a renderer adds by itself is in two more records a job: `CROP`, the box (by `crop_boxes.choose`, or by
 the same law on the device), and `ADDRESS`, where pixels lie in memory.
 """
 
@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 DRAWS = 10
-"""Windows drawn for a random crop, of which the first good one is taken; torchvision's number."""
+"""Crop boxes drawn for a random crop, of which the first good one is taken; torchvision's number."""
 
 TIE = 2.0**-10
-"""Added to a place in a mask, in its pixels, before it is rounded down: windows lie on whole pixels, so many
+"""Added to a place in a mask, in its pixels, before it is rounded down: boxes lie on whole pixels, so many
 places are whole numbers but for rounding, and every precision has to take the same pixel."""
 CUT = 2.0**-10
 """Added to a grey level before it is cut to a whole one, for the same reason."""
@@ -40,7 +40,7 @@ JOB = np.dtype(
         ("row", np.int32),  # place in the output
         ("size", np.int32),  # side in pixels
         ("turns", np.int32),  # PICTURE: quarter turns counter-clockwise
-        # The window, which lies in the frame of a photo.
+        # The crop box, which lies in the frame of a photo.
         ("frame", np.int32),  # the photo's place in the batch: its size counts, and its mask
         ("crop", np.int32),
         ("flip", np.int32),
@@ -48,7 +48,7 @@ JOB = np.dtype(
         ("area", np.float32, 2),  # RANDOM: range of the area as a share of the frame
         ("log_ratio", np.float32, 2),  # range of log(width / height)
         ("fg_min", np.float32),  # least share of the foreground
-        ("draws", np.float32, (4, DRAWS)),  # uniform numbers: area, ratio, y and x of each window
+        ("draws", np.float32, (4, DRAWS)),  # uniform numbers: area, ratio, y and x of each crop box
         # Colours, of values 0 to 255, clipped after every step; after all but hue cut to whole levels.
         ("jittered", np.int32),
         ("order", np.int32, 4),  # the steps, first to last: each of them once
@@ -63,23 +63,23 @@ JOB = np.dtype(
         ("background_job", np.int32),  # RENDERED: the job whose picture it is
         ("grey", np.float32),  # GREY: 0 to 255
         ("before", np.int32),  # or before colour, blur and solarize
-        ("mask_of", np.int32),  # the job whose window and distortion the mask has
-        ("only_visible", np.int32),  # only if that window shows foreground
+        ("mask_of", np.int32),  # the job whose crop box and distortion the mask has
+        ("only_visible", np.int32),  # only if that crop box shows foreground
         ("coupled_to", np.int32),  # only if that job has got its background, too; -1: no such
         # Distortion of this job's mask, about the picture's centre (`distortion.draw_distortions`).
         ("distorted", np.int32),
         ("box", np.int32),  # the foreground's box instead of the foreground
         ("warp", np.float32, (2, 2)),  # from a distorted place back to an undistorted one, (x, y)
-        ("translate", np.float32, 2),  # shift as a share of the foreground's box in the window, (x, y)
+        ("translate", np.float32, 2),  # shift as a share of the foreground's box in the crop box, (x, y)
     ],
     align=True,
 )
 
 CROP = np.dtype(
     [
-        ("window", np.float32, 4),  # y0, x0, y1, x1 in pixels of the frame; x0 > x1 in a flipped view
+        ("crop_box", np.float32, 4),  # y0, x0, y1, x1 in pixels of the frame; x0 > x1 in a flipped view
         ("affine", np.float32, (2, 3)),  # distorted: where a mask's pixel (x, y, 1) comes from
-        ("visible", np.int32),  # whether foreground lies in the window
+        ("visible", np.int32),  # whether foreground lies in the crop box
     ],
     align=True,
 )

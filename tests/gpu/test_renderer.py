@@ -95,13 +95,13 @@ def render(renderer: Renderer, device: torch.device, inputs: Inputs) -> Rendered
     masks = None if inputs.masks is None else inputs.masks.to(device)
     made = renderer.render(inputs.table, upload(inputs.photos), upload(inputs.tiles), masks)
     pictures = {name: picture.cpu().clone() for name, picture in made.pictures.items()}
-    return Rendered(pictures, made.windows.cpu(), made.composited.cpu())
+    return Rendered(pictures, made.crop_boxes.cpu(), made.composited.cpu())
 
 
 def check_equal(recipe: Recipe, table: Table, found: Rendered, expected: Rendered) -> None:
-    """The same windows and backgrounds put; pixels to .1 grey levels, but for one in a thousand of a picture
+    """The same boxes and backgrounds put; pixels to .1 grey levels, but for one in a thousand of a picture
     with another background: where an edge of its mask falls between two pixels (a blur smears these)."""
-    torch.testing.assert_close(found.windows, expected.windows, rtol=0, atol=1e-3)
+    torch.testing.assert_close(found.crop_boxes, expected.crop_boxes, rtol=0, atol=1e-3)
     assert torch.equal(found.composited.bool(), expected.composited)
     assert found.pictures.keys() == expected.pictures.keys()
     jobs, put = table.jobs, expected.composited.numpy()

@@ -9,7 +9,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from dali_bgaug.views import gpu_pixels, gpu_windows
+from dali_bgaug.views import gpu_crop_boxes, gpu_pixels
 from dali_bgaug.views.gpu import power_of_two
 
 TILE = {"ROWS": gpu_pixels.ROWS, "COLUMNS": gpu_pixels.COLUMNS}
@@ -27,7 +27,7 @@ def compile_kernels(architecture: int, size: int = 224, side: int = 256) -> dict
     parts = {"PARTS": power_of_two(-(-size // gpu_pixels.ROWS) * -(-size // gpu_pixels.COLUMNS))}
     grid = {"SIDE": side, "GRID": max(8, power_of_two(side // 8))}
     variants = {
-        gpu_windows.choose_windows: [grid | {"DISTORTED": d} for d in (False, True)]
+        gpu_crop_boxes.choose_crop_boxes: [grid | {"DISTORTED": d} for d in (False, True)]
         + [{"SIDE": 0, "GRID": 8, "DISTORTED": False}],
         gpu_pixels.resample: [TILE | {"SIDE": s, "TILED": t} for s in (0, side) for t in (False, True)],
         gpu_pixels.colour: [TILE | parts],

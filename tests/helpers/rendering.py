@@ -31,7 +31,7 @@ def render(
     """The picture of every job, all of one size and one slot, [J, size, size, 3], and all that was rendered.
 
     tiles: decoded, or geometry int32 [J, 8]; donors, copies: how many jobs of the beginning and of the end
-    are these; chosen: windows, instead of those that the jobs say.
+    are these; chosen: crop boxes, instead of those that the jobs say.
     """
     jobs = jobs.copy()
     jobs["row"] = np.arange(len(jobs))
@@ -60,7 +60,7 @@ def render_masks(jobs: np.ndarray, changes: np.ndarray, mask: np.ndarray) -> np.
     """The mask as each job's picture has it, distorted by these affine maps: bool [J, size, size]."""
     jobs, chosen = jobs.copy(), np.zeros(len(jobs), table.CROP)
     jobs["background"], jobs["mask_of"] = GREY, np.arange(len(jobs))
-    chosen["window"], chosen["affine"] = [0, 0, *mask.shape], changes
+    chosen["crop_box"], chosen["affine"] = [0, 0, *mask.shape], changes
     white = np.full((*mask.shape, 3), 255, np.uint8)
     return render(jobs, [white], [mask], chosen=chosen)[0][..., 0] == 255
 

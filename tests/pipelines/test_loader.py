@@ -109,12 +109,12 @@ def test_evaluation_gives_every_photo_once(textured: Path, world_size: int) -> N
 
 
 def test_ranks_have_their_own_augmentations(textured: Path) -> None:
-    """Rank 0 of one and rank 1 of two draw other windows (a common stream is a classic bug)."""
-    windows = []
+    """Rank 0 of one and rank 1 of two draw other crop boxes (a common stream is a classic bug)."""
+    crop_boxes = []
     for rank in (0, 1):
         with build_loader(loader_config(textured, batch_size=16), rank, 2, with_sources=True) as loader:
-            windows.append(next(iter(loader))["window"])
-    assert not torch.isclose(windows[0], windows[1]).any()
+            crop_boxes.append(next(iter(loader))["crop_box"])
+    assert not torch.isclose(crop_boxes[0], crop_boxes[1]).any()
 
 
 @pytest.mark.parametrize("done", [0, 1, 5, 6, 7, 14])

@@ -195,7 +195,7 @@ def test_half_precision_and_sources_of_every_method(textured: Path, method: str)
         if tensor.dim() >= 4 and name not in ("photo", "mask", "tile"):
             assert tensor.dtype == torch.float16, name
     assert batch["photo"].shape == batch["mask"].shape == batch["tile"].shape == (4, 160, 160, 3)
-    assert batch["window"].shape[0] == 4
+    assert batch["crop_box"].shape[0] == 4
 
 
 def test_swavs_views(textured: Path) -> None:

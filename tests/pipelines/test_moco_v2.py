@@ -189,7 +189,7 @@ def test_background_warmup_rises_from_zero(flat: Path) -> None:
     assert np.abs(rate[:40] - expected).max() < 5 * 0.5 / np.sqrt(64)
 
 
-def test_windows_hold_foreground(flat: Path) -> None:
+def test_crop_boxes_hold_foreground(flat: Path) -> None:
     """End to end: with fg_min, every view of a photo with a mask shows at least that much of the white
     square."""
     config = LoaderConfig(
@@ -198,7 +198,7 @@ def test_windows_hold_foreground(flat: Path) -> None:
     with build_loader(config, with_sources=True) as loader:
         for _ in range(4):
             for batch in loader:
-                y0, x0, y1, x1 = batch["window"].permute(2, 0, 1)
+                y0, x0, y1, x1 = batch["crop_box"].permute(2, 0, 1)
                 left, right = torch.minimum(x0, x1), torch.maximum(x0, x1)
                 inside = (y1.clamp(max=0.75) - y0.clamp(min=0.25)).clamp(min=0) * (
                     right.clamp(max=0.75) - left.clamp(min=0.25)

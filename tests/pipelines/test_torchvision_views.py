@@ -18,8 +18,8 @@ from pipelines.torchvision_views import (
     crop_view,
     decode,
     distort_mask,
+    draw_crop_box,
     draw_photometric,
-    draw_window,
     foreground_inside,
 )
 
@@ -85,7 +85,7 @@ def test_drawn_looks_have_the_options_law() -> None:
 
 
 @pytest.mark.parametrize("case", ["500x375_s0.2-1", "500x375_s0.05-0.14", "1000x200_s0.2-1"])
-def test_windows_have_torchvisions_law(case: str) -> None:
+def test_crop_boxes_have_torchvisions_law(case: str) -> None:
     with np.load(DATA / "rrc.npz") as recorded:
         levels, expected = (
             recorded["quantile_levels"],
@@ -97,28 +97,28 @@ def test_windows_have_torchvisions_law(case: str) -> None:
     size, scale = case.split("_s")
     width, height = map(int, size.split("x"))
     crop, rng = CropOptions(scale=tuple(map(float, scale.split("-")))), np.random.default_rng(1)
-    windows = np.array([draw_window(width, height, crop, None, rng) for _ in range(10_000)])
-    h, w = (windows[:, 2] - windows[:, 0]) * height, (windows[:, 3] - windows[:, 1]) * width
+    crop_boxes = np.array([draw_crop_box(width, height, crop, None, rng) for _ in range(10_000)])
+    h, w = (crop_boxes[:, 2] - crop_boxes[:, 0]) * height, (crop_boxes[:, 3] - crop_boxes[:, 1]) * width
     area = h * w / (width * height)
     np.testing.assert_allclose(h, h.round(), atol=1e-6)
     np.testing.assert_allclose(np.quantile(area, levels), expected["area_q"], atol=0.015)
     np.testing.assert_allclose(np.quantile(np.log(w / h), levels), expected["logratio_q"], atol=0.04)
     i, j, fallback_h, fallback_w = expected["fallback_ijhw"]
     central = [i / height, j / width, (i + fallback_h) / height, (j + fallback_w) / width]
-    rate = np.isclose(windows, central).all(axis=1).mean()
+    rate = np.isclose(crop_boxes, central).all(axis=1).mean()
     assert rate == pytest.approx(expected["fallback_rate"], abs=0.02)
 
 
 @pytest.mark.parametrize("width, height", [(50, 400), (400, 50), (64, 64)])
-def test_the_fallback_is_the_largest_central_window(width: int, height: int) -> None:
-    """A window as large as the photo but of an allowed ratio fits only into the square one."""
-    window = draw_window(width, height, CropOptions(scale=(1.0, 1.0)), None, np.random.default_rng(0))
+def test_the_fallback_is_the_largest_central_crop_box(width: int, height: int) -> None:
+    """A crop box as large as the photo but of an allowed ratio fits only into the square one."""
+    crop_box = draw_crop_box(width, height, CropOptions(scale=(1.0, 1.0)), None, np.random.default_rng(0))
     expected = {50: (166 / 400, 0, 233 / 400, 1), 400: (0, 166 / 400, 1, 233 / 400), 64: WHOLE}[width]
-    assert window == pytest.approx(expected)
+    assert crop_box == pytest.approx(expected)
 
 
-def test_windows_hold_fg_min_exactly() -> None:
-    """The photo has 3 x 5 pixels to a pixel of the mask: every window holds its share, counted there."""
+def test_crop_boxes_hold_fg_min_exactly() -> None:
+    """The photo has 3 x 5 pixels to a pixel of the mask: every crop box holds its share, counted there."""
     mask = np.zeros((64, 64), bool)
     mask[5:20, 30:61] = True
     mask[50, 3] = True
@@ -127,11 +127,11 @@ def test_windows_hold_fg_min_exactly() -> None:
     crop, rng = CropOptions(scale=(0.05, 1.0), fg_min=0.6), np.random.default_rng(2)
     rejected = 0
     for _ in range(1000):
-        window = draw_window(width, height, crop, mask, rng)
-        y0, x0, y1, x1 = np.multiply(window, [height, width, height, width]).round().astype(int)
+        crop_box = draw_crop_box(width, height, crop, mask, rng)
+        y0, x0, y1, x1 = np.multiply(crop_box, [height, width, height, width]).round().astype(int)
         share = photo[y0:y1, x0:x1].sum() / photo.sum()
-        assert foreground_inside(mask, window) / mask.sum() == pytest.approx(share, abs=1e-12)
-        free = draw_window(width, height, crop, None, rng)
+        assert foreground_inside(mask, crop_box) / mask.sum() == pytest.approx(share, abs=1e-12)
+        free = draw_crop_box(width, height, crop, None, rng)
         rejected += foreground_inside(mask, free) < 0.6 * mask.sum()
         central = (y0, x0, y1, x1) == (0, (width - 256) // 2, height, (width + 256) // 2)
         assert share >= 0.6 or central
@@ -141,18 +141,18 @@ def test_windows_hold_fg_min_exactly() -> None:
 @pytest.mark.parametrize("foreground", [False, True])
 def test_an_empty_mask_accepts_anything_and_a_full_one_only_the_whole(foreground: bool) -> None:
     mask, rng = np.full((64, 64), foreground), np.random.default_rng(0)
-    windows = [draw_window(200, 200, CropOptions(fg_min=1.0), mask, rng) for _ in range(50)]
-    assert (set(windows) == {WHOLE}) == foreground
+    crop_boxes = [draw_crop_box(200, 200, CropOptions(fg_min=1.0), mask, rng) for _ in range(50)]
+    assert (set(crop_boxes) == {WHOLE}) == foreground
 
 
 def test_a_crop_is_crop_then_resize() -> None:
     rng = np.random.default_rng(3)
     photo = rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)
     photo[:20], photo[:, :30] = 255, 255
-    image, window = Image.fromarray(photo), np.float32([20 / 90, 30 / 120, 77 / 90, 101 / 120])
+    image, crop_box = Image.fromarray(photo), np.float32([20 / 90, 30 / 120, 77 / 90, 101 / 120])
     expected = Image.fromarray(photo[20:77, 30:101]).resize((32, 32), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(crop_view(image, window, False, 32), expected)
-    np.testing.assert_array_equal(crop_view(image, window, True, 32), np.asarray(expected)[:, ::-1])
+    np.testing.assert_array_equal(crop_view(image, crop_box, False, 32), expected)
+    np.testing.assert_array_equal(crop_view(image, crop_box, True, 32), np.asarray(expected)[:, ::-1])
 
 
 def test_view_and_mask_are_cropped_alike() -> None:
@@ -160,9 +160,9 @@ def test_view_and_mask_are_cropped_alike() -> None:
     mask = np.asarray(Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).resize((64, 64))) > 128
     photo = Image.fromarray(mask.astype(np.uint8) * 255).convert("RGB")
     for _ in range(20):
-        window, flip = draw_window(64, 64, CropOptions(), None, rng), bool(rng.integers(2))
-        view = np.asarray(crop_view(photo, window, flip, 48))[..., 0]
-        np.testing.assert_array_equal(crop_mask(mask, window, flip, 48), view >= 128)
+        crop_box, flip = draw_crop_box(64, 64, CropOptions(), None, rng), bool(rng.integers(2))
+        view = np.asarray(crop_view(photo, crop_box, flip, 48))[..., 0]
+        np.testing.assert_array_equal(crop_mask(mask, crop_box, flip, 48), view >= 128)
 
 
 def test_a_composite_takes_the_view_where_the_mask_is_true() -> None:

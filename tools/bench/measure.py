@@ -3,7 +3,7 @@
 read          samples from the shards, nothing decoded
 decode        + every photo decoded once
 plain         + a pipeline's views: crop, flip, jitter, grayscale, blur, normalise
-bg_…          + foreground-aware windows (fg_min .1) and backgrounds (p .2): rm, random, and for moco_v2
+bg_…          + foreground-aware crop boxes (fg_min .1) and backgrounds (p .2): rm, random, and for moco_v2
               swaps, with its negative
 torchvision   the torchvision reference, doing the last of these with PIL, torchvision and a DataLoader that
               has as many workers as the pipeline has threads

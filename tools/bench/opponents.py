@@ -30,7 +30,7 @@ from tools.bench.stages import BATCHES_PER_WORKER
 
 PIPELINE = "moco_v2"
 """Whose views they make."""
-_OURS = "foreground-aware windows, backgrounds, negatives, exact resume"
+_OURS = "foreground-aware crop boxes, backgrounds, negatives, exact resume"
 CANNOT = {
     "dali": ["jitter: fixed order, contrast about mid-grey, a linear hue", _OURS],
     "webdataset": ["EXIF orientation, moving batches to a GPU", _OURS],

@@ -3,7 +3,7 @@
     python -m tools.parity --shards out/demo/shards [--photos 64] [--device cpu] [--json FILE]
 
 Pixel by pixel: every step of a view is made by the loader's renderer, from a table of jobs that do nothing
-else, and by the reference's functions, from the same input and with the same forced parameters (windows are
+else, and by the reference's functions, from the same input and with the same forced parameters (boxes are
 those that the renderer took); `view` is all of them in a row, a donor's tile treated likewise behind it. In
 distribution: every view of every method, each loader with its own random numbers.
 """

@@ -33,7 +33,7 @@ class Parameters:
     """Forced parameters of one view of each photo, [N] each."""
 
     draws: np.ndarray
-    """What windows are chosen by, [N, 4, DRAWS],"""
+    """What crop boxes are chosen by, [N, 4, DRAWS],"""
     flip: np.ndarray
     brightness: np.ndarray
     contrast: np.ndarray
@@ -42,7 +42,7 @@ class Parameters:
     sigma: np.ndarray
     order: np.ndarray
     """Of the jitter's steps, [N, 4]."""
-    window: np.ndarray | None = None
+    crop_box: np.ndarray | None = None
     """and those that the renderer chose, as fractions of the photo, [N, 4]; x0 > x1 in a flipped one."""
 
     @classmethod
@@ -59,9 +59,9 @@ class Parameters:
         return replace(self, **off)
 
     def cut(self, number: int) -> dict[str, Any]:
-        """A view's window in the reference's words."""
-        y0, x0, y1, x1 = self.window[number].tolist()
-        return {"window": (y0, min(x0, x1), y1, max(x0, x1)), "flip": x0 > x1, "size": SIZE}
+        """A view's crop box in the reference's words."""
+        y0, x0, y1, x1 = self.crop_box[number].tolist()
+        return {"crop_box": (y0, min(x0, x1), y1, max(x0, x1)), "flip": x0 > x1, "size": SIZE}
 
     def look(self, number: int, **more: bool) -> reference.Photometric:
         """A view's look in the reference's words."""
@@ -70,7 +70,7 @@ class Parameters:
         return reference.Photometric(**values, order=order, sigma=float(self.sigma[number]) or None, **more)
 
     def crops(self) -> np.ndarray:
-        """Jobs that cut these windows out, JOB [N]."""
+        """Jobs that cut these crop boxes out, JOB [N]."""
         jobs, options = _whole(len(self.hue)), CropOptions()
         jobs["crop"], jobs["draws"], jobs["flip"] = RANDOM, self.draws, self.flip
         jobs["area"], jobs["log_ratio"] = options.scale, np.log(np.float32(options.ratio))
@@ -133,7 +133,7 @@ class _Comparison:
             else Image.fromarray(fill(pixels, sample.tile))
             for sample, pixels in zip(samples, self.pixels, strict=True)
         ]
-        self.own, self.others = (self.with_windows(Parameters.draw(self.count, rng)) for _ in range(2))
+        self.own, self.others = (self.with_crop_boxes(Parameters.draw(self.count, rng)) for _ in range(2))
         self.crops = [reference.crop_view(photo, **self.own.cut(n)) for n, photo in enumerate(self.photos)]
         self.cut = [reference.crop_mask(mask, **self.own.cut(n)) for n, mask in enumerate(self.masks)]
         self.result: dict[str, dict[str, float]] = {}
@@ -145,7 +145,7 @@ class _Comparison:
         masks: list[np.ndarray] | None = None,
         tiles: list[np.ndarray] | np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The views that the last jobs make, [N, SIZE, SIZE, 3], and their windows in pixels, [N, 4].
+        """The views that the last jobs make, [N, SIZE, SIZE, 3], and their crop boxes in pixels, [N, 4].
 
         Jobs before these are donors'.
         """
@@ -160,13 +160,13 @@ class _Comparison:
             behind = [torch.from_numpy(tile).to(self.device) for tile in tiles]
             tiles = _images(behind)
         made = self.renderer.render(table, _images(front), tiles, packed)
-        return made.pictures["view"].cpu().numpy(), made.windows[donors:].cpu().numpy()
+        return made.pictures["view"].cpu().numpy(), made.crop_boxes[donors:].cpu().numpy()
 
-    def with_windows(self, parameters: Parameters) -> Parameters:
-        """The same with the windows that the renderer chooses."""
-        _, windows = self.render(parameters.crops(), self.pixels)
+    def with_crop_boxes(self, parameters: Parameters) -> Parameters:
+        """The same with the crop boxes that the renderer chooses."""
+        _, crop_boxes = self.render(parameters.crops(), self.pixels)
         sides = np.array([pixels.shape[:2] for pixels in self.pixels])
-        return replace(parameters, window=windows / np.tile(sides, 2))
+        return replace(parameters, crop_box=crop_boxes / np.tile(sides, 2))
 
     def record(self, name: str, found: np.ndarray | list[np.ndarray], expected: list[Any]) -> None:
         pairs = zip(found, map(np.asarray, expected), strict=True)
@@ -238,7 +238,7 @@ class _Comparison:
         return [np.array(tile) for tile in decoded] if isinstance(tiles[0], bytes) else np.stack(tiles)
 
     def whole_view(self) -> None:
-        """All in a row; behind each photo the next one's tile, with a window in the next one's frame."""
+        """All in a row; behind each photo the next one's tile, with a crop box in the next one's frame."""
         steps = (*JITTER, "sigma")
         own, others = self.own.only(*steps), self.others.only(*steps)
         fronts = [reference.apply_photometric(view, own.look(n)) for n, view in enumerate(self.crops)]

@@ -22,7 +22,7 @@ def steps(values: dict[str, Any], pipeline: str) -> dict[str, LoaderConfig]:
     for name, look in _LOOKS.items():
         settings.pop(f"photometric.{look}")  # the method's own value
         plans[name] = dict(settings)
-    plans["foreground-aware windows"] = dict(settings) | {"crop.fg_min": 0.1}
+    plans["foreground-aware crop boxes"] = dict(settings) | {"crop.fg_min": 0.1}
     settings["crop.fg_min"] = 0.1
     plans["masks and a grey behind (rm)"] = settings | {"background.kind": "rm"}
     donor = "none" if pipeline == "rotnet" else "crop"

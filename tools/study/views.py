@@ -2,7 +2,7 @@
 
     python -m tools.views --config configs/moco_v2_demo.yaml [key=value …] --out out/views.png
 
-The windows of the views are drawn on the photo, each in its view's colour; a view whose background was
+The crop boxes of the views are drawn on the photo, each in its view's colour; a view whose background was
 replaced, and a negative that has a view's background, have a frame of that colour.
 """
 
@@ -41,8 +41,8 @@ def draw_views(config: LoaderConfig, path: Path, rows: int = 8) -> None:
             axis.set(xticks=[], yticks=[])
             if row == 0:
                 axis.set_title(name, fontsize=9)
-            if name == "photo" and "window" in batch:
-                _draw_windows(axis, picture.shape, batch["window"][sample].numpy())
+            if name == "photo" and "crop_box" in batch:
+                _draw_crop_boxes(axis, picture.shape, batch["crop_box"][sample].numpy())
             if name in changed:
                 colour = COLOURS[list(changed).index(name) % len(COLOURS)]
                 for spine in axis.spines.values():
@@ -72,9 +72,9 @@ def _denormalise(view: torch.Tensor, config: LoaderConfig) -> np.ndarray:
     return (pixels * config.normalise.std + config.normalise.mean).clip(0, 1)
 
 
-def _draw_windows(axis: plt.Axes, shape: torch.Size, windows: np.ndarray) -> None:
+def _draw_crop_boxes(axis: plt.Axes, shape: torch.Size, crop_boxes: np.ndarray) -> None:
     height, width = shape[:2]
-    for (y0, x0, y1, x1), colour in zip(windows, itertools.cycle(COLOURS), strict=False):
+    for (y0, x0, y1, x1), colour in zip(crop_boxes, itertools.cycle(COLOURS), strict=False):
         corner, size = (x0 * width - 0.5, y0 * height - 0.5), ((x1 - x0) * width, (y1 - y0) * height)
         axis.add_patch(Rectangle(corner, *size, fill=False, color=colour, linewidth=1.5))
 

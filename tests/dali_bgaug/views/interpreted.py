@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dali_bgaug.shards import pack_mask
-from dali_bgaug.views import gpu_windows, table, windows
+from dali_bgaug.views import crop_boxes, gpu_crop_boxes, table
 from dali_bgaug.views.cpu import CpuRenderer
 from dali_bgaug.views.gpu import GpuRenderer
 from dali_bgaug.views.options import (
@@ -120,7 +120,7 @@ def test_the_gpu_renders_what_the_cpu_renders(batch: tuple, name: str, half: boo
     cpu.close()
     assert torch.equal(found.composited, expected.composited)
     assert found.composited.any() or recipe.background.kind == "none"
-    assert torch.allclose(found.windows, expected.windows, atol=1e-4)
+    assert torch.allclose(found.crop_boxes, expected.crop_boxes, atol=1e-4)
     assert found.pictures.keys() == expected.pictures.keys()
     scale = 1.0 if name == "sources" else 255 * min(recipe.normalise.std)
     for slot, picture in expected.pictures.items():
@@ -132,7 +132,7 @@ def test_the_gpu_renders_what_the_cpu_renders(batch: tuple, name: str, half: boo
         assert (off > (0.3 if half else 0.1)).float().mean() < 0.005, (slot, off.max())
 
 
-def test_windows_are_the_cpus_draw_for_draw(batch: tuple) -> None:
+def test_crop_boxes_are_the_cpus_draw_for_draw(batch: tuple) -> None:
     """Rounding apart: of 60 jobs with every kind of foreground share, at most one differs."""
     rng, masks = np.random.default_rng(1), batch[2]
     jobs = table.new_jobs(60)
@@ -141,9 +141,9 @@ def test_windows_are_the_cpus_draw_for_draw(batch: tuple) -> None:
         crop = CropOptions(scale=(0.05, 1.0 - 0.1 * number), fg_min=fg_min)
         _draw_crop(jobs[12 * number : 12 * (number + 1)], crop, 256, rng)
     sizes = SIZES * 25
-    expected = windows.choose(jobs, sizes, masks.numpy())
+    expected = crop_boxes.choose(jobs, sizes, masks.numpy())
     found, seen = _choose_on_device(jobs, sizes, masks)
-    different = (np.abs(found - expected["window"]) > 0.5).any(axis=1) | (seen != expected["visible"])
+    different = (np.abs(found - expected["crop_box"]) > 0.5).any(axis=1) | (seen != expected["visible"])
     assert different.sum() <= 1, different.sum()
     assert 0.2 < (jobs["fg_min"] > 0).mean() < 1 and 0 < seen.mean() < 1
 
@@ -151,25 +151,25 @@ def test_windows_are_the_cpus_draw_for_draw(batch: tuple) -> None:
 def _choose_on_device(
     jobs: np.ndarray, sizes: np.ndarray, masks: torch.Tensor | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Windows, float32 [J, 4], and whether they show foreground, of the kernel alone."""
+    """Crop boxes, float32 [J, 4], and whether they show foreground, of the kernel alone."""
     places, chosen = np.zeros(len(jobs), table.ADDRESS), np.zeros(len(jobs), table.CROP)
     places["frame_height"], places["frame_width"] = sizes[jobs["frame"]].T
     addresses = [array.ctypes.data for array in (jobs, chosen, places)]
     side = 0 if masks is None else SIDE
     address = 0 if masks is None else masks.data_ptr()
-    gpu_windows.choose_windows[(len(jobs),)](*addresses, address, SIDE=side, GRID=8, DISTORTED=False)
-    return chosen["window"], chosen["visible"]
+    gpu_crop_boxes.choose_crop_boxes[(len(jobs),)](*addresses, address, SIDE=side, GRID=8, DISTORTED=False)
+    return chosen["crop_box"], chosen["visible"]
 
 
-def test_windows_without_masks_are_the_cpus_draw_for_draw() -> None:
-    """Whose law is torchvision's (`test_windows.py`): of photos of every shape, and all 10 draws refused."""
+def test_crop_boxes_without_masks_are_the_cpus_draw_for_draw() -> None:
+    """Whose law is torchvision's (`test_crop_boxes.py`): of photos of every shape, all 10 draws refused."""
     sizes = np.array([(height, width) for width, height in PHOTOS.values()])
     jobs = table.new_jobs(60)
     jobs["frame"] = np.arange(60) % len(sizes)
     _draw_crop(jobs, CropOptions(), 256, np.random.default_rng(2))
-    expected = windows.choose(jobs, sizes, None)
+    expected = crop_boxes.choose(jobs, sizes, None)
     found, seen = _choose_on_device(jobs, sizes, None)
-    assert ((np.abs(found - expected["window"]) > 0.5).any(axis=1)).sum() <= 1
+    assert ((np.abs(found - expected["crop_box"]) > 0.5).any(axis=1)).sum() <= 1
     assert not seen.any()
 
 

@@ -26,15 +26,15 @@ def _jobs(count: int, size: int, **values: Any) -> np.ndarray:
     return jobs
 
 
-def _windows(*windows: Sequence[float]) -> np.ndarray:
-    chosen = np.zeros(len(windows), table.CROP)
-    chosen["window"] = windows
+def _crop_boxes(*crop_boxes: Sequence[float]) -> np.ndarray:
+    chosen = np.zeros(len(crop_boxes), table.CROP)
+    chosen["crop_box"] = crop_boxes
     return chosen
 
 
-def _view(photo: np.ndarray, size: int, window: Sequence[float] | None = None, **values: Any) -> np.ndarray:
-    """The view of one photo, [size, size, 3]; all of it, or a window y0, x0, y1, x1 in pixels."""
-    chosen = None if window is None else _windows(window)
+def _view(photo: np.ndarray, size: int, crop_box: Sequence[float] | None = None, **values: Any) -> np.ndarray:
+    """The view of one photo, [size, size, 3]; all of it, or a crop box y0, x0, y1, x1 in pixels."""
+    chosen = None if crop_box is None else _crop_boxes(crop_box)
     return render(_jobs(1, size, **values), [photo], chosen=chosen)[0][0]
 
 
@@ -57,7 +57,7 @@ LEFT[:, :32] = True
 NOWHERE = np.zeros((64, 64), bool)
 
 
-def test_a_window_of_the_views_size_is_copied_and_mirrored() -> None:
+def test_a_crop_box_of_the_views_size_is_copied_and_mirrored() -> None:
     photo = _noise(0, 40, 50)
     part = photo[8:24, 10:26]
     np.testing.assert_allclose(_view(photo, 16, [8, 10, 24, 26]), part, atol=1e-3)
@@ -91,7 +91,7 @@ def test_the_smallest_photos(shape: tuple[int, int]) -> None:
 def test_a_tile_is_stretched_over_its_photos_frame() -> None:
     """Rows 8 to 24 and columns 10 to 26 of a frame of 40 x 50 are 4 to 12 and 5 to 13 of 20 x 25."""
     tile = _noise(2, 20, 25)
-    chosen = _windows([8, 10, 24, 26])
+    chosen = _crop_boxes([8, 10, 24, 26])
     [found], _ = render(_jobs(1, 8, source=TILE), [_noise(0, 40, 50)], tiles=[tile], chosen=chosen)
     np.testing.assert_allclose(found, tile[4:12, 5:13], atol=1e-3)
 
@@ -109,12 +109,12 @@ STRIPS = {
 
 @pytest.mark.parametrize("strip", STRIPS)
 @pytest.mark.parametrize(
-    "window", [[0, 0, 31, 43], [0, 43, 31, 0], [2.5, 4.25, 28, 39], [7, 10, 9, 12], [10, 35, 30, 3]]
+    "crop_box", [[0, 0, 31, 43], [0, 43, 31, 0], [2.5, 4.25, 28, 39], [7, 10, 9, 12], [10, 35, 30, 3]]
 )
-def test_a_tile_is_read_from_its_photo(strip: str, window: list[float]) -> None:
+def test_a_tile_is_read_from_its_photo(strip: str, crop_box: list[float]) -> None:
     """By eight numbers or filled in by NumPy: the same to the bit, whole, flipped, cut and enlarged."""
     photo, geometry = _noise(3, 31, 43), np.array([STRIPS[strip]], np.int32)
-    jobs, chosen = _jobs(1, 16, source=TILE), _windows(window)
+    jobs, chosen = _jobs(1, 16, source=TILE), _crop_boxes(crop_box)
     filled = photo.copy()
     y0, x0, y1, x1, top, left, high, wide = STRIPS[strip]
     for y in range(y0, y1):
@@ -186,14 +186,14 @@ def test_a_composite_is_exact() -> None:
     assert made.composited.tolist() == [False] * 4 + [True] * 4
 
 
-def test_backgrounds_follow_the_mask_through_window_and_flip() -> None:
-    """The photo is twice as wide as high, and so is the window; the mask is square."""
+def test_backgrounds_follow_the_mask_through_crop_box_and_flip() -> None:
+    """The photo is twice as wide as high, and so is the crop box; the mask is square."""
     mask = np.zeros((64, 64), bool)
     mask[16:32, 8:24] = True
     photo = np.full((40, 80, 3), 1, np.uint8)
     jobs = _jobs(3, 16, sample=[1, 0, 0], frame=0)
     jobs["background"], jobs["background_job"], jobs["grey"] = [0, RENDERED, GREY], 0, 7
-    chosen = _windows(
+    chosen = _crop_boxes(
         [0, 0, 20, 40], [0, 0, 20, 40], [0, 40, 20, 0]
     )  # the first quarter, 32 x 32 of the mask
     expected = np.full((16, 16), 2, np.float32)
@@ -226,7 +226,7 @@ def test_mask_crop_and_flip_agree_with_the_photo() -> None:
 
 
 def test_only_where_foreground_is_seen() -> None:
-    """Photo 1 has none, photo 2 none in its window; jobs 3 to 5 are the same and do not care."""
+    """Photo 1 has none, photo 2 none in its crop box; jobs 3 to 5 are the same and do not care."""
     jobs = _jobs(6, 8, frame=[0, 1, 2] * 2, sample=[0, 1, 2] * 2, background=GREY, grey=9)
     jobs["only_visible"] = [1, 1, 1, 0, 0, 0]
     jobs["crop"], jobs["resize"] = [table.WHOLE, table.WHOLE, table.CENTRAL] * 2, 16

@@ -19,7 +19,7 @@ WHOLE = np.array([0.0, 0.0, 1.0, 1.0])
 def _distorted(
     options: DistortionOptions,
     count: int = 200,
-    window: np.ndarray = WHOLE,
+    crop_box: np.ndarray = WHOLE,
     box: np.ndarray = BOX,
     mask: np.ndarray = MASK,
 ) -> np.ndarray:
@@ -27,7 +27,7 @@ def _distorted(
     jobs = table.new_jobs(count)
     jobs["size"] = SIZE
     draw_distortions(jobs, options, np.random.default_rng(0))
-    changes = affine(jobs, np.tile(window, (count, 1)), np.tile(box, (count, 1)))
+    changes = affine(jobs, np.tile(crop_box, (count, 1)), np.tile(box, (count, 1)))
     return render_masks(jobs, changes, mask)
 
 
@@ -83,16 +83,16 @@ def test_shear_keeps_the_centre_of_a_centred_mask() -> None:
 
 
 @pytest.mark.parametrize(
-    ("window", "rows", "columns"),
+    ("crop_box", "rows", "columns"),
     [
         ([0, 0, 1, 1], (10, 30), (20, 50)),
         ([0, 1, 1, 0], (10, 30), (14, 44)),  # flipped
         ([0, 0, 0.5, 0.5], (20, 60), (40, 64)),  # cut at the view's edge
     ],
 )
-def test_the_box_is_the_views(window: list[float], rows: tuple[int, int], columns: tuple[int, int]) -> None:
+def test_the_box_is_the_views(crop_box: list[float], rows: tuple[int, int], columns: tuple[int, int]) -> None:
     speck = np.zeros_like(MASK)  # what the mask is does not matter, its box does
-    [found] = _distorted(DistortionOptions(box=True), 1, np.array(window), mask=speck)
+    [found] = _distorted(DistortionOptions(box=True), 1, np.array(crop_box), mask=speck)
     expected = np.zeros_like(MASK)
     expected[slice(*rows), slice(*columns)] = True
     assert np.array_equal(found, expected)

@@ -36,7 +36,7 @@ def test_every_kernel_compiles_and_spills_nothing(architecture: int) -> None:
     """At views of 224 pixels and masks of 256."""
     found = compile_kernels(architecture)
     assert {name.split()[0] for name in found} == {
-        "choose_windows",
+        "choose_crop_boxes",
         "resample",
         "colour",
         "blur_rows",

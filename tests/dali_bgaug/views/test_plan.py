@@ -14,7 +14,7 @@ from dali_bgaug.views.table import GREY, KEPT, PHOTO, PICTURE, RENDERED, TILE, S
 from pipelines import LoaderConfig
 from pipelines.build import loader_recipe
 
-WINDOW = ["frame", "crop", "flip", "resize", "area", "log_ratio", "fg_min", "draws"]
+CROP_BOX = ["frame", "crop", "flip", "resize", "area", "log_ratio", "fg_min", "draws"]
 PHOTOMETRIC = ["jittered", "order", "factor", "grayscale", "sigma", "solarized"]
 
 
@@ -82,7 +82,7 @@ def test_the_same_names_give_the_same_table(method: str, background: dict[str, A
 
 
 def test_a_views_options_change_no_other_view() -> None:
-    """Nor do backgrounds, distortions or sources change its window and its colours."""
+    """Nor do backgrounds, distortions or sources change its crop box and its colours."""
     plain = _views(_plan(_recipe()))
     others = {
         "photometric": {"views": {"query": {"photometric": {"jitter_p": 0.0, "blur_p": 0.0}}}},
@@ -92,7 +92,7 @@ def test_a_views_options_change_no_other_view() -> None:
     }
     for values in others.values():
         changed = _views(_plan(_recipe(**values)))
-        assert _same(changed[:, 1], plain[:, 1], [*WINDOW, *PHOTOMETRIC])
+        assert _same(changed[:, 1], plain[:, 1], [*CROP_BOX, *PHOTOMETRIC])
     local = [
         _views(_plan(_recipe("swav", views={"global": {"count": count}}))) for count in (1, 2)
     ]  # without one view there are as many numbers for the rest
@@ -145,7 +145,7 @@ def test_a_donors_treatment(donor: str, crop: int, looked: bool) -> None:
     assert (jobs["fg_min"] == 0).all()
 
 
-def test_before_a_donors_window_is_its_views() -> None:
+def test_before_a_donors_crop_box_is_its_views() -> None:
     recipe = _recipe("rotnet", background={"kind": "random", "p_pos": 0.6}, crop={"fg_min": 0.1})
     made = _plan(recipe)
     views = _views(made)
@@ -153,7 +153,7 @@ def test_before_a_donors_window_is_its_views() -> None:
     photo, view = np.nonzero(views["background"] == RENDERED)
     donors = made.jobs[views["background_job"][photo, view]]
     assert made.donors == len(photo) > 5
-    assert _same(donors, views[photo, view], [*WINDOW, "size"])
+    assert _same(donors, views[photo, view], [*CROP_BOX, "size"])
     assert (donors["sample"] != photo).all()
     assert set(donors["source"]) == {TILE}
     for name, value in {
@@ -255,7 +255,7 @@ flip p = 0.5
     grayscale p = 0.2
     Gaussian blur p = 0.5: sigma 0.1 to 2
     background p = 0.2: another photo's, treated like a view, shared by 4 views; without foreground in the \
-window: keep
+crop box: keep
     normalise by mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)
 negative_0
     another photo's key
@@ -263,7 +263,7 @@ negative_0
 ROTNET = """\
 image
     random crop of area 0.08 to 1, ratio 0.75 to 1.33, to 224 pixels; flip p = 0.5
-    background p = 0.2: grey 0 to 1; rising over 5 epochs; without foreground in the window: replace; mask \
+    background p = 0.2: grey 0 to 1; rising over 5 epochs; without foreground in the crop box: replace; mask \
 distorted: rotate 20.0
     normalise by mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)
     4 rotations, counter-clockwise"""

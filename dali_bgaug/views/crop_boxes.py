@@ -1,17 +1,17 @@
-"""Crop windows: torchvision's RandomResizedCrop, drawn again until it holds enough foreground.
+"""Crop boxes: torchvision's RandomResizedCrop, drawn again until it holds enough foreground.
 
-Per view DRAWS windows are drawn; the first that fits into the photo and covers at least `fg_min` of the
+Per view DRAWS crop boxes are drawn; the first that fits into the photo and covers at least `fg_min` of the
 foreground's area is taken, else torchvision's central fallback. All draws of all jobs of a batch are made
 at once and the first accepted one is picked: the first accepted of DRAWS independent draws has exactly the
 distribution of the sequential loop.
 
-Windows lie on the photo's pixel grid, rounded as torchvision rounds (`RandomResizedCrop.get_params`). The
-foreground in a window is read from the mask's grid of 8x8 cells, a cell cut by the window's edge counting by
-the part inside; the overlap of a box with a grid is separable: sum_ij wy[i] M[i, j] wx[j]. Against the mask
+Crop boxes lie on the photo's pixel grid, rounded as torchvision rounds (`RandomResizedCrop.get_params`). The
+foreground in a box is read from the mask's grid of 8x8 cells, a cell cut by the box's edge counting by the
+part inside; the overlap of a box with a grid is separable: sum_ij wy[i] M[i, j] wx[j]. Against the mask
 at full resolution the covered fraction is off by 1.5 % of the foreground at most for an object of 12 % of the
-photo, by 10 % at most for one of 1 %, over 20 000 windows each (`tests/dali_bgaug/views/test_windows.py`).
+photo, by 10 % at most for one of 1 %, over 20 000 boxes each (`tests/dali_bgaug/views/test_crop_boxes.py`).
 
-NumPy, one call a batch; on a GPU `gpu.choose_windows` follows the same law on the device.
+NumPy, one call a batch; on a GPU `gpu.choose_crop_boxes` follows the same law on the device.
 """
 
 import math
@@ -26,7 +26,7 @@ CELL = 8
 
 
 def choose(jobs: np.ndarray, sizes: np.ndarray, packed: np.ndarray | None) -> np.ndarray:
-    """The window of every job, and what depends on it.
+    """The crop box of every job, and what depends on it.
 
     Args:
         jobs: table.JOB [J].
@@ -38,26 +38,26 @@ def choose(jobs: np.ndarray, sizes: np.ndarray, packed: np.ndarray | None) -> np
     """
     chosen = np.zeros(len(jobs), CROP)
     height, width = sizes[jobs["frame"]].T.astype(np.float32)
-    window = chosen["window"]
-    window[:, 2], window[:, 3] = height, width
+    crop_box = chosen["crop_box"]
+    crop_box[:, 2], crop_box[:, 3] = height, width
     if (central := jobs["crop"] == CENTRAL).any():
-        window[central] = central_windows(
+        crop_box[central] = central_crop_boxes(
             sizes[jobs["frame"][central]], jobs["resize"][central], jobs["size"][central]
         )
     cells = None if packed is None else coverage(packed)
     if (random := jobs["crop"] == RANDOM).any():
-        window[random] = choose_windows(jobs[random], height[random], width[random], cells)
+        crop_box[random] = choose_crop_boxes(jobs[random], height[random], width[random], cells)
     if cells is not None and (jobs["background"] != KEPT).any():
-        share = foreground_share(window / np.stack([height, width] * 2, axis=-1), cells[jobs["frame"]])
+        share = foreground_share(crop_box / np.stack([height, width] * 2, axis=-1), cells[jobs["frame"]])
         chosen["visible"] = (share > 0) & np.logical_or.reduce(cells, axis=(1, 2))[jobs["frame"]]
     if packed is not None and (distorted := jobs["distorted"] != 0).any():
         boxes = distortion.foreground_box(packed)[jobs["frame"][distorted]]
         boxes *= sizes[jobs["frame"][distorted]][:, [0, 1, 0, 1]]
         flipped = np.where(
-            jobs["flip"][distorted, None], window[distorted][:, [0, 3, 2, 1]], window[distorted]
+            jobs["flip"][distorted, None], crop_box[distorted][:, [0, 3, 2, 1]], crop_box[distorted]
         )
         chosen["affine"][distorted] = distortion.affine(jobs[distorted], flipped, boxes)
-    window[:] = np.where(jobs["flip"][:, None], window[:, [0, 3, 2, 1]], window)
+    crop_box[:] = np.where(jobs["flip"][:, None], crop_box[:, [0, 3, 2, 1]], crop_box)
     return chosen
 
 
@@ -69,7 +69,7 @@ def coverage(packed: np.ndarray) -> np.ndarray:
     return lanes.sum(axis=2, dtype=np.uint64).view(np.uint8).reshape(-1, grid, grid).astype(np.float32)
 
 
-def choose_windows(
+def choose_crop_boxes(
     jobs: np.ndarray, height: np.ndarray, width: np.ndarray, cells: np.ndarray | None = None
 ) -> np.ndarray:
     """A random crop for every job, not yet flipped.
@@ -77,7 +77,7 @@ def choose_windows(
     Args:
         jobs: table.JOB [J], of which `draws`, `area`, `log_ratio`, `fg_min` and `frame` are looked at.
         height, width: of their frames in pixels, float32 [J].
-        cells: foreground per cell, float32 [N, grid, grid], of each frame; None accepts any window.
+        cells: foreground per cell, float32 [N, grid, grid], of each frame; None accepts any crop box.
 
     Returns:
         float32 [J, 4]: y0, x0, y1, x1 in pixels.
@@ -100,7 +100,7 @@ def choose_windows(
         _reject(accepted, box / scale, jobs["fg_min"], cells, jobs["frame"])
     first = accepted.argmax(axis=-1)[:, None, None]
     chosen = np.take_along_axis(box, first, axis=1)[:, 0]
-    # torchvision's fallback: the largest central window of an allowed ratio.
+    # torchvision's fallback: the largest central crop box of an allowed ratio.
     w = np.minimum(np.floor(height * np.exp(log_high) + 0.5), width)
     h = np.minimum(np.floor(width / np.exp(log_low) + 0.5), height)
     y0, x0 = (height - h) // 2, (width - w) // 2
@@ -108,8 +108,8 @@ def choose_windows(
     return np.where(accepted.any(axis=-1)[:, None], chosen, fallback)
 
 
-def central_windows(sizes: np.ndarray, resize: np.ndarray, side: np.ndarray) -> np.ndarray:
-    """Resize and CenterCrop of torchvision as windows: float32 [J, 4], y0, x0, y1, x1 in pixels.
+def central_crop_boxes(sizes: np.ndarray, resize: np.ndarray, side: np.ndarray) -> np.ndarray:
+    """Resize and CenterCrop of torchvision as crop boxes: float32 [J, 4], y0, x0, y1, x1 in pixels.
 
     sizes: height and width, int [J, 2]; resize: short side before the crop, side: of the crop, int [J].
     """
@@ -122,15 +122,15 @@ def central_windows(sizes: np.ndarray, resize: np.ndarray, side: np.ndarray) -> 
 def _reject(
     accepted: np.ndarray, box: np.ndarray, fg_min: np.ndarray, cells: np.ndarray, frame: np.ndarray
 ) -> None:
-    """Strike out, in place, accepted windows with too little foreground: bool [J, draws].
+    """Strike out, in place, accepted crop boxes with too little foreground: bool [J, draws].
 
-    Only the first accepted window matters, and most are good: the foreground is counted in first windows
-    only, and again for the few jobs whose window was struck out.
+    Only the first accepted crop box matters, and most are good: the foreground is counted in first crop boxes
+    only, and again for the few jobs whose crop box was struck out.
     """
     job = np.flatnonzero(accepted.any(axis=-1) & (fg_min > 0))
     while len(job):
         draw = accepted[job].argmax(axis=-1)
-        # The margin is for float32 sums: a window of the whole photo must satisfy fg_min = 1.
+        # The margin is for float32 sums: a crop box of the whole photo must satisfy fg_min = 1.
         good = foreground_share(box[job, draw], cells[frame[job]]) >= fg_min[job] * (1 - 1e-5)
         accepted[job[~good], draw[~good]] = False
         job = job[~good & accepted[job].any(axis=-1)]

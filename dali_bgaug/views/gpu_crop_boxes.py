@@ -1,6 +1,6 @@
-"""Windows on the GPU, in Triton: `windows.choose`, draw for draw.
+"""Crop boxes on the GPU, in Triton: `crop_boxes.choose`, draw for draw.
 
-Divisions and roots that decide where a window lies are rounded as IEEE says, as NumPy's are.
+Divisions and roots that decide where a crop box lies are rounded as IEEE says, as NumPy's are.
 """
 
 import triton
@@ -26,7 +26,7 @@ _SIZE, _FRAME, _CROP, _FLIP, _RESIZE, _AREA, _LOG_RATIO, _FG_MIN, _UNIFORMS, _BO
         *("box", "warp", "translate"),
     )
 )
-_WINDOW, _AFFINE, _VISIBLE = (offset_of(CROP, name) for name in ("window", "affine", "visible"))
+_CROP_BOX, _AFFINE, _VISIBLE = (offset_of(CROP, name) for name in ("crop_box", "affine", "visible"))
 _FRAME_HEIGHT, _FRAME_WIDTH = (offset_of(ADDRESS, name) for name in ("frame_height", "frame_width"))
 
 
@@ -51,17 +51,17 @@ def _overlap(start, end, cells):
 
 @triton.jit
 def _inside(y0, x0, y1, x1, height, width, grid, cells, N: tl.constexpr):
-    """The foreground in a window: of `grid`, pixels of the mask in each of N x N cells."""
+    """The foreground in a crop box: of `grid`, pixels of the mask in each of N x N cells."""
     rows = _overlap(tl.div_rn(y0, height) * N, tl.div_rn(y1, height) * N, cells)
     columns = _overlap(tl.div_rn(x0, width) * N, tl.div_rn(x1, width) * N, cells)
     return tl.sum(tl.sum(rows[:, None] * grid, axis=0) * columns)
 
 
 @triton.jit
-def choose_windows(
+def choose_crop_boxes(
     jobs, chosen, addresses, masks, SIDE: tl.constexpr, GRID: tl.constexpr, DISTORTED: tl.constexpr
 ):
-    """`windows.choose`: one program a job. masks: address of the first; SIDE: theirs, 0 without any; GRID:
+    """`crop_boxes.choose`: one program a job. masks: address of the first; SIDE: theirs, 0 without any; GRID:
     cells a side, filled up to a power of two."""
     number = tl.program_id(0).to(tl.int64)
     job, address, to = (
@@ -112,7 +112,7 @@ def choose_windows(
         low, span = load_float(job + _AREA), load_float(job + _AREA, 1) - load_float(job + _AREA)
         log_low, log_high = load_float(job + _LOG_RATIO), load_float(job + _LOG_RATIO, 1)
         fg_min = load_float(job + _FG_MIN)
-        # torchvision's fallback: the largest central window of an allowed ratio.
+        # torchvision's fallback: the largest central crop box of an allowed ratio.
         w = tl.minimum(tl.floor(height * tl.exp(log_high) + 0.5), width)
         h = tl.minimum(tl.floor(tl.div_rn(width, tl.exp(log_low)) + 0.5), height)
         y0, x0 = tl.floor((height - h) / 2), tl.floor((width - w) / 2)
@@ -129,7 +129,7 @@ def choose_windows(
             good = (h <= height) & (w <= width)
             if SIDE > 0:
                 inside = _inside(y, x, y + h, x + w, height, width, grid, cells, N)
-                # The margin is for float32 sums: a window of the whole photo must satisfy fg_min = 1.
+                # The margin is for float32 sums: a crop box of the whole photo must satisfy fg_min = 1.
                 enough = tl.div_rn(inside, tl.maximum(total, 1.0)) >= fg_min * (1 - 1e-5)
                 good = good & ((fg_min <= 0) | (total == 0) | enough)
             y0, x0 = tl.where(good, y, y0), tl.where(good, x, x0)
@@ -140,11 +140,11 @@ def choose_windows(
         inside = _inside(y0, x0, y1, x1, height, width, grid, cells, N)
         tl.store((to + _VISIBLE).to(tl.pointer_type(tl.int32)), ((inside > 0) & (total > 0)).to(tl.int32))
     left, right = tl.where(flip != 0, x1, x0), tl.where(flip != 0, x0, x1)
-    window = (to + _WINDOW).to(tl.pointer_type(tl.float32))
-    tl.store(window, y0)
-    tl.store(window + 1, left)
-    tl.store(window + 2, y1)
-    tl.store(window + 3, right)
+    crop_box = (to + _CROP_BOX).to(tl.pointer_type(tl.float32))
+    tl.store(crop_box, y0)
+    tl.store(crop_box + 1, left)
+    tl.store(crop_box + 2, y1)
+    tl.store(crop_box + 3, right)
     if DISTORTED:
         if end_row == 0:
             first_row, first_column = 0, 0

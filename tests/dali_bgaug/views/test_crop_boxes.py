@@ -5,9 +5,9 @@ import pytest
 
 from dali_bgaug.shards import pack_mask
 from dali_bgaug.views import table
+from dali_bgaug.views.crop_boxes import central_crop_boxes, choose, coverage, foreground_share
 from dali_bgaug.views.options import CropOptions
 from dali_bgaug.views.plan import _draw_crop
-from dali_bgaug.views.windows import central_windows, choose, coverage, foreground_share
 from tests.helpers.rendering import PHOTOS
 
 DATA = Path(__file__).parents[2] / "data"
@@ -17,11 +17,11 @@ DRAWN = 20_000
 def _draw(
     width: int, height: int, crop: CropOptions, mask: np.ndarray | None = None, seed: int = 0
 ) -> np.ndarray:
-    """DRAWN windows of a photo in pixels: y0, x0, y1, x1."""
+    """DRAWN crop boxes of a photo in pixels: y0, x0, y1, x1."""
     jobs = table.new_jobs(DRAWN)
     _draw_crop(jobs, crop, 256, np.random.default_rng(seed))
     packed = None if mask is None else np.frombuffer(pack_mask(mask), np.uint8)[None]
-    return choose(jobs, np.array([[height, width]]), packed)["window"]
+    return choose(jobs, np.array([[height, width]]), packed)["crop_box"]
 
 
 def _ks(a: np.ndarray, b: np.ndarray) -> float:
@@ -50,7 +50,7 @@ def test_law_of_random_resized_crop(photo: str, scale: str) -> None:
         for level, quantile in zip(
             reference["quantile_levels"], reference[f"{photo}_s{scale}/{name}"], strict=True
         ):
-            # Windows on a pixel grid have atoms: the level lies between the shares below and up to the
+            # Crop boxes on a pixel grid have atoms: the level lies between the shares below and up to the
             # quantile.
             assert (values < quantile - 1e-5).mean() - bound <= level, (name, level)
             assert (values < quantile + 1e-5).mean() + bound >= level, (name, level)
@@ -67,7 +67,7 @@ def test_fallback_is_torchvisions() -> None:
     assert abs(rate - expected) < 4 * np.sqrt(expected * (1 - expected) / DRAWN)
 
 
-def test_windows_lie_on_the_pixel_grid_inside_the_photo() -> None:
+def test_crop_boxes_lie_on_the_pixel_grid_inside_the_photo() -> None:
     for width, height in ((500, 375), (1000, 200), (37, 301), (1, 1)):
         box = _draw(width, height, CropOptions(scale=(0.05, 1.0), flip_p=0))
         assert np.abs(box - box.round()).max() < 1e-3
@@ -121,7 +121,7 @@ def _sequential(width: int, height: int, crop: CropOptions, mask: np.ndarray, co
     return np.array(boxes)
 
 
-def test_accepted_windows_have_the_law_of_the_sequential_loop() -> None:
+def test_accepted_crop_boxes_have_the_law_of_the_sequential_loop() -> None:
     width, height, crop = 500, 375, CropOptions(fg_min=0.6, flip_p=0)
     mask = np.repeat(np.repeat(_ellipse(125), 3, axis=0), 4, axis=1)  # 375 x 500
     expected = _sequential(width, height, crop, mask, 6000)
@@ -139,7 +139,7 @@ def test_accepted_windows_have_the_law_of_the_sequential_loop() -> None:
 
 @pytest.mark.parametrize(("radii", "error"), [((0.17, 0.22), 0.015), ((0.04, 0.08), 0.1)])
 @pytest.mark.parametrize("fg_min", [0.1, 0.3, 0.8])
-def test_accepted_windows_cover_fg_min_of_the_full_resolution_mask(
+def test_accepted_crop_boxes_cover_fg_min_of_the_full_resolution_mask(
     fg_min: float, radii: tuple[float, float], error: float
 ) -> None:
     """Within the grid's error, measured here at 1024 x 1024 on an object of 12 % and of 1 % of the photo."""
@@ -156,12 +156,12 @@ def test_accepted_windows_cover_fg_min_of_the_full_resolution_mask(
     assert exact.min() >= fg_min - error
 
 
-def test_an_empty_mask_accepts_any_window() -> None:
+def test_an_empty_mask_accepts_any_crop_box() -> None:
     crop = CropOptions(fg_min=0.5)
     assert np.array_equal(_draw(500, 375, crop, np.zeros((256, 256), bool)), _draw(500, 375, CropOptions()))
 
 
-def test_a_window_of_the_whole_photo_holds_all_foreground() -> None:
+def test_a_crop_box_of_the_whole_photo_holds_all_foreground() -> None:
     mask = np.random.default_rng(0).random((256, 256)) < 0.3
     box = _draw(300, 300, CropOptions(scale=(1.0, 1.0), ratio=(1.0, 1.0), fg_min=1.0, flip_p=0), mask)
     assert np.allclose(box, [0, 0, 300, 300])
@@ -180,7 +180,7 @@ def test_each_job_keeps_its_own_options_and_frame() -> None:
     for number, crop in enumerate([CropOptions(scale=(0.2, 1.0)), CropOptions(scale=(0.05, 0.14), flip_p=0)]):
         _draw_crop(jobs[:, number], crop, 256, np.random.default_rng(number))
     sizes = np.array([[400, 400], [100, 200]])
-    box = choose(jobs.reshape(-1), sizes, None)["window"].reshape(500, 2, 4)
+    box = choose(jobs.reshape(-1), sizes, None)["crop_box"].reshape(500, 2, 4)
     area = np.abs((box[..., 2] - box[..., 0]) * (box[..., 3] - box[..., 1]))
     assert area[:, 0].min() > 0.19 * 400 * 400
     assert area[:, 1].min() > 0.04 * 100 * 200 and area[:, 1].max() < 0.15 * 100 * 200
@@ -205,13 +205,13 @@ def test_foreground_is_seen_where_it_is() -> None:
     ]
 
 
-def test_central_windows_are_torchvisions() -> None:
+def test_central_crop_boxes_are_torchvisions() -> None:
     """Resize(256) makes 341 x 256 of 500 x 375 and 256 x 351 of 37 x 51; CenterCrop rounds half to even."""
     sizes = np.array([[375, 500], [51, 37], [256, 256], [100, 101]])
     resize, side = np.array([256, 256, 256, 10]), np.array([224, 224, 224, 7])
     scale = np.array([[256 / 375, 341 / 500], [352 / 51, 256 / 37], [1, 1], [10 / 100, 10 / 101]])
     start = [[16, 58], [64, 16], [16, 16], [2, 2]]
-    found = central_windows(sizes, resize, side) * np.tile(scale, 2)
+    found = central_crop_boxes(sizes, resize, side) * np.tile(scale, 2)
     np.testing.assert_allclose(
         found, np.concatenate([start, np.add(start, side[:, None])], axis=1), atol=1e-3
     )
