@@ -86,8 +86,8 @@ class BatchMaker:
         """Tensors of a batch by name: views with channels first, [N, ..., 3, H, W]."""
         sources = ("photo", "tile") if self._recipe.sources else ()
         tensors = {
-            name: picture.round().to(torch.uint8).cpu() if name in sources else picture.movedim(-1, -3)
-            for name, picture in made.pictures.items()
+            name: image.round().to(torch.uint8).cpu() if name in sources else image.movedim(-1, -3)
+            for name, image in made.images.items()
         }
         tensors["replaced"] = _pick(made.composited, table.replaced)
         if table.matched.size:
@@ -111,7 +111,7 @@ def _pick(flags: torch.Tensor, jobs: np.ndarray) -> torch.Tensor:
 
 
 def _mask_thumbnails(packed: np.ndarray) -> torch.Tensor:
-    """Masks as pictures, white and black: uint8 [N, THUMBNAIL, THUMBNAIL, 3]."""
+    """Masks as images, white and black: uint8 [N, THUMBNAIL, THUMBNAIL, 3]."""
     side = int((8 * packed.shape[1]) ** 0.5)
     place = (np.arange(THUMBNAIL) + 0.5) * side / THUMBNAIL
     mask = np.unpackbits(packed, axis=1).reshape(-1, side, side)[:, place.astype(int)][

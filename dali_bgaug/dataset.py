@@ -147,10 +147,10 @@ class PackedShards:
 
     def _problems(self, data: dict[str, bytes], decoder: Decoder) -> list[str]:
         """Problems of a sample, its members' bytes by extension."""
-        pictures = {name: data[name] for name in ("jpg", "tile.jpg") if data.get(name)}
-        problems = {name: decoder.problem(picture, self.max_pixels) for name, picture in pictures.items()}
+        images = {name: data[name] for name in ("jpg", "tile.jpg") if data.get(name)}
+        problems = {name: decoder.problem(image, self.max_pixels) for name, image in images.items()}
         found = [f"{name} {problem}" for name, problem in problems.items() if problem]
-        size = decoder.peek(data["jpg"]) if "tile" in data and "jpg" in pictures and not found else None
+        size = decoder.peek(data["jpg"]) if "tile" in data and "jpg" in images and not found else None
         if size:
             geometry = unpack_tile(data["tile"], "geometry")
             if isinstance(geometry, np.ndarray) and not fits(geometry[None], np.array([size[::-1]]))[0]:

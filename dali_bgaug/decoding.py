@@ -21,7 +21,7 @@ _GOOD = base64.b64decode(
     "LDAxNDQ0Hyc5PTgyPC4zNDL/wAALCAAIAAgBAREA/8QAFAABAAAAAAAAAAAAAAAAAAAAAP/EABQQAQAAAAAAAAAAAAAAAAAA"
     "AAD/2gAIAQEAAD8AP//Z"
 )
-"""A grey picture of 8 x 8 pixels that every JPEG decoder knows."""
+"""A grey image of 8 x 8 pixels that every JPEG decoder knows."""
 
 _DAMAGE = ("Corrupt JPEG data", "Premature end", "Inconsistent progression", "Invalid SOS")
 """Begin of libjpeg's warnings of a damaged image; there are others, of odd headers."""

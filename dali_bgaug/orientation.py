@@ -8,7 +8,7 @@ Programs differ in what they do with an odd tag. What counts is the decoder that
 * XMP, the thumbnail's tags, and whatever comes after the start of the first scan are not looked at.
 
 Of several blocks that do not say the same it takes the size by one and the turn by another, which ends the
-process or makes a picture of nothing (`is_contradictory`).
+process or makes an image of nothing (`is_contradictory`).
 """
 
 import io
@@ -35,7 +35,7 @@ _SHORTS = (_ORIENTATION, 0x0128, 0x0213)
 
 
 def read_orientation(data: bytes) -> int:
-    """The EXIF orientation of a picture in any format, 1 to 8; 1 also without one.
+    """The EXIF orientation of an image in any format, 1 to 8; 1 also without one.
 
     A TIFF's is 1: PIL turns it as it loads it (`tiff_orientation`).
     """
@@ -55,18 +55,18 @@ def tiff_orientation(data: bytes) -> int:
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """A picture as it is to be seen."""
+    """An image as it is to be seen."""
     turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
 
 
 def stored(image: Image.Image, orientation: int) -> Image.Image:
-    """An upright picture as its file has it: undoes `upright`."""
+    """An upright image as its file has it: undoes `upright`."""
     return upright(image, {6: 8, 8: 6}.get(orientation, orientation))
 
 
 def exif_blocks(data: bytes) -> Iterator[bytes]:
-    """The EXIF blocks of a picture; of a JPEG those before its first scan."""
+    """The EXIF blocks of an image; of a JPEG those before its first scan."""
     if not data.startswith(b"\xff\xd8"):
         try:
             with Image.open(io.BytesIO(data)) as image:

@@ -26,7 +26,7 @@ from dali_bgaug.decoding import too_large
 from dali_bgaug.errors import UserError
 from dali_bgaug.orientation import is_contradictory
 from dali_bgaug.tiles import fits
-from dali_bgaug.views.render import Images, Tiles
+from dali_bgaug.views.render import Decoded, Tiles
 
 READER = "reader"
 
@@ -171,7 +171,7 @@ class Batch:
     def __init__(self, outputs: dict[str, Any], classes: int) -> None:
         """outputs: of the pipeline; classes: how many the set has."""
         self._outputs = outputs
-        self.photos = _images(outputs["photo"])
+        self.photos = _decoded(outputs["photo"])
         """uint8 [H, W, 3] each, on the pipeline's device; so are"""
         self.masks = from_dlpack(outputs["mask"].as_tensor()) if "mask" in outputs else None
         """bit-packed masks, uint8 [N, S * S / 8]."""
@@ -184,7 +184,7 @@ class Batch:
             self.lends = np.logical_or.reduce(geometry, axis=1)
             _check_tiles(geometry, self.photos.sizes)
         if "tile.jpg" in outputs:
-            self.tiles, self.lends = _images(outputs["tile.jpg"]), self._numbers("lends")[:, 0]
+            self.tiles, self.lends = _decoded(outputs["tile.jpg"]), self._numbers("lends")[:, 0]
         self.iteration = int(self._numbers("iteration")[0])
         self.labels = _labels(from_dlpack(outputs["cls"].as_tensor()), classes)
         """int64 [N], on the CPU."""
@@ -203,9 +203,9 @@ def _check_tiles(geometry: np.ndarray, sizes: np.ndarray) -> None:
         )
 
 
-def _images(images: Any) -> Images:
+def _decoded(images: Any) -> Decoded:
     shapes = np.array(images.shape(), np.int32).reshape(len(images), 3)
-    return Images(np.array([images[number].data_ptr() for number in range(len(images))]), shapes[:, :2])
+    return Decoded(np.array([images[number].data_ptr() for number in range(len(images))]), shapes[:, :2])
 
 
 def _labels(digits: torch.Tensor, classes: int) -> torch.Tensor:

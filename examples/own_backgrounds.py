@@ -25,7 +25,7 @@ def run_tool(name: str, *words: object) -> None:
 
 
 def main(photos: Path, masks: Path | None, backgrounds: Path, out: Path, batch_size: int) -> None:
-    """Pack, load a batch of MoCo-v2's views with BG_Random, and write a picture of it."""
+    """Pack, load a batch of MoCo-v2's views with BG_Random, and write an image of it."""
     mask_store, tile_store, shards = out / "masks", out / "tiles", out / "shards"
     detector = ["--masks", masks] if masks else ["--detector", "rbd"]
     run_tool("masks", "--photos", photos, *detector, "--out", mask_store)
@@ -56,7 +56,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--photos", type=Path, required=True, help="JPEGs in class folders")
     parser.add_argument("--masks", type=Path, help="masks made elsewhere, in a parallel tree")
-    parser.add_argument("--backgrounds", type=Path, required=True, help="pictures in a parallel tree")
+    parser.add_argument("--backgrounds", type=Path, required=True, help="images in a parallel tree")
     parser.add_argument("--out", type=Path, default=Path("out/own"))
     parser.add_argument("--batch-size", type=int, default=8)
     main(**vars(parser.parse_args()))

@@ -2,7 +2,7 @@
 
     cli         errors as one line, worker processes, parts of a job, starting of programs
     markdown    tables
-    pictures    by matplotlib
+    figures    by matplotlib
     offline     photos to shards
     synthetic   data with known truth
     bench       numbers: speed, quality, capacity

@@ -17,7 +17,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "bench": {
         "bench": "images/s of every stage of a loader, beside other loaders",
-        "bench.page": "a page and pictures of a benchmark's result",
+        "bench.page": "a page and figures of a benchmark's result",
         "offline_bench": "rates of the offline tools",
         "saliency_eval": "F-measure, MAE and IoU of masks against true ones",
         "parity": "views of a loader against torchvision's",
@@ -25,7 +25,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "gpu_check": "what needs a GPU: tests, benchmark, a training",
     },
     "study": {
-        "demo": "photos -> masks -> tiles -> shards -> a short training, with pictures",
+        "demo": "photos -> masks -> tiles -> shards -> a short training, with figures",
         "views": "contact sheet of the views of a recipe",
         "plot": "loss curves of runs",
         "learning": "what each method learns on the demo set",

@@ -10,7 +10,7 @@
     crop_boxes           crop boxes, chosen among those drawn
     render               what both renderers take and give
     cpu                  the CPU renderer: threads that run the kernels
-    kernels              Numba: a job's picture, from photo to view
+    kernels              Numba: a job's image, from photo to view
     kernels_resample     Numba: crop and resize
     kernels_photometric  Numba: colour, blur, solarize, normalise
     kernels_base         Numba: what the kernels share

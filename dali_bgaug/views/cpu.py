@@ -21,7 +21,7 @@ import torch
 from dali_bgaug.errors import UserError
 from dali_bgaug.views import table as contract
 from dali_bgaug.views.crop_boxes import choose
-from dali_bgaug.views.render import Images, Rendered, Tiles, find_addresses, scratch_offsets
+from dali_bgaug.views.render import Decoded, Rendered, Tiles, find_addresses, scratch_offsets
 from dali_bgaug.views.table import ADDRESS, CROP, JOB, Table
 from dali_bgaug.workers import Workers
 
@@ -35,8 +35,8 @@ class CpuRenderer:
         """Start the threads and compile the kernels, some ten seconds at the very first time.
 
         Args:
-            threads: that make pictures.
-            half: float16 pictures instead of float32.
+            threads: that make images.
+            half: float16 images instead of float32.
 
         Raises:
             UserError: Numba is not installed.
@@ -48,16 +48,16 @@ class CpuRenderer:
         self._scratch = torch.empty(0)
 
     def render(
-        self, table: Table, photos: Images, tiles: Tiles | None, masks: torch.Tensor | None
+        self, table: Table, photos: Decoded, tiles: Tiles | None, masks: torch.Tensor | None
     ) -> Rendered:
-        """Make all pictures of a table."""
+        """Make all images of a table."""
         packed = None if masks is None else masks.numpy()
         chosen = choose(table.jobs, photos.sizes, packed)
         values = scratch_offsets(table)[1]
         if values > len(self._scratch):
             self._scratch = torch.empty(values)
-        pictures = {slot.name: self._buffers.take(slot.shape(table.count)) for slot in table.slots}
-        addresses = find_addresses(table, photos, tiles, masks, list(pictures.values()), self._scratch)
+        images = {slot.name: self._buffers.take(slot.shape(table.count)) for slot in table.slots}
+        addresses = find_addresses(table, photos, tiles, masks, list(images.values()), self._scratch)
         composited = np.zeros(len(table.jobs), bool)
         side = 0 if packed is None else math.isqrt(8 * packed.shape[1])
         copies = table.donors + table.views
@@ -76,8 +76,8 @@ class CpuRenderer:
             for done in [self._pool.submit(self._kernel, *arguments) for _ in range(threads)]:
                 done.result()
         if self._half:
-            pictures = {name: picture.half() for name, picture in pictures.items()}
-        return Rendered(pictures, torch.from_numpy(chosen["crop_box"].copy()), torch.from_numpy(composited))
+            images = {name: image.half() for name, image in images.items()}
+        return Rendered(images, torch.from_numpy(chosen["crop_box"].copy()), torch.from_numpy(composited))
 
     def close(self) -> None:
         """End the threads."""
@@ -85,7 +85,7 @@ class CpuRenderer:
 
 
 class Buffers:
-    """Memory for pictures, used again once nobody holds a tensor of it.
+    """Memory for images, used again once nobody holds a tensor of it.
 
     New memory would have to be cleared by the system page by page, at a tenth of the price of a view.
     """

@@ -6,7 +6,7 @@ Two launches of small programs decide and copy, four a wave make pixels:
     resample, colour, blur_rows, finish     donors, then views
     copy                                    negatives and rotations
 
-Nothing of a mask or a picture comes to the host, and nothing waits for the device.
+Nothing of a mask or an image comes to the host, and nothing waits for the device.
 """
 
 import math
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.views.render import Images, Rendered, Tiles, find_addresses, scratch_offsets
+from dali_bgaug.views.render import Decoded, Rendered, Tiles, find_addresses, scratch_offsets
 from dali_bgaug.views.table import CROP, TILE, Table
 
 
@@ -28,8 +28,8 @@ class GpuRenderer:
         """Load the kernels; each is compiled at its first launch, and kept.
 
         Args:
-            device: where pictures are made; the CPU if Triton interprets (TRITON_INTERPRET=1), for tests.
-            half: float16 pictures instead of float32.
+            device: where images are made; the CPU if Triton interprets (TRITON_INTERPRET=1), for tests.
+            half: float16 images instead of float32.
 
         Raises:
             UserError: Triton is not installed, or there is no C compiler, with which it builds its launchers.
@@ -52,15 +52,15 @@ class GpuRenderer:
         self._device, self._half = device, half
 
     def render(
-        self, table: Table, photos: Images, tiles: Tiles | None, masks: torch.Tensor | None
+        self, table: Table, photos: Decoded, tiles: Tiles | None, masks: torch.Tensor | None
     ) -> Rendered:
-        """Make all pictures of a table: see `render.Renderer`."""
+        """Make all images of a table: see `render.Renderer`."""
         kernels, jobs, count = self._pixels, table.jobs, len(table.jobs)
         dtype = torch.float16 if self._half else torch.float32
-        pictures = [self._empty(slot.shape(table.count), dtype) for slot in table.slots]
+        images = [self._empty(slot.shape(table.count), dtype) for slot in table.slots]
         scratch = self._empty((max(1, scratch_offsets(table)[1]),))
-        addresses = find_addresses(table, photos, tiles, masks, pictures, scratch)
-        # Values of pictures in the making lie one after another, in each wave from 0 on.
+        addresses = find_addresses(table, photos, tiles, masks, images, scratch)
+        # Values of images in the making lie one after another, in each wave from 0 on.
         values = 3 * jobs["size"].astype(np.int64) ** 2
         offsets = np.cumsum(values) - values
         offsets[table.donors :] -= values[: table.donors].sum()
@@ -103,7 +103,7 @@ class GpuRenderer:
         start = dict(CROP.fields or ())["crop_box"][1]
         crop_boxes = chosen[:, start : start + 16].contiguous().view(torch.float32)
         return Rendered(
-            {s.name: p for s, p in zip(table.slots, pictures, strict=True)}, crop_boxes, composited.bool()
+            {s.name: p for s, p in zip(table.slots, images, strict=True)}, crop_boxes, composited.bool()
         )
 
     def _empty(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -117,7 +117,7 @@ class GpuRenderer:
         return data.pin_memory().to(self._device, non_blocking=True)
 
     def _parts(self, jobs: np.ndarray) -> int:
-        """Programs of the largest picture."""
+        """Programs of the largest image."""
         size = int(jobs["size"].max())
         return -(-size // self._pixels.ROWS) * -(-size // self._pixels.COLUMNS)
 

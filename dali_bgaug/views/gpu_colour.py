@@ -1,6 +1,6 @@
 """Colour jitter and grayscale on the GPU, in Triton: `kernels._colour`.
 
-Contrast is about the picture's mean grey as it is then. So `resample` does the steps before it and sums up,
+Contrast is about the image's mean grey as it is then. So `resample` does the steps before it and sums up,
 and `colour` the rest.
 """
 
@@ -37,7 +37,7 @@ def _clip(value, high):
 
 @triton.jit
 def _cut(value):
-    """A level clipped and cut to a whole one, as PIL does in blending two pictures."""
+    """A level clipped and cut to a whole one, as PIL does in blending two images."""
     return tl.floor(_clip(value + _CUT, 255.0))
 
 

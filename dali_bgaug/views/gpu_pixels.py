@@ -21,7 +21,7 @@ from dali_bgaug.views.gpu_records import (
 from dali_bgaug.views.table import ADDRESS, CROP, JOB
 
 ROWS, COLUMNS = 8, 32
-"""Pixels of a program: a tile of a picture."""
+"""Pixels of a program: a tile of an image."""
 
 _GREY, _KEPT = tl.constexpr(table.GREY), tl.constexpr(table.KEPT)
 _TIE = tl.constexpr(table.TIE)
@@ -77,7 +77,7 @@ def _tile(size, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 @triton.jit
 def _parts(size, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Number of programs that a picture takes."""
+    """Number of programs that an image takes."""
     return ((size + ROWS - 1) // ROWS) * ((size + COLUMNS - 1) // COLUMNS)
 
 
@@ -122,7 +122,7 @@ def _foreground(jobs, chosen, address, masked, rows, columns, size, SIDE: tl.con
 
 @triton.jit
 def _shown(jobs, chosen, address, composited, number, rows, columns, valid, SIDE: tl.constexpr):
-    """Whether a background comes in at the end, and which pixels are the picture's own; notes in `composited`
+    """Whether a background comes in at the end, and which pixels are the image's own; notes in `composited`
     whether one comes at all."""
     job = jobs + number * JOB_BYTES
     at_end = False
@@ -166,7 +166,7 @@ def resample(
     """Crop, flip and resize with antialiasing, straight from the decoded photo; with `before` its
     background, too; then the jitter's steps before contrast.
 
-    TILED: some jobs are of tiled backgrounds; canvas: float32, values of picture j of the wave (`first` and
+    TILED: some jobs are of tiled backgrounds; canvas: float32, values of image j of the wave (`first` and
     on) from offsets[j] on; sums: float32 [wave, parts], the grey of each program's pixels."""
     wave = tl.program_id(0).to(tl.int64)
     number = wave + first
@@ -341,7 +341,7 @@ def copy(
     jobs, chosen, addresses, composited, first,
     HALF: tl.constexpr, SIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """A finished picture, turned, or with another one where the mask says background."""
+    """A finished image, turned, or with another one where the mask says background."""
     number = tl.program_id(0).to(tl.int64) + first
     job, address = jobs + number * JOB_BYTES, addresses + number * ADDRESS_BYTES
     size, turns = load_int(job + _SIZE), load_int(job + _TURNS)

@@ -1,6 +1,6 @@
 """The kernels of the CPU renderer: one compiled pass over a photo for each job of the table.
 
-A job's picture is made by one thread, from the decoded photo to the finished view, while its pixels are in
+A job's image is made by one thread, from the decoded photo to the finished view, while its pixels are in
 the cache (`benchmarks/notes.md`: what that saves). `cpu.py` hands jobs to threads, and keeps the machine code
 until one of the files `kernels*.py` or `table.py` changes.
 """
@@ -14,7 +14,7 @@ from numba import carray
 from dali_bgaug.views.kernels_base import LANES, THREE, compiled, copy, fetch_add, pointer
 from dali_bgaug.views.kernels_photometric import blur, blur_space, colour, normalise, solarize
 from dali_bgaug.views.kernels_resample import resample
-from dali_bgaug.views.table import GREY, KEPT, PICTURE, TIE
+from dali_bgaug.views.table import GREY, IMAGE, KEPT, TIE
 
 _EIGHT = np.uint64(0x0101010101010101)
 """Eight pixels of a mask that are foreground."""
@@ -31,12 +31,12 @@ def render_jobs(
     step: int,
     counter: int,
 ) -> None:
-    """Make the pictures of jobs up to `stop`, so many (`step`) at a time, shared with other threads.
+    """Make the images of jobs up to `stop`, so many (`step`) at a time, shared with other threads.
 
     jobs, chosen, addresses: table.JOB, table.CROP, table.ADDRESS, [J]; composited: bool [J], written;
     counter: address of an int64, the first job that no thread has taken.
     """
-    side = jobs["size"].max()  # a picture in the cache, and space to blur it
+    side = jobs["size"].max()  # an image in the cache, and space to blur it
     work, spare = (
         np.empty(3 * side**2 + LANES, np.float32),
         np.empty(blur_space(side, jobs["sigma"].max()), np.float32),
@@ -61,13 +61,13 @@ def _render_job(
     work: np.ndarray,
     spare: np.ndarray,
 ) -> None:
-    """Make one picture, and those that are copies of it."""
+    """Make one image, and those that are copies of it."""
     job, address = jobs[number], addresses[number]
     size, count = job.size, 3 * job.size**2
     composited[number] = _is_composited(jobs, chosen, number) and (
         job.coupled_to < 0 or _is_composited(jobs, chosen, job.coupled_to)
     )
-    if job.source == PICTURE:
+    if job.source == IMAGE:
         copy(work, 0, carray(pointer(address.pixels), count, np.float32), 0, count)
     else:
         photo = carray(pointer(address.pixels), (address.height, address.width, 3), np.uint8)
@@ -125,7 +125,7 @@ def _make_view(
 
 @compiled
 def _composite(values: np.ndarray, job: Any, address: Any, masked: Any, chosen: Any, mask_size: int) -> None:
-    """Replace a picture's background; masked, chosen: of the job whose mask it is."""
+    """Replace an image's background; masked, chosen: of the job whose mask it is."""
     mask = _mask(job.size, masked, address, chosen, mask_size)
     if job.background == GREY:
         for pixel in range(np.uintp(len(mask))):
@@ -148,7 +148,7 @@ def _composite(values: np.ndarray, job: Any, address: Any, masked: Any, chosen: 
 def _turn(
     out: np.ndarray, values: np.ndarray, size: int, turns: int, scale: np.ndarray, shift: np.ndarray
 ) -> None:
-    """A picture turned counter-clockwise by so many quarters, and normalised."""
+    """An image turned counter-clockwise by so many quarters, and normalised."""
     last = size - 1
     for y in range(size):
         for x in range(size):

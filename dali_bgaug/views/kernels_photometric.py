@@ -63,7 +63,7 @@ def _grey(red: float, green: float, blue: float) -> float:
 
 @compiled
 def _cut(value: float) -> float:
-    """A level clipped and cut to a whole one, as PIL does in blending two pictures."""
+    """A level clipped and cut to a whole one, as PIL does in blending two images."""
     return np.float32(np.int32(min(max(value + np.float32(CUT), np.float32(0)), np.float32(255))))
 
 
@@ -177,7 +177,7 @@ def solarize(values: np.ndarray) -> None:
 def normalise(out: np.ndarray, values: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> None:
     """Normalise values by channel, into `out`, both lines; scale, shift: [3].
 
-    Nobody reads a finished picture soon, so it goes past the cache.
+    Nobody reads a finished image soon, so it goes past the cache.
     """
     block = 3 * LINE  # after so many values, channels and lines of the cache begin anew
     scales, shifts = np.empty(block, np.float32), np.empty(block, np.float32)

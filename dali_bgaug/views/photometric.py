@@ -1,7 +1,7 @@
 """Colour jitter, random grayscale, blur and solarize of a view, drawn as torchvision draws them.
 
-ColorJitter: brightness, contrast about the mean grey of the picture as it is then, saturation and HSV's hue,
-in random order, clipped after every step. Recipes grew up with PIL's pictures, which are bytes after each
+ColorJitter: brightness, contrast about the mean grey of the image as it is then, saturation and HSV's hue,
+in random order, clipped after every step. Recipes grew up with PIL's images, which are bytes after each
 step: in blending PIL cuts fractions off, half a level on average, and so do we. PIL's hue is in bytes, too,
 ours is exact; and a blur is a Gaussian cut at 3 sigma, where PIL's is made of boxes (`benchmarks/parity.md`).
 """

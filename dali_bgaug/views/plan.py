@@ -23,7 +23,7 @@ from dali_bgaug.views.table import Slot, Table, new_jobs
 Generators = Callable[[str], np.random.Generator]
 """The random numbers of a name, of one batch."""
 THUMBNAIL = 160
-"""Side of the pictures of contact sheets."""
+"""Side of the images of contact sheets."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def _negatives(
     for number in range(count):
         jobs = new_jobs(len(views))
         jobs["source"], jobs["sample"], jobs["size"] = (
-            table.PICTURE,
+            table.IMAGE,
             key[others[:, number]],
             views["size"][0, 0],
         )
@@ -195,7 +195,7 @@ def _turns(recipe: Recipe, views: np.ndarray) -> list[np.ndarray]:
     for number, view in enumerate(recipe.views.values()):
         for turns in range(1, view.turns):
             jobs = new_jobs(len(views))
-            jobs["source"], jobs["sample"], jobs["turns"] = table.PICTURE, views["mask_of"][:, number], turns
+            jobs["source"], jobs["sample"], jobs["turns"] = table.IMAGE, views["mask_of"][:, number], turns
             jobs["slot"], jobs["row"] = number, views["row"][:, number] + turns
             jobs["size"], jobs["frame"] = view.crop.size, np.arange(len(jobs))
             found.append(jobs)

@@ -5,10 +5,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
-from dali_bgaug.views.table import ADDRESS, KEPT, PHOTO, PICTURE, RENDERED, TILE, Table
+from dali_bgaug.views.table import ADDRESS, IMAGE, KEPT, PHOTO, RENDERED, TILE, Table
 
 
-class Images(NamedTuple):
+class Decoded(NamedTuple):
     """Decoded images of a batch, uint8 [height, width, 3] each, where the renderer can read them."""
 
     addresses: np.ndarray
@@ -17,14 +17,14 @@ class Images(NamedTuple):
     """Heights and widths, int32 [N, 2]."""
 
 
-Tiles = Images | np.ndarray
+Tiles = Decoded | np.ndarray
 """Tiled backgrounds of a batch: decoded, or as geometry int32 [N, 8] (`tiles.py`) of the photos."""
 
 
 class Rendered(NamedTuple):
-    """The pictures of a table, and what its renderer decided."""
+    """The images of a table, and what its renderer decided."""
 
-    pictures: dict[str, torch.Tensor]
+    images: dict[str, torch.Tensor]
     """By slot: float [N, size, size, 3], or [N, turns, size, size, 3]."""
     crop_boxes: torch.Tensor
     """float32 [J, 4]: `CROP.crop_box`."""
@@ -33,10 +33,10 @@ class Rendered(NamedTuple):
 
 
 class Renderer(Protocol):
-    """Makes all pictures of a table."""
+    """Makes all images of a table."""
 
     def render(
-        self, table: Table, photos: Images, tiles: Tiles | None, masks: torch.Tensor | None
+        self, table: Table, photos: Decoded, tiles: Tiles | None, masks: torch.Tensor | None
     ) -> Rendered:
         """masks: bit-packed, uint8 [N, S * S / 8], on the renderer's device; None if no job looks at one."""
         ...
@@ -47,7 +47,7 @@ class Renderer(Protocol):
 
 
 def scratch_offsets(table: Table) -> tuple[np.ndarray, int]:
-    """Where pictures of no slot lie, one after another: their first values, int64 [J] (0 for all others),
+    """Where images of no slot lie, one after another: their first values, int64 [J] (0 for all others),
     and how many values they take together."""
     values = np.where(table.jobs["slot"] < 0, 3 * table.jobs["size"].astype(np.int64) ** 2, 0)
     ends = np.cumsum(values)
@@ -56,10 +56,10 @@ def scratch_offsets(table: Table) -> tuple[np.ndarray, int]:
 
 def find_addresses(
     table: Table,
-    photos: Images,
+    photos: Decoded,
     tiles: Tiles | None,
     masks: torch.Tensor | None,
-    pictures: list[torch.Tensor],
+    images: list[torch.Tensor],
     scratch: torch.Tensor,
 ) -> np.ndarray:
     """table.ADDRESS of every job.
@@ -67,27 +67,27 @@ def find_addresses(
     Args:
         table: the jobs.
         photos, tiles, masks: see `Renderer.render`.
-        pictures: the outputs, in the order of the table's slots.
-        scratch: float32, for pictures of no slot (`scratch_offsets`).
+        images: the outputs, in the order of the table's slots.
+        scratch: float32, for images of no slot (`scratch_offsets`).
     """
     jobs = table.jobs
     addresses = np.zeros(len(jobs), ADDRESS)
-    start = np.array([picture.data_ptr() for picture in pictures], np.int64)
-    item = np.array([picture.element_size() for picture in pictures], np.int64)
+    start = np.array([image.data_ptr() for image in images], np.int64)
+    item = np.array([image.element_size() for image in images], np.int64)
     size = jobs["size"].astype(np.int64)
     inside = start[jobs["slot"]] + item[jobs["slot"]] * jobs["row"] * 3 * size**2
     offset, _ = scratch_offsets(table)
     addresses["out"] = np.where(jobs["slot"] < 0, scratch.data_ptr() + 4 * offset, inside)
-    for source, images in ((PHOTO, photos), (TILE, tiles)):
+    for source, decoded in ((PHOTO, photos), (TILE, tiles)):
         mine = jobs["source"] == source
-        if isinstance(images, np.ndarray):
-            addresses["tiled"][mine] = images[jobs["sample"][mine]]
-            images = photos
-        if images is not None:
-            addresses["pixels"][mine] = images.addresses[jobs["sample"][mine]]
-            addresses["height"][mine], addresses["width"][mine] = images.sizes[jobs["sample"][mine]].T
+        if isinstance(decoded, np.ndarray):
+            addresses["tiled"][mine] = decoded[jobs["sample"][mine]]
+            decoded = photos
+        if decoded is not None:
+            addresses["pixels"][mine] = decoded.addresses[jobs["sample"][mine]]
+            addresses["height"][mine], addresses["width"][mine] = decoded.sizes[jobs["sample"][mine]].T
     addresses["copied_to"] = -1
-    copies = jobs["source"] == PICTURE
+    copies = jobs["source"] == IMAGE
     addresses["is_copied"] = copies & (jobs["background"] == KEPT)
     for number in np.flatnonzero(addresses["is_copied"]):
         source = jobs["sample"][number]

@@ -1,7 +1,7 @@
 """The table of render jobs: the contract between `plan.py`, which writes it, and the renderers, which read
 it.
 
-A job makes one picture: a view, a donor's treated tile, a negative, a rotation, a thumbnail. Policy and
+A job makes one image: a view, a donor's treated tile, a negative, a rotation, a thumbnail. Policy and
 chance end where the table is written, pixels begin where it is read. A renderer goes through the jobs in
 three waves: donors, then views, which may lie over donors, then copies, which are made of finished views.
 
@@ -22,24 +22,24 @@ TIE = 2.0**-10
 places are whole numbers but for rounding, and every precision has to take the same pixel."""
 CUT = 2.0**-10
 """Added to a grey level before it is cut to a whole one, for the same reason."""
-PHOTO, TILE, PICTURE = 0, 1, 2
-"""`source`: a sample's photo, its tiled background stretched over the photo's frame, a finished picture."""
+PHOTO, TILE, IMAGE = 0, 1, 2
+"""`source`: a sample's photo, its tiled background stretched over the photo's frame, a finished image."""
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 0, 1, 2, 3
 """`order`: the steps of the colour jitter."""
 WHOLE, RANDOM, CENTRAL = 0, 1, 2
 """`crop`: the whole frame; the first of `draws` that is good; `resize` and CenterCrop."""
 KEPT, GREY, RENDERED = 0, 1, 2
-"""`background`: where the mask is background, that of the photo, a grey level, another job's picture."""
+"""`background`: where the mask is background, that of the photo, a grey level, another job's image."""
 
 JOB = np.dtype(
     [
         # What is drawn, and where it goes.
         ("source", np.int32),
-        ("sample", np.int32),  # PHOTO, TILE: whose, a place in the batch; PICTURE: the job that makes it
+        ("sample", np.int32),  # PHOTO, TILE: whose, a place in the batch; IMAGE: the job that makes it
         ("slot", np.int32),  # number of the output, -1: of no output, other jobs use it
         ("row", np.int32),  # place in the output
         ("size", np.int32),  # side in pixels
-        ("turns", np.int32),  # PICTURE: quarter turns counter-clockwise
+        ("turns", np.int32),  # IMAGE: quarter turns counter-clockwise
         # The crop box, which lies in the frame of a photo.
         ("frame", np.int32),  # the photo's place in the batch: its size counts, and its mask
         ("crop", np.int32),
@@ -58,15 +58,15 @@ JOB = np.dtype(
         ("solarized", np.int32),  # values at and above 128 are inverted
         ("scale", np.float32, 3),  # in the end x * scale + shift, by channel
         ("shift", np.float32, 3),
-        # The background: composited right before the picture is normalised.
+        # The background: composited right before the image is normalised.
         ("background", np.int32),
-        ("background_job", np.int32),  # RENDERED: the job whose picture it is
+        ("background_job", np.int32),  # RENDERED: the job whose image it is
         ("grey", np.float32),  # GREY: 0 to 255
         ("before", np.int32),  # or before colour, blur and solarize
         ("mask_of", np.int32),  # the job whose crop box and distortion the mask has
         ("only_visible", np.int32),  # only if that crop box shows foreground
         ("coupled_to", np.int32),  # only if that job has got its background, too; -1: no such
-        # Distortion of this job's mask, about the picture's centre (`distortion.draw_distortions`).
+        # Distortion of this job's mask, about the image's centre (`distortion.draw_distortions`).
         ("distorted", np.int32),
         ("box", np.int32),  # the foreground's box instead of the foreground
         ("warp", np.float32, (2, 2)),  # from a distorted place back to an undistorted one, (x, y)
@@ -86,15 +86,15 @@ CROP = np.dtype(
 
 ADDRESS = np.dtype(
     [
-        ("pixels", np.int64),  # address of the source: uint8 [height, width, 3], or a finished picture
-        ("background", np.int64),  # address of the background's picture
+        ("pixels", np.int64),  # address of the source: uint8 [height, width, 3], or a finished image
+        ("background", np.int64),  # address of the background's image
         ("mask", np.int64),  # address of the mask of `mask_of`'s frame: bits, rows from the top
-        ("out", np.int64),  # address of the picture to make: [size, size, 3]
+        ("out", np.int64),  # address of the image to make: [size, size, 3]
         ("height", np.int32),
         ("width", np.int32),
         ("frame_height", np.int32),
         ("frame_width", np.int32),
-        ("copied_to", np.int32),  # the next copy that needs this picture and nothing else; -1: no such
+        ("copied_to", np.int32),  # the next copy that needs this image and nothing else; -1: no such
         ("is_copied", np.int32),  # whether this job is such a copy
         ("tiled", np.int32, 8),  # box and strip of a tiled background, read from its photo; or zeros
     ],
@@ -103,15 +103,15 @@ ADDRESS = np.dtype(
 
 
 class Slot(NamedTuple):
-    """An output: pictures of one size."""
+    """An output: images of one size."""
 
     name: str
     size: int
     turns: int = 1
-    """Pictures a photo."""
+    """Images a photo."""
 
     def shape(self, count: int) -> tuple[int, ...]:
-        """Of its pictures for so many photos: [N, size, size, 3], or [N, turns, size, size, 3]."""
+        """Of its images for so many photos: [N, size, size, 3], or [N, turns, size, size, 3]."""
         return (count, *([self.turns] if self.turns > 1 else []), self.size, self.size, 3)
 
 

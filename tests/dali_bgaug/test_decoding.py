@@ -31,7 +31,7 @@ def test_too_many_pixels_are_not_decoded() -> None:
 
 def test_what_cannot_be_decoded_is_said_and_the_next_can() -> None:
     decoder = Decoder()
-    for damaged in (b"", b"no picture at all", _jpeg(64, 32)[:80]):
+    for damaged in (b"", b"no image at all", _jpeg(64, 32)[:80]):
         assert decoder.peek(damaged) is None
         assert decoder.problem(damaged, MAX_PIXELS) == "cannot be decoded"
         assert decoder.problem(_jpeg(8, 8), MAX_PIXELS) is None
@@ -44,7 +44,7 @@ def test_the_decoder_says_which() -> None:
         Image.fromarray(photo).save(buffer := io.BytesIO(), kind)
         whole[kind] = buffer.getvalue()
     jpeg = whole["JPEG"]
-    damaged = {"empty": b"", "garbage": b"no picture at all" * 50, "half": jpeg[: len(jpeg) // 2]}
+    damaged = {"empty": b"", "garbage": b"no image at all" * 50, "half": jpeg[: len(jpeg) // 2]}
     damaged["nearly"] = jpeg[:-20]
     decoder = Decoder()
     for _ in range(3):

@@ -9,7 +9,7 @@ from PIL import Image
 from dali_bgaug.errors import UserError
 from dali_bgaug.folder import open_folder
 from pipelines import LoaderConfig, build_loader
-from tests.helpers.sets import picture
+from tests.helpers.sets import image
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def photos(tmp_path: Path) -> Path:
     """Seven photos of three classes; photo i is grey of level 30 i."""
     names = ["b/x.jpg", "b/deep/y.JPEG", "a/1.png", "a/2.jpeg", "c c/z.PNG", "c c/a.jpg", "c c/b.jpg"]
     for number, name in enumerate(sorted(names)):
-        picture(tmp_path / name, (30 * number,) * 3)
+        image(tmp_path / name, (30 * number,) * 3)
     (tmp_path / "readme.txt").write_text("")
     (tmp_path / "b" / "list.csv").write_text("")
     (tmp_path / ".hidden").mkdir()
@@ -39,7 +39,7 @@ def test_photos_are_listed_in_order(photos: Path) -> None:
     assert found.labels == [0, 0, 1, 1, 2, 2, 2]
     assert found.samples == 7
     before = found.digest
-    picture(photos / "b" / "x.jpg", (1, 2, 3))
+    image(photos / "b" / "x.jpg", (1, 2, 3))
     assert open_folder(photos).digest != before
 
 

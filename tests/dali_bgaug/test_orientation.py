@@ -189,6 +189,6 @@ def test_other_formats(kind: str, value: int) -> None:
     assert read_orientation(buffer.getvalue()) == value
 
 
-def test_what_is_no_picture_has_no_orientation() -> None:
-    for data in (b"", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8\xff\xe1\0", b"no picture"):
+def test_what_is_no_image_has_no_orientation() -> None:
+    for data in (b"", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8\xff\xe1\0", b"no image"):
         assert read_orientation(data) == 1

@@ -16,8 +16,8 @@ from dali_bgaug.journal import Journal
 from dali_bgaug.loader import Share
 from dali_bgaug.reading import Seeds
 from dali_bgaug.views.plan import Recipe, plan
-from dali_bgaug.views.render import Images, Rendered, Renderer
-from dali_bgaug.views.table import PICTURE, Table
+from dali_bgaug.views.render import Decoded, Rendered, Renderer
+from dali_bgaug.views.table import IMAGE, Table
 from pipelines import LoaderConfig
 from pipelines.build import build_maker, choose_renderer, loader_recipe
 
@@ -56,8 +56,8 @@ class Inputs(NamedTuple):
     """What a renderer gets."""
 
     table: Table
-    photos: Images
-    tiles: Images | None
+    photos: Decoded
+    tiles: Decoded | None
     masks: torch.Tensor | None
 
 
@@ -83,33 +83,33 @@ def render(renderer: Renderer, device: torch.device, inputs: Inputs) -> Rendered
     """Upload the images and render; all of what comes is on the CPU."""
     kept: list[torch.Tensor] = []
 
-    def upload(images: Images | None) -> Images | None:
+    def upload(images: Decoded | None) -> Decoded | None:
         if images is None:
             return None
         first = len(kept)
         for address, (height, width) in zip(images.addresses.tolist(), images.sizes.tolist(), strict=True):
             pixels = (ctypes.c_uint8 * (3 * height * width)).from_address(address)
             kept.append(torch.from_numpy(np.ctypeslib.as_array(pixels).copy()).to(device))
-        return Images(np.array([tensor.data_ptr() for tensor in kept[first:]]), images.sizes)
+        return Decoded(np.array([tensor.data_ptr() for tensor in kept[first:]]), images.sizes)
 
     masks = None if inputs.masks is None else inputs.masks.to(device)
     made = renderer.render(inputs.table, upload(inputs.photos), upload(inputs.tiles), masks)
-    pictures = {name: picture.cpu().clone() for name, picture in made.pictures.items()}
-    return Rendered(pictures, made.crop_boxes.cpu(), made.composited.cpu())
+    images = {name: image.cpu().clone() for name, image in made.images.items()}
+    return Rendered(images, made.crop_boxes.cpu(), made.composited.cpu())
 
 
 def check_equal(recipe: Recipe, table: Table, found: Rendered, expected: Rendered) -> None:
-    """The same boxes and backgrounds put; pixels to .1 grey levels, but for one in a thousand of a picture
+    """The same boxes and backgrounds put; pixels to .1 grey levels, but for one in a thousand of an image
     with another background: where an edge of its mask falls between two pixels (a blur smears these)."""
     torch.testing.assert_close(found.crop_boxes, expected.crop_boxes, rtol=0, atol=1e-3)
     assert torch.equal(found.composited.bool(), expected.composited)
-    assert found.pictures.keys() == expected.pictures.keys()
+    assert found.images.keys() == expected.images.keys()
     jobs, put = table.jobs, expected.composited.numpy()
     few = 1e-2 if (jobs["before"] * jobs["sigma"]).any() else 1e-3
-    composed = put | ((jobs["source"] == PICTURE) & put[jobs["sample"]])
+    composed = put | ((jobs["source"] == IMAGE) & put[jobs["sample"]])
     for number, slot in enumerate(table.slots):
         grey = 1 if slot.name in SOURCES else 255 * torch.tensor(recipe.normalise.std)
-        difference = (found.pictures[slot.name].float() - expected.pictures[slot.name]).abs() * grey
+        difference = (found.images[slot.name].float() - expected.images[slot.name]).abs() * grey
         off = (difference > 0.1).flatten(1).float().mean(dim=1)
         over = torch.from_numpy(composed[(jobs["slot"] == number) & (jobs["turns"] == 0)])
         assert not off[~over].any(), slot.name
@@ -132,8 +132,8 @@ def test_the_same_table_gives_the_same_bits(textured: Path) -> None:
         closing(choose_renderer(GPU, LoaderConfig(shards=textured))) as renderer,
     ):
         first, second = (render(renderer, GPU, inputs) for _ in range(2))
-    for name, picture in first.pictures.items():
-        assert torch.equal(picture, second.pictures[name]), name
+    for name, image in first.images.items():
+        assert torch.equal(image, second.images[name]), name
 
 
 def test_half_precision_is_the_same_rounded(textured: Path) -> None:
@@ -141,7 +141,7 @@ def test_half_precision_is_the_same_rounded(textured: Path) -> None:
         made = []
         for half in (False, True):
             with closing(choose_renderer(GPU, LoaderConfig(shards=textured, half=half))) as renderer:
-                made.append(render(renderer, GPU, inputs).pictures)
+                made.append(render(renderer, GPU, inputs).images)
     for name in ("query", "key", "negative_0"):
         assert made[1][name].dtype == torch.float16
         torch.testing.assert_close(made[1][name].float(), made[0][name], rtol=2e-3, atol=2e-3)

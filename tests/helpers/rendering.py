@@ -10,7 +10,7 @@ import torch
 from dali_bgaug.shards import pack_mask
 from dali_bgaug.views import cpu, table
 from dali_bgaug.views.cpu import CpuRenderer
-from dali_bgaug.views.render import Images, Rendered
+from dali_bgaug.views.render import Decoded, Rendered
 from dali_bgaug.views.table import GREY, Slot, Table
 
 Pixels = Sequence[np.ndarray]
@@ -28,7 +28,7 @@ def render(
     half: bool = False,
     threads: int = 2,
 ) -> tuple[np.ndarray, Rendered]:
-    """The picture of every job, all of one size and one slot, [J, size, size, 3], and all that was rendered.
+    """The image of every job, all of one size and one slot, [J, size, size, 3], and all that was rendered.
 
     tiles: decoded, or geometry int32 [J, 8]; donors, copies: how many jobs of the beginning and of the end
     are these; chosen: crop boxes, instead of those that the jobs say.
@@ -41,7 +41,7 @@ def render(
         donors=donors,
         views=len(jobs) - donors - copies,
         per_photo=1,
-        slots=(Slot("picture", int(size)),),
+        slots=(Slot("image", int(size)),),
         replaced=np.zeros((len(jobs), 1), np.int32),
         matched=np.zeros((len(jobs), 0), np.int32),
     )
@@ -53,11 +53,11 @@ def render(
         if not isinstance(tiles, np.ndarray):
             tiles = images(tiles) if len(tiles) else None
         made = renderer.render(whole, images(photos), tiles, packed)
-    return made.pictures["picture"].numpy(), made
+    return made.images["image"].numpy(), made
 
 
 def render_masks(jobs: np.ndarray, changes: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The mask as each job's picture has it, distorted by these affine maps: bool [J, size, size]."""
+    """The mask as each job's image has it, distorted by these affine maps: bool [J, size, size]."""
     jobs, chosen = jobs.copy(), np.zeros(len(jobs), table.CROP)
     jobs["background"], jobs["mask_of"] = GREY, np.arange(len(jobs))
     chosen["crop_box"], chosen["affine"] = [0, 0, *mask.shape], changes
@@ -68,9 +68,9 @@ def render_masks(jobs: np.ndarray, changes: np.ndarray, mask: np.ndarray) -> np.
 PHOTOS = {"500x375": (500, 375), "1000x200": (1000, 200)}
 
 
-def images(pixels: Pixels) -> Images:
+def images(pixels: Pixels) -> Decoded:
     addresses = np.array([one.ctypes.data for one in pixels])
-    return Images(addresses, np.array([one.shape[:2] for one in pixels], np.int32))
+    return Decoded(addresses, np.array([one.shape[:2] for one in pixels], np.int32))
 
 
 def pack(masks: Pixels) -> np.ndarray:

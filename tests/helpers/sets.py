@@ -35,7 +35,7 @@ def untrained_run(folder: Path, shards: Path, *words: str) -> Path:
     return folder / "run"
 
 
-def picture(path: Path, colour: tuple[int, int, int]) -> None:
+def image(path: Path, colour: tuple[int, int, int]) -> None:
     """A PNG of one colour."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((48, 40, 3), colour, np.uint8)).save(path)

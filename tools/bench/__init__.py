@@ -12,7 +12,7 @@ sweep          which settings are fastest
 startup        a data set of a million samples: seconds and memory to the first batch
 feeding        does the loader keep a model fed
 machine        what a figure was measured on
-page           the result as a table, a page and pictures
+page           the result as a table, a page and figures
 plan           what a cluster needs for a training, from a result
 gpu_check      what needs a GPU: tests, benchmark, a training
 offline_bench  rates of the offline tools

@@ -12,7 +12,7 @@ file:
     --startup     seconds and memory to the first batch of so many samples
     --memory      whether memory grows over so many batches
 
-Beside the JSON file are a page (.md) and a picture (.png) of all that is in it.
+Beside the JSON file are a page (.md) and a figure (.png) of all that is in it.
 """
 
 import argparse

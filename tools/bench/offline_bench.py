@@ -92,12 +92,12 @@ class Bench:
         write_tile_store(self.work / "ms", self.fresh(), photo_folder=self.folder)
 
     def tiles_least(self) -> None:
-        """Decode photos, and encode pictures as the tiles are."""
-        for key, picture in zip(self.keys, self.tiles, strict=True):
-            if not picture:  # it lends none
+        """Decode photos, and encode images as the tiles are."""
+        for key, image in zip(self.keys, self.tiles, strict=True):
+            if not image:  # it lends none
                 continue
             photos.open_photo(self.folder / key)
-            picture.save(io.BytesIO(), "JPEG", quality=90)
+            image.save(io.BytesIO(), "JPEG", quality=90)
 
     def shards_tool(self) -> None:
         """Pack all."""

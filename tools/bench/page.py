@@ -1,4 +1,4 @@
-"""The result as a table, as a page of `benchmarks/`, and as a picture.
+"""The result as a table, as a page of `benchmarks/`, and as a figure.
 
 python -m tools.bench.page benchmarks/cpu2.json     # benchmarks/cpu2.md and .png, from the JSON alone
 """
@@ -161,7 +161,7 @@ def _startup(startup: dict[str, Any]) -> str:
 _SECTIONS = {"profile": _profile, "sweep": _sweep, "train": _train, "startup": _startup, "memory": _memory}
 
 
-def page(result: dict[str, Any], picture: str | None) -> str:
+def page(result: dict[str, Any], figure: str | None) -> str:
     """A page of `benchmarks/`: what, where, how, and the tables."""
     place, data = result["machine"], result["data"]
     lines = [
@@ -183,8 +183,8 @@ def page(result: dict[str, Any], picture: str | None) -> str:
             f"Batch {config['batch_size']}, {config['threads']} threads, {result['rounds']} rounds of "
             f"{result['batches']} batches.",
         ]
-    if picture:
-        lines += ["", f"![images per second by stage, and by threads]({picture})"]
+    if figure:
+        lines += ["", f"![images per second by stage, and by threads]({figure})"]
     return "\n".join([*lines, "", table(result), ""])
 
 
@@ -209,7 +209,7 @@ def _shown(name: str, value: str) -> str:
 
 def draw(result: dict[str, Any], path: Path) -> None:
     """Bars with their intervals, and the curve over threads."""
-    from tools.pictures import plt, save  # slow to import
+    from tools.figures import plt, save  # slow to import
 
     rows = [row for row in result["rows"] if row["stage"] != "read"]  # ten times the rest
     curves = sorted({(row["pipeline"], row["stage"]) for row in result["scaling"]})
@@ -254,13 +254,13 @@ def _label(row: dict[str, Any]) -> str:
 
 
 def write_page(result: dict[str, Any], beside: Path) -> list[Path]:
-    """The page and, of a main benchmark, the picture, beside the JSON file; returns their paths."""
-    picture, text = beside.with_suffix(".png"), beside.with_suffix(".md")
+    """The page and, of a main benchmark, the figure, beside the JSON file; returns their paths."""
+    figure, text = beside.with_suffix(".png"), beside.with_suffix(".md")
     written = [text]
     if "rows" in result:
-        draw(result, picture)
-        written.append(picture)
-    write_text(text, page(result, picture.name if "rows" in result else None))
+        draw(result, figure)
+        written.append(figure)
+    write_text(text, page(result, figure.name if "rows" in result else None))
     return written
 
 

@@ -15,7 +15,7 @@ from dali_bgaug.reading import decode
 from dali_bgaug.shards import Sample
 from dali_bgaug.tiles import fill
 from dali_bgaug.views.options import CropOptions
-from dali_bgaug.views.render import Images
+from dali_bgaug.views.render import Decoded
 from dali_bgaug.views.table import DRAWS, GREY, RANDOM, RENDERED, TILE, Slot, Table, new_jobs
 from pipelines import LoaderConfig
 from pipelines import torchvision_views as reference
@@ -160,7 +160,7 @@ class _Comparison:
             behind = [torch.from_numpy(tile).to(self.device) for tile in tiles]
             tiles = _images(behind)
         made = self.renderer.render(table, _images(front), tiles, packed)
-        return made.pictures["view"].cpu().numpy(), made.crop_boxes[donors:].cpu().numpy()
+        return made.images["view"].cpu().numpy(), made.crop_boxes[donors:].cpu().numpy()
 
     def with_crop_boxes(self, parameters: Parameters) -> Parameters:
         """The same with the crop boxes that the renderer chooses."""
@@ -257,10 +257,10 @@ class _Comparison:
         self.record("view", found, expected)
 
 
-def _images(tensors: list[torch.Tensor]) -> Images:
+def _images(tensors: list[torch.Tensor]) -> Decoded:
     """Addresses and sizes of images, uint8 [H, W, 3] each, which must outlive what is rendered."""
     shapes = np.array([tensor.shape for tensor in tensors], np.int32)
-    return Images(np.array([tensor.data_ptr() for tensor in tensors]), shapes[:, :2])
+    return Decoded(np.array([tensor.data_ptr() for tensor in tensors]), shapes[:, :2])
 
 
 def compare_pixels(samples: list[Sample], device: str = "cpu", seed: int = 0) -> dict[str, dict[str, float]]:

@@ -181,8 +181,8 @@ def _score_chunk(
         truth = np.asarray(read_grey(truth_path, *truth_reading)) >= 128
         height, width = truth.shape
         if saliency.shape != truth.shape:
-            picture = Image.fromarray(saliency).resize((width, height), Image.Resampling.BILINEAR)
-            saliency = np.asarray(picture)
+            resized = Image.fromarray(saliency).resize((width, height), Image.Resampling.BILINEAR)
+            saliency = np.asarray(resized)
         item, curves = score_map(saliency, truth)
         scores.append((key, item))
         sums += curves
@@ -215,7 +215,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def draw(curves: dict[str, Curves], out: Path) -> None:
     """Write the precision-recall curves as a PNG."""
-    from tools.pictures import plt, save  # slow to import
+    from tools.figures import plt, save  # slow to import
 
     figure, axis = plt.subplots(figsize=(5, 5), layout="constrained")
     for name, curve in curves.items():

@@ -1,4 +1,4 @@
-"""Damage inside a JPEG that decoders forgive: they warn, fill with grey or noise, and return a picture."""
+"""Damage inside a JPEG that decoders forgive: they warn, fill with grey or noise, and return an image."""
 
 import re
 

@@ -146,14 +146,14 @@ def packed_shards(folder: Path, verify: bool, count: int) -> Iterator[str]:
     if bad := [label for label in labels if label >= len(manifest.classes)]:
         raise UserError(f"{folder}: label {bad[0]}, but there are {classes}; pack again")
     if verify:
-        yield _decode_all(_pictures(folder, manifest), manifest.samples, "decoding", manifest.max_pixels)
+        yield _decode_all(_images(folder, manifest), manifest.samples, "decoding", manifest.max_pixels)
         if manifest.tiles == "geometry":
             yield "verified: every tile lies in its photo"
     yield from _histogram(shares)
     yield str(draw_sheet(folder, tiles, shares))
 
 
-def _pictures(folder: Path, manifest: shards.Manifest) -> Iterator[tuple[str, bytes, np.ndarray | None]]:
+def _images(folder: Path, manifest: shards.Manifest) -> Iterator[tuple[str, bytes, np.ndarray | None]]:
     """Name, JPEG, and the geometry that must lie in it, if there is some."""
     for shard in manifest.shards:
         for sample in shards.read_samples(folder, shard):
@@ -164,25 +164,25 @@ def _pictures(folder: Path, manifest: shards.Manifest) -> Iterator[tuple[str, by
 
 
 def _decode_all(
-    pictures: Iterator[tuple[str, bytes, np.ndarray | None]],
+    images: Iterator[tuple[str, bytes, np.ndarray | None]],
     count: int,
     title: str,
     max_pixels: int = MAX_PIXELS,
 ) -> str:
     """Decode everything; what cannot be decoded, or has a tile that reaches beyond it, is a UserError."""
     decoder, bad, done = Decoder(), [], 0
-    for name, picture, tile in tqdm(pictures, desc=title, total=count, unit="picture"):
+    for name, image, tile in tqdm(images, desc=title, total=count, unit="image"):
         done += 1
-        if problem := decoder.problem(picture, max_pixels):
+        if problem := decoder.problem(image, max_pixels):
             bad.append(f"{name} {problem}")
-        elif tile is not None and not fits(tile[None], np.array([(size := decoder.peek(picture))[::-1]]))[0]:
+        elif tile is not None and not fits(tile[None], np.array([(size := decoder.peek(image))[::-1]]))[0]:
             raise UserError(
                 f"{name}: its tile {tile.tolist()} reaches beyond its {size[0]}x{size[1]} pixels; "
                 "pack that shard anew"
             )
     if bad:
         raise UserError(f"{bad[0]} ({len(bad)} of {done}); make that file anew")
-    return f"verified: the training decoder decodes all {done} pictures"
+    return f"verified: the training decoder decodes all {done} images"
 
 
 def _files(files: list[Path], photos: int, options: dict[str, Any]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image, ImageOps
 
 from dali_bgaug.tiles import fill, fits
-from tools.pictures import plt, save
+from tools.figures import plt, save
 
 COLUMNS = 6
 LABEL = 24  # characters of a photo's name
@@ -19,7 +19,7 @@ class Tile(NamedTuple):
     """One place of the sheet."""
 
     name: str
-    picture: np.ndarray | bytes
+    image: np.ndarray | bytes
     """A saliency map, uint8 [S, S], or a JPEG."""
     box: np.ndarray | None = None
     """The foreground's box as shares of the sides, float [4]."""
@@ -52,14 +52,14 @@ def draw_sheet(folder: Path, tiles: list[Tile], shares: list[float] | None = Non
 def _draw(axis: plt.Axes, tile: Tile) -> None:
     axis.set_axis_off()
     axis.set_title(tile.name[-LABEL:], fontsize=6, pad=2)
-    if isinstance(tile.picture, np.ndarray):
-        axis.imshow(tile.picture, cmap="gray", vmin=0, vmax=255)
-        side = len(tile.picture)
+    if isinstance(tile.image, np.ndarray):
+        axis.imshow(tile.image, cmap="gray", vmin=0, vmax=255)
+        side = len(tile.image)
         x0, y0, x1, y1 = tile.box * side
         corner = (x0 - 0.5, y0 - 0.5)
         axis.add_patch(Rectangle(corner, x1 - x0, y1 - y0, fill=False, color="tab:orange", linewidth=1))
         return
-    photo = _decode(tile.picture)
+    photo = _decode(tile.image)
     if tile.mask is not None and tile.mask.any() and not tile.mask.all():
         height, width = photo.shape[:2]
         centres = (np.arange(len(tile.mask)) + 0.5) / len(tile.mask)
@@ -80,7 +80,7 @@ def _beside(photo: np.ndarray, tile: bytes | np.ndarray | None) -> np.ndarray:
 
 
 def _decode(data: bytes) -> np.ndarray:
-    """Pixels; a damaged picture is a white square: to find damage is what --verify is for."""
+    """Pixels; a damaged image is a white square: to find damage is what --verify is for."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))

@@ -71,7 +71,7 @@ def read_grey(path: Path, scale: Scale = "auto", channel: Channel = "auto") -> I
     except Exception as error:  # PIL raises nearly anything on a damaged file
         raise UserError(f"{path}: not a readable mask image ({error}); write it again as PNG") from error
     if frames > 1:
-        raise UserError(f"{path}: holds {frames} pictures; write the mask as an image of one")
+        raise UserError(f"{path}: holds {frames} frames; write the mask as an image of one")
     if channel == "alpha" and alpha is None:
         raise UserError(f"{path}: has no transparency; leave channel=alpha away, or write it with some")
     if channel == "alpha" or (channel == "auto" and _is_alpha_the_mask(path, values, alpha)):
@@ -79,7 +79,7 @@ def read_grey(path: Path, scale: Scale = "auto", channel: Channel = "auto") -> I
     if values.ndim == 3:
         if channel == "auto" and _is_coloured(values):
             raise UserError(
-                f"{path}: a picture in colour, no mask; is it a photo, or a map of classes? If its grey "
+                f"{path}: an image in colour, no mask; is it a photo, or a map of classes? If its grey "
                 "is the mask give channel=grey, if it is a cut-out of which nothing was cut channel=alpha"
             )
         values = np.asarray(Image.fromarray(values).convert("L"))

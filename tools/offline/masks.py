@@ -6,7 +6,7 @@
     python -m tools.masks --photos DATA --detector u2net --weights u2netp.onnx
     python -m tools.masks --photos DATA --detector ncut --weights RUN/backbone.pt  your own backbone
 
-A photo's foreground is where saliency >= threshold. Photos that are no pictures, truncated or empty are left
+A photo's foreground is where saliency >= threshold. Photos that are no images, truncated or empty are left
 out of the store and listed in the report, OUT-report.json. Further options of a detector are given as
 key=value.
 """

@@ -15,7 +15,7 @@ Image.MAX_IMAGE_PIXELS = None  # we have a limit of our own, `check_pixels`
 
 
 class BadPhoto(UserError):
-    """The bytes of a photo are no picture that can be used; `reason` is the kind of defect, for counting.
+    """The bytes of a photo are no image that can be used; `reason` is the kind of defect, for counting.
 
     A file that cannot be read at all (gone, no permission, a failing disk) is a plain UserError instead:
     that is the machine's fault, and to leave photos out because of it would lose data.
@@ -65,10 +65,10 @@ def read_photo(path: Path, expected: int | None = None) -> bytes:
 
 
 def decode_photo(data: bytes, path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode a picture to RGB, upright (EXIF orientation applied), whatever format it is in.
+    """Decode an image to RGB, upright (EXIF orientation applied), whatever format it is in.
 
     Raises:
-        BadPhoto: truncated, damaged, not a picture, or of more than `max_pixels`.
+        BadPhoto: truncated, damaged, not an image, or of more than `max_pixels`.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -78,7 +78,7 @@ def decode_photo(data: bytes, path: Path, max_pixels: int = MAX_PIXELS) -> Image
     except MemoryError:
         raise  # of the machine, not of the photo
     except Image.UnidentifiedImageError:
-        raise BadPhoto(path, "not a picture") from None
+        raise BadPhoto(path, "not an image") from None
     except BadPhoto:
         raise
     except Exception as error:  # PIL raises nearly anything on a damaged file
@@ -96,7 +96,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def white_level(image: Image.Image) -> int | None:
-    """The white level of a picture, by its kind; None of floats and 32-bit numbers, which do not say."""
+    """The white level of an image, by its kind; None of floats and 32-bit numbers, which do not say."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         return 65535
     return None if image.mode in ("I", "F") else 255

@@ -75,13 +75,13 @@ def pack_photo(path: Path, row: Row, decoder: Decoder, options: PhotoOptions) ->
         return Packed(data, len(data), expected, damage)
     if complaint is not None and not options.reencode:
         raise complaint
-    picture = _decode_again(path, data, expected)
+    image = _decode_again(path, data, expected)
     if large:
-        picture.thumbnail((options.max_side, options.max_side), Image.Resampling.LANCZOS)
-    picture.save(buffer := io.BytesIO(), "JPEG", quality=QUALITY)
-    if decoder.size(buffer.getvalue()) != picture.size:
+        image.thumbnail((options.max_side, options.max_side), Image.Resampling.LANCZOS)
+    image.save(buffer := io.BytesIO(), "JPEG", quality=QUALITY)
+    if decoder.size(buffer.getvalue()) != image.size:
         raise BadPhoto(path, "refused by the training decoder", "also when encoded anew")
-    return Packed(buffer.getvalue(), len(data), picture.size, damage, complaint is not None, large)
+    return Packed(buffer.getvalue(), len(data), image.size, damage, complaint is not None, large)
 
 
 def _complaint(
@@ -107,24 +107,24 @@ def _complaint(
     return None
 
 
-def _stand_alike(pixels: np.ndarray, picture: Image.Image) -> bool:
+def _stand_alike(pixels: np.ndarray, image: Image.Image) -> bool:
     """True if a photo by two decoders, of one size, is the same way up: half turns and mirrors do not show in
     the size. No other turn of it is more like the first."""
-    square = picture.width == picture.height
-    others = [picture.transpose(turn) for turn in (Image.Transpose if square else _KEEP_SIZE)]
+    square = image.width == image.height
+    others = [image.transpose(turn) for turn in (Image.Transpose if square else _KEEP_SIZE)]
     seen = pixels[::STEP, ::STEP].astype(int)
-    away = [np.abs(np.asarray(each)[::STEP, ::STEP] - seen).mean() for each in (picture, *others)]
+    away = [np.abs(np.asarray(each)[::STEP, ::STEP] - seen).mean() for each in (image, *others)]
     return away[0] == min(away)
 
 
 def _decode_again(path: Path, data: bytes, expected: tuple[int, int]) -> Image.Image:
     """Decode as the mask tool did; what it could decode then and cannot now has changed."""
     try:
-        picture = photos.decode_photo(data, path, math.prod(expected))
+        image = photos.decode_photo(data, path, math.prod(expected))
     except BadPhoto as error:
         raise UserError(f"{error}; it was good when its mask was made: put that file back") from error
-    check_size(path, picture.size, expected)
-    return picture
+    check_size(path, image.size, expected)
+    return image
 
 
 def _format(data: bytes) -> str | None:

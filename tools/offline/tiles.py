@@ -5,7 +5,7 @@
     python -m tools.tiles --masks out/masks --out out/tiles --import TREE
 
 By default geometry (`dali_bgaug/tiles.py`), from the mask store alone: no photo is opened. --pixels writes
-the same as pictures. --import takes backgrounds made elsewhere, in-painted by a model, say.
+the same as images. --import takes backgrounds made elsewhere, in-painted by a model, say.
 """
 
 import io
@@ -28,10 +28,10 @@ from tools.offline.photos import check_size
 from tools.offline.report import Done, Report
 
 BITS_PER_PIXEL = 2.0  # of a JPEG, for the estimate of the space it needs
-SHAPE = 0.01  # of a side: models paint pictures of whole blocks, 8 pixels of 512, say
+SHAPE = 0.01  # of a side: models paint images of whole blocks, 8 pixels of 512, say
 
 
-class _Pictures(NamedTuple):
+class _Images(NamedTuple):
     """The source of tiles that are kept as pixels."""
 
     photos: Path | None
@@ -65,10 +65,10 @@ def write_tile_store(
     """
     require(short_side >= 32, f"--short-side={short_side}: must be at least 32 pixels")
     require(1 <= quality <= 95, f"--quality={quality}: a JPEG quality is 1 to 95")
-    pictures = None
+    images = None
     options: dict[str, Any] = {"rule": "only-bg-t", "dilation": DILATION, "tiles": "geometry"}
     if photo_folder or imported:
-        pictures = _Pictures(photo_folder, imported, short_side, quality)
+        images = _Images(photo_folder, imported, short_side, quality)
         options |= {"tiles": "pixels", "short_side": short_side, "quality": quality}
     if imported:
         require_folder(imported, "--import")
@@ -80,31 +80,31 @@ def write_tile_store(
     # A part may lie wholly among photos that have none.
     if imported and part.count == 1 and not any(_background(imported, key) for key in keys):
         raise UserError(
-            f"--import={imported}: has a background of no photo of {mask_store}; it must hold pictures of "
+            f"--import={imported}: has a background of no photo of {mask_store}; it must hold images of "
             "the same relative paths and stems"
         )
     sizes = [stores.count_rows(file) for file in files]
-    jobs = [(file, out / file.name, pictures, options) for file in files]
+    jobs = [(file, out / file.name, images, options) for file in files]
     report = Report(tool="tiles", out=out, part=part, workers=workers, options=options)
-    each = BITS_PER_PIXEL / 8 * short_side**2 * 1.4 if pictures else 100
+    each = BITS_PER_PIXEL / 8 * short_side**2 * 1.4 if images else 100
     report.run(_write_file, jobs, sizes, [count * each for count in sizes])
     return report
 
 
-def _write_file(masks: Path, path: Path, pictures: _Pictures | None, options: dict[str, Any]) -> Done:
+def _write_file(masks: Path, path: Path, images: _Images | None, options: dict[str, Any]) -> Done:
     entries = stores.read_entries(masks)
-    stamps = _stamps(entries, pictures.imported) if pictures and pictures.imported else ""
+    stamps = _stamps(entries, images.imported) if images and images.imported else ""
     source = stores.tile_source(entries.source, options, stamps)
     kept = stores.is_finished(path, source)
     if not kept:
-        if pictures is None:
+        if images is None:
             tiles = tile_geometry(entries.box, entries.size)
             tiles[entries.flags > 0] = 0
         else:
             tiles, problems = [], []
             for row in range(len(entries.keys)):
                 try:
-                    tiles.append(_picture(entries, row, pictures))
+                    tiles.append(_image(entries, row, images))
                 except UserError as error:  # a BadPhoto too: it was good when its mask was made
                     problems.append(str(error))
             if problems:
@@ -114,34 +114,34 @@ def _write_file(masks: Path, path: Path, pictures: _Pictures | None, options: di
     return Done(
         photos=len(entries.keys),
         kept=kept,
-        read=int(entries.bytes.sum()) if pictures and pictures.photos else 0,
+        read=int(entries.bytes.sum()) if images and images.photos else 0,
         written=path.stat().st_size,
         counts={"without a background": missing} if missing else {},
     )
 
 
-def _picture(entries: stores.Entries, row: int, pictures: _Pictures) -> bytes:
+def _image(entries: stores.Entries, row: int, images: _Images) -> bytes:
     """A tile as JPEG; empty for a photo that lends none."""
     key, size = entries.keys[row], tuple(entries.size[row].tolist())
     if entries.flags[row]:
         return b""
-    if pictures.photos:
-        place = pictures.photos / key
+    if images.photos:
+        place = images.photos / key
         data = photos.read_photo(place, int(entries.bytes[row]))
         photo = np.asarray(photos.decode_photo(data, place, entries.options.get("max_pixels", MAX_PIXELS)))
         check_size(place, photo.shape[1::-1], size)
         [geometry] = tile_geometry(entries.box[[row]], entries.size[[row]])
-        return encode_tile(fill(photo, geometry), pictures.short_side, pictures.quality)
-    place = _background(pictures.imported, key)
+        return encode_tile(fill(photo, geometry), images.short_side, images.quality)
+    place = _background(images.imported, key)
     if place is None:
         return b""
-    picture = photos.open_photo(place)
-    if not same_shape(picture.size, size, SHAPE):
+    image = photos.open_photo(place)
+    if not same_shape(image.size, size, SHAPE):
         raise UserError(
-            f"{place}: {picture.width}x{picture.height} pixels, but its photo is {size[0]}x{size[1]}; "
+            f"{place}: {image.width}x{image.height} pixels, but its photo is {size[0]}x{size[1]}; "
             "write it in the photo's own shape"
         )
-    return encode_tile(np.asarray(picture), pictures.short_side, pictures.quality)
+    return encode_tile(np.asarray(image), images.short_side, images.quality)
 
 
 def _stamps(entries: stores.Entries, tree: Path) -> str:
@@ -153,18 +153,18 @@ def _stamps(entries: stores.Entries, tree: Path) -> str:
 
 
 def _background(tree: Path, key: str) -> Path | None:
-    """The picture of a photo's background, if there is one."""
+    """The image of a photo's background, if there is one."""
     return find_image((tree / key).with_suffix(""))
 
 
 def encode_tile(image: np.ndarray, short_side: int, quality: int) -> bytes:
     """A tiled background uint8 [H, W, 3] as a JPEG of at most so many pixels along its short side."""
-    picture = Image.fromarray(image)
-    scale = short_side / min(picture.size)
+    image = Image.fromarray(image)
+    scale = short_side / min(image.size)
     if scale < 1:
-        size = [max(1, round(side * scale)) for side in picture.size]
-        picture = picture.resize(size, Image.Resampling.BOX, reducing_gap=2.0)
-    picture.save(buffer := io.BytesIO(), "JPEG", quality=quality)
+        size = [max(1, round(side * scale)) for side in image.size]
+        image = image.resize(size, Image.Resampling.BOX, reducing_gap=2.0)
+    image.save(buffer := io.BytesIO(), "JPEG", quality=quality)
     return buffer.getvalue()
 
 
@@ -174,12 +174,12 @@ def main() -> None:
     add("--masks", type=Path, default=Path("out/masks"), help="the mask store (%(default)s)")
     add("--out", type=Path, default=Path("out/tiles"), help="the tile store (%(default)s)")
     kind = parser.add_mutually_exclusive_group().add_argument
-    kind("--pixels", action="store_true", help="pictures in place of geometry; needs --photos")
+    kind("--pixels", action="store_true", help="images in place of geometry; needs --photos")
     what = "backgrounds made elsewhere, by photo"
     kind("--import", dest="imported", type=Path, metavar="TREE", help=what)
     add("--photos", type=Path, help="the folder the masks were made from, for --pixels")
-    add("--short-side", type=int, default=256, help="of pictures, pixels; larger ones shrink (%(default)s)")
-    add("--quality", type=int, default=90, help="of pictures: JPEG quality (%(default)s)")
+    add("--short-side", type=int, default=256, help="of images, pixels; larger ones shrink (%(default)s)")
+    add("--quality", type=int, default=90, help="of images: JPEG quality (%(default)s)")
     add_scale_arguments(parser)
     args = parser.parse_args()
     require(args.photos or not args.pixels, "--pixels: needs --photos, the folder the masks were made from")

@@ -1,6 +1,6 @@
 """Whole runs, from photos to figures.
 
-demo             photos to shards to a trained backbone, with pictures
+demo             photos to shards to a trained backbone, with figures
 experiment       what background augmentations change, over seeds
 experiment_page  its page and figure
 learning         what each method learns on the demo set

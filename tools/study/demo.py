@@ -1,4 +1,4 @@
-"""The whole path on one machine: photos, masks, tiles, shards, pre-training, pictures.
+"""The whole path on one machine: photos, masks, tiles, shards, pre-training, figures.
 
     python -m tools.demo [--data /folder/of/class/folders [--masks /parallel/tree]] [--out out/demo]
 
@@ -35,7 +35,7 @@ PER_FILE = 250
 """Photos a file: small, so that all workers are busy."""
 LOADER_SECONDS = 3.0
 """For which the loader is timed alone."""
-PICTURE = 160
+CROP_SIZE = 160
 """Side of the views on the contact sheet."""
 STORES = ("masks", "tiles", "shards", *(f"{name}-report.json" for name in ("masks", "tiles", "shards")))
 RUN = (
@@ -72,7 +72,7 @@ def run_demo(
     _say(5, "views: what the loader makes of the photos")
     views = {}
     for name, view in loader.views.items():  # which are too small to look at
-        views[name] = view.replaced(crop=view.crop.replaced(size=PICTURE))
+        views[name] = view.replaced(crop=view.crop.replaced(size=CROP_SIZE))
     draw_views(loader.replaced(views=views), out / "views.png")
     rate, device = _loader_rate(loader)
     print(f"the loader alone: {rate:.0f} images/s on {device}")

@@ -51,7 +51,7 @@ class Scale:
     held_out: int
     """To test on."""
     side: int
-    """Short side of the challenge's pictures."""
+    """Short side of the challenge's images."""
     recipes: dict[str, str]
     """What recipes of a method extend besides their own: a file of `configs/experiment/`."""
     at_once: int
@@ -219,7 +219,7 @@ def main() -> None:
     add("--scale", choices=list(SCALES), default=default, help="(%(default)s on this machine)")
     add("--seeds", type=int, default=3, help="runs of each kind (%(default)s)")
     add("--out", type=Path, default=Path("out/experiment"), help="(%(default)s)")
-    add("--json", type=Path, help="result; page and picture beside it (default OUT/experiment.json)")
+    add("--json", type=Path, help="result; page and figure beside it (default OUT/experiment.json)")
     add("--workers", type=int, default=default_workers(), help="processes that pack (all CPUs)")
     args = parser.parse_args()
     require(args.seeds >= 1, f"--seeds={args.seeds}: give one at least")
@@ -228,11 +228,11 @@ def main() -> None:
     words = ["--scale", args.scale, "--seeds", str(args.seeds), "--json", str(path)]
     words += [] if args.out == parser.get_default("out") else ["--out", str(args.out)]
     result["command"] = f"python -m tools.experiment {shlex.join(words)}"
-    text_path, picture = path.with_suffix(".md"), path.with_suffix(".png")
+    text_path, figure = path.with_suffix(".md"), path.with_suffix(".png")
     write_json(path, result)
-    draw(result, picture)
-    write_text(text_path, text := page(result, picture.name))
-    print(f"{text}\n{path}, {text_path} and {picture}")
+    draw(result, figure)
+    write_text(text_path, text := page(result, figure.name))
+    print(f"{text}\n{path}, {text_path} and {figure}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The experiment's result: means and standard errors, as a table, a picture and a page."""
+"""The experiment's result: means and standard errors, as a table, a figure and a page."""
 
 import textwrap
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 from tools import markdown
 from tools.bench.machine import describe
-from tools.pictures import plt, save
+from tools.figures import plt, save
 
 NAMES = {"moco_v2": "MoCo-v2", "byol": "BYOL", "swav": "SwAV", "untrained": "untrained"}
 BACKGROUNDS = {"none": "none", "rm": "BG_RM", "random": "BG_Random", "swaps": "BG_Swaps"}
@@ -50,8 +50,8 @@ def mean(values: Sequence[float]) -> list[float | None]:
     return [round(float(np.mean(values)), 4), None if error is None else round(error, 4)]
 
 
-def page(result: dict[str, Any], picture: str) -> str:
-    """The result as a Markdown page. picture: the file beside it."""
+def page(result: dict[str, Any], figure: str) -> str:
+    """The result as a Markdown page. figure: the file beside it."""
     photos = result["photos"]
     seconds = [row["seconds"] for row in result["rows"] if "seconds" in row] or [0]
     what = (
@@ -70,7 +70,7 @@ def page(result: dict[str, Any], picture: str) -> str:
         f"{describe(result['machine'])}; {len(seconds)} runs of {np.mean(seconds):.0f} seconds, with their "
         f"probes, {result['at_once']} at a time.",
         textwrap.fill(what, 118),
-        f"![Accuracy and BG-Gap of every run]({picture})",
+        f"![Accuracy and BG-Gap of every run]({figure})",
     ]
     lines = result["summary"]
     titles, names = ("accuracy %", "gain", "BG-Gap", "gain"), ("accuracy", "accuracy_gain", "gap", "gap_gain")

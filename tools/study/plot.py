@@ -1,4 +1,4 @@
-"""Draw the curves of one run or several in one picture: everything that is in their logs.
+"""Draw the curves of one run or several in one figure: everything that is in their logs.
 
 python -m tools.plot out/run1 [out/run2 …] --out out/curves.png
 """
@@ -11,7 +11,7 @@ import numpy as np
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_log
 from tools.cli import run, tool_parser
-from tools.pictures import plt, save
+from tools.figures import plt, save
 
 LAST = ("lr", "images_per_s", "data_wait")
 """What comes after a method's own metrics."""

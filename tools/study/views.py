@@ -19,7 +19,7 @@ from dali_bgaug.config import override, read_yaml, validate
 from dali_bgaug.errors import UserError
 from pipelines import LoaderConfig, build_loader
 from tools.cli import run, tool_parser
-from tools.pictures import plt, save
+from tools.figures import plt, save
 
 COLOURS = [*matplotlib.colormaps["tab10"].colors]
 SOURCES = ("photo", "mask", "tile")
@@ -36,13 +36,13 @@ def draw_views(config: LoaderConfig, path: Path, rows: int = 8) -> None:
     figure, axes = plt.subplots(*shape, figsize=size, squeeze=False, layout="compressed")
     for row, sample in enumerate(order.tolist()):
         for axis, name in zip(axes[row], names, strict=True):
-            picture = batch[name][sample]
-            axis.imshow(picture.numpy() if name in SOURCES else _denormalise(picture, config))
+            image = batch[name][sample]
+            axis.imshow(image.numpy() if name in SOURCES else _denormalise(image, config))
             axis.set(xticks=[], yticks=[])
             if row == 0:
                 axis.set_title(name, fontsize=9)
             if name == "photo" and "crop_box" in batch:
-                _draw_crop_boxes(axis, picture.shape, batch["crop_box"][sample].numpy())
+                _draw_crop_boxes(axis, image.shape, batch["crop_box"][sample].numpy())
             if name in changed:
                 colour = COLOURS[list(changed).index(name) % len(COLOURS)]
                 for spine in axis.spines.values():
@@ -64,7 +64,7 @@ def _changed(config: LoaderConfig, batch: dict[str, torch.Tensor]) -> dict[str, 
 
 
 def _denormalise(view: torch.Tensor, config: LoaderConfig) -> np.ndarray:
-    """Float [..., 3, H, W] -> values in [0, 1], [H, W, 3]; several pictures side by side, two in a row."""
+    """Float [..., 3, H, W] -> values in [0, 1], [H, W, 3]; several images side by side, two in a row."""
     pixels = view.movedim(-3, -1).float().numpy()
     if pixels.ndim == 4:
         pairs = [np.concatenate([*pixels[at : at + 2]], axis=1) for at in range(0, len(pixels), 2)]
@@ -83,7 +83,7 @@ def main() -> None:
     parser = tool_parser("tools.views", __doc__)
     add = parser.add_argument
     add("--config", type=Path, default=Path("configs/moco_v2_demo.yaml"), help="(%(default)s)")
-    add("--out", type=Path, default=Path("out/views.png"), help="the picture (%(default)s)")
+    add("--out", type=Path, default=Path("out/views.png"), help="the figure (%(default)s)")
     add("--rows", type=int, default=8, help="photos (%(default)s)")
     add("overrides", nargs="*", metavar="key=value", help="values of the config to override")
     args = parser.parse_intermixed_args()

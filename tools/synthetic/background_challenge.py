@@ -20,7 +20,7 @@ The splits of Xiao, Engstrom, Ilyas and Madry, "Noise or Signal" (2020), Table 1
 none without foreground, without anything else, or whose tile must not be a background. Class folders sort in
 the order of labels; where the classes' own names do not, they begin with the label.
 
-Pictures depend on photos, --side and --seed alone. A killed run leaves whole files; the same command goes on.
+Images depend on photos, --side and --seed alone. A killed run leaves whole files; the same command goes on.
 """
 
 import argparse
@@ -75,7 +75,7 @@ Row = tuple[str, Photo, dict[str, Photo]]
 def compose(
     photo: np.ndarray, mask: np.ndarray, tile: np.ndarray, backgrounds: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """The pictures of one photo, uint8 [H, W, 3] each, by split in the order of SPLITS.
+    """The images of one photo, uint8 [H, W, 3] each, by split in the order of SPLITS.
 
     Args:
         photo, tile: the photo, and its own tiled background, uint8 [H, W, 3].
@@ -145,13 +145,13 @@ def _tile(folder: Path, photo: Photo) -> Image.Image:
 
 
 def _load(folder: Path, photo: Photo, side: int) -> tuple[Image.Image, np.ndarray]:
-    """A photo as it is, and its mask at the size of its pictures by nearest neighbour, bool [H, W]."""
-    picture = _decode(folder, photo, "jpg")
-    scale = min(1, side / min(picture.size))
-    size = tuple(max(1, round(length * scale)) for length in picture.size)  # as tools.tiles rounds
+    """A photo as it is, and its mask at the size of its images by nearest neighbour, bool [H, W]."""
+    image = _decode(folder, photo, "jpg")
+    scale = min(1, side / min(image.size))
+    size = tuple(max(1, round(length * scale)) for length in image.size)  # as tools.tiles rounds
     data = _read(folder / photo.shard, photo.places["mask"])
     square = packed.unpack_mask(data, int((len(data) * 8) ** 0.5))
-    return picture, np.asarray(Image.fromarray(square).resize(size, Image.Resampling.NEAREST))
+    return image, np.asarray(Image.fromarray(square).resize(size, Image.Resampling.NEAREST))
 
 
 def _survey(folder: Path, shard: packed.Shard, side: int) -> list[Photo]:
@@ -170,21 +170,21 @@ def _survey(folder: Path, shard: packed.Shard, side: int) -> list[Photo]:
     return photos
 
 
-def _write_pictures(folder: Path, out: Path, side: int, rows: Sequence[Row]) -> None:
+def _write_images(folder: Path, out: Path, side: int, rows: Sequence[Row]) -> None:
     with ThreadPoolExecutor(len(SPLITS)) as pool:  # most of the time passes waiting for the disk
         for path, photo, donors in rows:
             files = [out / split / "val" / path for split in SPLITS]
             if all(file.exists() for file in files):  # from a run that was interrupted
                 continue
-            picture, mask = _load(folder, photo, side)
+            image, mask = _load(folder, photo, side)
             size = mask.shape[::-1]
-            original = np.asarray(picture.resize(size, _FILTER))
+            original = np.asarray(image.resize(size, _FILTER))
             tile = np.asarray(_tile(folder, photo).resize(size, _FILTER))
-            # A donor's tile is scaled to cover the picture; what hangs over is cut off, alike on both sides.
+            # A donor's tile is scaled to cover the image; what hangs over is cut off, alike on both sides.
             lent = {split: ImageOps.fit(_tile(folder, of), size, _FILTER) for split, of in donors.items()}
             backgrounds = {split: np.asarray(tiled) for split, tiled in lent.items()}
-            pictures = compose(original, mask, tile, backgrounds)
-            list(pool.map(_write, files, pictures.values()))
+            images = compose(original, mask, tile, backgrounds)
+            list(pool.map(_write, files, images.values()))
 
 
 def _write(path: Path, pixels: np.ndarray) -> None:
@@ -229,7 +229,7 @@ def make_challenge(
     write_text(started, json.dumps(settings, indent=1) + "\n")
     todo = list(rows.values())
     jobs = [(shards, out, side, todo[start : start + _CHUNK]) for start in range(0, len(todo), _CHUNK)]
-    for _ in process(_write_pictures, jobs, [len(job[-1]) for job in jobs], workers, "pictures"):
+    for _ in process(_write_images, jobs, [len(job[-1]) for job in jobs], workers, "images"):
         pass
     counts = Counter(folders[photo.label] for photo in usable)
     result = {

@@ -22,7 +22,7 @@ from dali_bgaug.views.options import (
     ViewOptions,
 )
 from dali_bgaug.views.plan import Recipe, _draw_crop, plan
-from dali_bgaug.views.render import Images
+from dali_bgaug.views.render import Decoded
 from pipelines import LoaderConfig, build, build_loader
 from tests.helpers.rendering import PHOTOS
 
@@ -92,9 +92,9 @@ def batch() -> tuple[list[np.ndarray], list[np.ndarray], torch.Tensor]:
     )
 
 
-def _images(pixels: list[np.ndarray]) -> Images:
+def _images(pixels: list[np.ndarray]) -> Decoded:
     sizes = np.array([one.shape[:2] for one in pixels], np.int32)
-    return Images(np.array([one.ctypes.data for one in pixels]), sizes)
+    return Decoded(np.array([one.ctypes.data for one in pixels]), sizes)
 
 
 @pytest.mark.parametrize(
@@ -121,11 +121,11 @@ def test_the_gpu_renders_what_the_cpu_renders(batch: tuple, name: str, half: boo
     assert torch.equal(found.composited, expected.composited)
     assert found.composited.any() or recipe.background.kind == "none"
     assert torch.allclose(found.crop_boxes, expected.crop_boxes, atol=1e-4)
-    assert found.pictures.keys() == expected.pictures.keys()
+    assert found.images.keys() == expected.images.keys()
     scale = 1.0 if name == "sources" else 255 * min(recipe.normalise.std)
-    for slot, picture in expected.pictures.items():
-        assert (found.pictures[slot].shape, found.pictures[slot].dtype) == (picture.shape, picture.dtype)
-        off = scale * (found.pictures[slot].float() - picture.float()).abs()
+    for slot, image in expected.images.items():
+        assert (found.images[slot].shape, found.images[slot].dtype) == (image.shape, image.dtype)
+        off = scale * (found.images[slot].float() - image.float()).abs()
         if half:
             assert off.median() < 0.05
         # A pixel on an edge of the mask may fall to the other side: one rounds its place to float32.

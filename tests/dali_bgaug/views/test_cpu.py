@@ -1,4 +1,4 @@
-"""The CPU renderer on jobs made by hand, whose pictures can be told by hand."""
+"""The CPU renderer on jobs made by hand, whose images can be told by hand."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from dali_bgaug.views import table
 from dali_bgaug.views.cpu import Buffers
 from dali_bgaug.views.options import CropOptions
 from dali_bgaug.views.plan import _draw_crop
-from dali_bgaug.views.table import GREY, PICTURE, RENDERED, TILE
+from dali_bgaug.views.table import GREY, IMAGE, RENDERED, TILE
 from tests.helpers.rendering import render
 
 
@@ -233,7 +233,7 @@ def test_only_where_foreground_is_seen() -> None:
     masks = [LEFT, NOWHERE, LEFT & (np.arange(64) < 8)]
     found, made = render(jobs, _flat(1, 2, 3), masks)
     assert made.composited.tolist() == [True, False, False, True, True, True]
-    middle = [picture[:, [0, 7], 0].tolist() for picture in found]
+    middle = [image[:, [0, 7], 0].tolist() for image in found]
     assert middle == [[[left, right]] * 8 for left, right in ((1, 9), (2, 2), (3, 3), (1, 9), (9, 9), (9, 9))]
 
 
@@ -256,7 +256,7 @@ def test_a_background_before_takes_part_in_the_look() -> None:
     jobs = np.concatenate([_jobs(1, 8, sample=1, frame=0), jobs])
     jobs["background_job"] = 0
     found, _ = render(jobs, _flat(50, 100), [LEFT, LEFT], donors=1)
-    assert [picture[0, [0, 7], 0].round(3).tolist() for picture in found] == [
+    assert [image[0, [0, 7], 0].round(3).tolist() for image in found] == [
         [100, 100],
         [151, 151],  # 2 * 75 + 1
         [101, 201],  # 2 * 50 + 1, and 2 * 100 + 1: normalised last
@@ -266,27 +266,27 @@ def test_a_background_before_takes_part_in_the_look() -> None:
 
 
 def test_turns_are_numpys() -> None:
-    jobs = _jobs(5, 12, sample=[0, 0, 0, 0, 0], source=[0] + [PICTURE] * 4, turns=[0, 0, 1, 2, 3])
+    jobs = _jobs(5, 12, sample=[0, 0, 0, 0, 0], source=[0] + [IMAGE] * 4, turns=[0, 0, 1, 2, 3])
     found, _ = render(jobs, [_noise(5, 30, 20)] * 5, copies=4)
     for turns in range(4):
         assert np.array_equal(found[1 + turns], np.rot90(found[0], turns))
 
 
-def test_a_copy_lies_over_another_picture() -> None:
+def test_a_copy_lies_over_another_image() -> None:
     """A matched negative: the key of photo 1 in the query's foreground, the finished query around it."""
     scale = {"scale": 0.5, "shift": 3}
-    jobs = np.concatenate([_jobs(2, 8, **scale), _jobs(1, 8, source=PICTURE, background=RENDERED)])
+    jobs = np.concatenate([_jobs(2, 8, **scale), _jobs(1, 8, source=IMAGE, background=RENDERED)])
     jobs["sample"][2], jobs["background_job"][2], jobs["mask_of"][2] = 1, 0, 0
     found, made = render(jobs, _flat(10, 20), [LEFT, NOWHERE], copies=1)
-    assert [picture[0, [0, 7], 0].round(3).tolist() for picture in found] == [[8, 8], [13, 13], [13, 8]]
+    assert [image[0, [0, 7], 0].round(3).tolist() for image in found] == [[8, 8], [13, 13], [13, 8]]
     assert made.composited.tolist() == [False, False, True]
 
 
-def test_pictures_of_no_slot_lie_behind_others() -> None:
+def test_images_of_no_slot_lie_behind_others() -> None:
     jobs = _jobs(6, 8, sample=[0, 1, 2] * 2, frame=[0, 1, 2] * 2, slot=[-1] * 3 + [0] * 3)
     jobs["background"][3:], jobs["background_job"][3:] = RENDERED, [2, 0, 1]
     found, _ = render(jobs, _flat(1, 2, 3), [LEFT] * 3, donors=3)
-    assert [picture[0, [0, 7], 0].tolist() for picture in found[3:]] == [[1, 3], [2, 1], [3, 2]]
+    assert [image[0, [0, 7], 0].tolist() for image in found[3:]] == [[1, 3], [2, 1], [3, 2]]
 
 
 def test_half_is_the_same_rounded() -> None:

@@ -77,7 +77,7 @@ def _factors(order: tuple[int, ...]) -> list[float]:
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_jitter_without_hue_is_torchvisions_of_pictures(order: tuple[int, ...]) -> None:
+def test_jitter_without_hue_is_torchvisions_of_images(order: tuple[int, ...]) -> None:
     """To the level, but where a product lies at a whole level or a mean between two."""
     factor, expected = [*_factors(order)[:3], 0], Image.fromarray(_reference("img_u8"))
     for step in order:
@@ -89,7 +89,7 @@ def test_jitter_without_hue_is_torchvisions_of_pictures(order: tuple[int, ...]) 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_jitter_is_torchvisions_of_tensors_in_every_order(order: tuple[int, ...]) -> None:
-    """Of bytes; grey and hue have fractions there that pictures do not have, or the other way round, and
+    """Of bytes; grey and hue have fractions there that images do not have, or the other way round, and
     contrast about another level, saturation about another grey multiply them."""
     factor, expected = _factors(order), torch.from_numpy(_reference("img_u8")).permute(2, 0, 1)
     for step in order:

@@ -10,7 +10,7 @@ from dali_bgaug.reading import Seeds
 from dali_bgaug.views import table
 from dali_bgaug.views.describe import describe
 from dali_bgaug.views.plan import Recipe, plan
-from dali_bgaug.views.table import GREY, KEPT, PHOTO, PICTURE, RENDERED, TILE, Slot, Table
+from dali_bgaug.views.table import GREY, IMAGE, KEPT, PHOTO, RENDERED, TILE, Slot, Table
 from pipelines import LoaderConfig
 from pipelines.build import loader_recipe
 
@@ -51,13 +51,13 @@ BACKGROUNDS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("method", "background"), BACKGROUNDS)
 @pytest.mark.parametrize("sources", [False, True])
 def test_a_table_holds_together(method: str, background: dict[str, Any], sources: bool) -> None:
-    """What the renderers rely on: waves, and every picture finished before it is used."""
+    """What the renderers rely on: waves, and every image finished before it is used."""
     made = _plan(_recipe(method, sources, background=background))
     jobs, copies = made.jobs, made.donors + made.views
     number = np.arange(len(jobs))
     assert (jobs["source"][: made.donors] == TILE).all()
-    assert (jobs["source"][made.donors : copies] != PICTURE).all()
-    assert (jobs["source"][copies:] == PICTURE).all()
+    assert (jobs["source"][made.donors : copies] != IMAGE).all()
+    assert (jobs["source"][copies:] == IMAGE).all()
     assert (jobs["size"][jobs["sample"][copies:]] == jobs["size"][copies:]).all()
     assert (jobs["sample"][copies:] < copies).all()
     over = jobs["background"] == RENDERED

@@ -135,8 +135,8 @@ def test_what_a_store_says_of_them(tmp_path: Path) -> None:
 
 def test_fused_masks_of_photos_are_the_same_by_any_number_of_workers(tmp_path: Path) -> None:
     image, mask = scene()
-    for number, picture in enumerate((image, image[:, ::-1], image[::-1])):
-        Image.fromarray(picture).save(tmp_path / f"{number}.jpg", quality=95)
+    for number, turned in enumerate((image, image[:, ::-1], image[::-1])):
+        Image.fromarray(turned).save(tmp_path / f"{number}.jpg", quality=95)
     stored = []
     for workers in (1, 2):
         out = tmp_path / f"out{workers}"

@@ -44,7 +44,7 @@ def test_masks_of_many_kinds_are_read(tmp_path: Path) -> None:
     mask = np.zeros((40, 80), np.uint8)
     mask[0:20, 40:80] = 255
     wide = Image.fromarray(mask.astype(np.uint16) * 257)
-    for picture, suffix in (
+    for image, suffix in (
         (Image.fromarray(mask), ".png"),
         (Image.fromarray(mask > 0), ".png"),
         (Image.fromarray(mask).convert("RGB"), ".jpg"),
@@ -53,7 +53,7 @@ def test_masks_of_many_kinds_are_read(tmp_path: Path) -> None:
         (Image.fromarray(mask).resize((40, 20), Image.Resampling.NEAREST), ".png"),  # half size
         (Image.fromarray(mask).resize((160, 80), Image.Resampling.NEAREST), ".bmp"),
     ):
-        found = _imported(tmp_path, picture, suffix, stored)
+        found = _imported(tmp_path, image, suffix, stored)
         assert found.shape == (40, 80)
         assert iou(found >= 230, mask > 0) > 0.93
 

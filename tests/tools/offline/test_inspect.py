@@ -60,13 +60,13 @@ def test_everything_in_a_folder_is_described(packed: Path) -> None:
         "2 classes, in what was read 6 to 7 photos each of 2",
         "verified: every file and every map in it has its checksum",
         "verified: every file and every tile in it has its checksum",
-        "verified: the training decoder decodes all 13 pictures",
+        "verified: the training decoder decodes all 13 images",
         "verified: every tile lies in its photo",
     ):
         assert line in text
     for name in ("masks", "shards"):
-        with Image.open(packed / f"{name}-inspect.png") as picture:
-            assert picture.width > 800
+        with Image.open(packed / f"{name}-inspect.png") as image:
+            assert image.width > 800
 
 
 def test_an_unfinished_store_is_described_as_such(packed: Path, tmp_path: Path) -> None:

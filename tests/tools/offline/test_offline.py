@@ -209,7 +209,7 @@ def test_masks_missing_or_of_another_size(folder: Path) -> None:
     mask.resize((10, 10)).save(path)
     with pytest.raises(UserError, match=r"photo 3.png: 10x10 pixels, but .*photo 3.jpg is 80x67"):
         _masks(folder)
-    path.write_bytes(b"not a picture")
+    path.write_bytes(b"not an image")
     with pytest.raises(UserError, match=r"photo 3.png: not a readable mask"):
         _masks(folder)
 

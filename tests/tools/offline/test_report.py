@@ -141,7 +141,7 @@ def test_the_mask_tool_reports_what_it_left_out(tmp_path: Path) -> None:
     (tmp_path / "photos" / "b.jpg").write_bytes(b"x")
     write_mask_store(tmp_path / "photos", ImportOptions(folder=tmp_path / "masks"), tmp_path / "ms").finish()
     values = json.loads((tmp_path / "ms-report.json").read_text())
-    assert values["left_out_by_reason"] == {"not a picture": 1}
+    assert values["left_out_by_reason"] == {"not an image": 1}
     assert values["options"]["detector"] == "import"
     assert values["bytes_of_photos_read"] == (tmp_path / "photos" / "a.jpg").stat().st_size
 

@@ -84,10 +84,10 @@ def test_photos_turned_in_two_ways_are_left_out(tmp_path: Path, first: int, seco
 def test_turns_are_told_by_the_pixels(turn: Image.Transpose, shape: tuple[int, int]) -> None:
     """Also of a photo that is nearly of one grey."""
     photo = np.random.default_rng(0).integers(120, 124, (*shape, 3), dtype=np.uint8)
-    picture = Image.fromarray(photo)
-    other = picture.transpose(turn)
-    assert _stand_alike(photo, picture)
-    if other.size == picture.size:
+    image = Image.fromarray(photo)
+    other = image.transpose(turn)
+    assert _stand_alike(photo, image)
+    if other.size == image.size:
         assert not _stand_alike(photo, other)
 
 
@@ -127,7 +127,7 @@ def test_large_photos_are_made_smaller_if_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_16_bits_are_scaled_to_8(tmp_path: Path, kind: str) -> None:
-    """Pictures that are called .jpg: black, dark, half and white stay what they are."""
+    """Images that are called .jpg: black, dark, half and white stay what they are."""
     (tmp_path / "photos").mkdir()
     (tmp_path / "masks").mkdir()
     levels = np.array([0, 2570, 32896, 65535], np.uint16).repeat(16)[None].repeat(32, axis=0)

@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
         "b/png": _encode(photo, "PNG"),
         "b/webp": _encode(photo, "WEBP"),
         "b/empty": b"",
-        "b/garbage": b"no picture at all" * 50,
+        "b/garbage": b"no image at all" * 50,
         "b/half": good[: len(good) // 2],
         "b/nearly": good[:-20],
     }
@@ -65,7 +65,7 @@ def test_what_cannot_be_trained_on_is_left_out_and_listed(folder: Path) -> None:
     report = stores(folder)
     assert [item[:2] for item in report.left_out] == [
         ("b/empty.jpg", "empty file"),
-        ("b/garbage.jpg", "not a picture"),
+        ("b/garbage.jpg", "not an image"),
         ("b/half.jpg", "truncated or damaged"),
         ("b/nearly.jpg", "truncated or damaged"),
     ]

@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _pictures(store: Path) -> list[np.ndarray | None]:
+def _images(store: Path) -> list[np.ndarray | None]:
     with stores.StoreReader(stores.list_files(store, "--tiles")) as reader:
         jpegs = [reader.tile(0, row) for row in range(3)]
     return [np.asarray(Image.open(io.BytesIO(jpeg))) if jpeg else None for jpeg in jpegs]
@@ -74,15 +74,15 @@ def test_pixels_are_what_geometry_says(folder: Path) -> None:
     write_tile_store(folder / "mask_store", folder / "pixels", photo_folder=folder / "photos", quality=95)
     samples = read_samples(folder / "shards", open_shards(folder / "shards").shards[0])
     geometry = {sample.key: sample.tile for sample in samples}
-    for number, picture in enumerate(_pictures(folder / "pixels")):
+    for number, image in enumerate(_images(folder / "pixels")):
         if number == 2:
-            assert picture is None and geometry["c/2"] is None
+            assert image is None and geometry["c/2"] is None
             continue
         expected = fill(
             np.asarray(open_photo(folder / "photos" / f"c/{number}.jpg")), geometry[f"c/{number}"]
         )
-        assert np.abs(picture.astype(int) - expected).mean() < 2  # a JPEG lies between
-        assert not (picture > 240).all(axis=2).any()
+        assert np.abs(image.astype(int) - expected).mean() < 2  # a JPEG lies between
+        assert not (image > 240).all(axis=2).any()
 
 
 def test_backgrounds_made_elsewhere(folder: Path) -> None:
@@ -93,7 +93,7 @@ def test_backgrounds_made_elsewhere(folder: Path) -> None:
     Image.new("RGB", (92, 60), (10, 20, 30)).save(tree / "2.png")
     report = write_tile_store(folder / "mask_store", folder / "imported", imported=folder / "tree")
     assert report.counts == {"without a background": 1}
-    first, *others = _pictures(folder / "imported")
+    first, *others = _images(folder / "imported")
     assert first.shape == (30, 45, 3)
     assert np.abs(first.astype(int) - [10, 20, 30]).max() <= 2
     assert others == [None, None]
@@ -161,7 +161,7 @@ def test_backgrounds_of_another_shape_or_none_are_refused(folder: Path) -> None:
     with pytest.raises(UserError, match=r"0.jpg: 60x90 pixels, but its photo is 90x60"):
         write_tile_store(folder / "mask_store", folder / "imported", imported=folder / "tree")
     (tree / "0.jpg").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"0.jpg: not a picture"):
+    with pytest.raises(UserError, match=r"0.jpg: not an image"):
         write_tile_store(folder / "mask_store", folder / "imported", imported=folder / "tree")
     assert not list((folder / "imported").glob("*.h5"))
 

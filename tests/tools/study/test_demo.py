@@ -1,4 +1,4 @@
-"""The whole path, small: a folder of photos in and nothing else, a trained checkpoint and pictures out."""
+"""The whole path, small: a folder of photos in and nothing else, a trained checkpoint and figures out."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def _demo(textured: Path, out: Path) -> dict:
 
 
 @pytest.mark.slow
-def test_photos_become_a_checkpoint_and_pictures(
+def test_photos_become_a_checkpoint_and_figures(
     textured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "LOADER_SECONDS", 0.2)
@@ -36,9 +36,9 @@ def test_photos_become_a_checkpoint_and_pictures(
     assert {path.name for path in (out / "checkpoints").iterdir()} == {"step-00000012.pt", "latest.pt"}
     assert (out / "backbone.pt").is_file()
     for name, columns in (("views.png", 6), ("curves.png", 2)):
-        with Image.open(out / name) as picture:
-            assert picture.format == "PNG"
-            assert picture.width > 100 * columns
+        with Image.open(out / name) as image:
+            assert image.format == "PNG"
+            assert image.width > 100 * columns
 
     # A run that was cut short goes on from what is there.
     commands: list[tuple[str, ...]] = []

@@ -118,8 +118,8 @@ def test_the_program_makes_what_is_missing_and_writes_a_page(
     assert f"    python -m tools.experiment --scale cpu --seeds 2 --json {tmp_path / 'e.json'}" in text
     assert "| MoCo-v2 | BG_Swaps | 50.0 ± 0.0 | +0.0 ± 0.0 | 30.0 ± 0.0 | -30.0 ± 0.0 | 2 |" in text
     assert "on 3000 photos" in text and "876 others" in text
-    with Image.open(tmp_path / "e.png") as picture:
-        assert picture.format == "PNG" and picture.width > 800
+    with Image.open(tmp_path / "e.png") as image:
+        assert image.format == "PNG" and image.width > 800
     assert page(result, "e.png") == text  # of the result alone
 
     (tmp_path / "runs" / "byol-none-1" / "gap.json").unlink()

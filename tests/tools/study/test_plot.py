@@ -39,7 +39,7 @@ def test_every_number_of_a_log_is_a_curve(tmp_path: Path) -> None:
     assert losses.tolist() == [5, 2.5, 5 / 3]
 
 
-def test_runs_with_other_metrics_share_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_with_other_metrics_share_a_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A panel a quantity; each run draws only what it has; two folders of one name are told apart."""
     drawn: dict[str, list[str]] = {}
     monkeypatch.setattr(plt, "close", lambda figure: drawn.update(_contents(figure)))

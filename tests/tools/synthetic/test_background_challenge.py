@@ -100,11 +100,11 @@ def test_mixed_have_the_right_donors(challenge: Path, key: str) -> None:
     mask = scene(0, width)[1]
     donors = {}
     for split in MIXED:
-        picture = pixels(challenge, split, name)
-        assert picture.shape == (128, width, 3)
-        assert (picture[mask] == FOREGROUND).all()
-        level = int(picture[0, 0, 0])
-        assert (picture[~mask] == level).all()
+        image = pixels(challenge, split, name)
+        assert image.shape == (128, width, 3)
+        assert (image[mask] == FOREGROUND).all()
+        level = int(image[0, 0, 0])
+        assert (image[~mask] == level).all()
         donors[split] = {level: key for key, level in LEVELS.items()}[level]
     assert key not in donors.values()
     own = key[:3]
@@ -144,7 +144,7 @@ def test_textured_photos_made_smaller(textured: Path, tmp_path: Path) -> None:
     samples = {s.key: s for shard in manifest.shards for s in shards.read_samples(textured, shard)}
     for key in ("class0/photo00", "class1/photo07", "class2/photo44"):
         got = {split: pixels(tmp_path / "out", split, key) for split in SPLITS}
-        assert {picture.shape for picture in got.values()} == {got["original"].shape}
+        assert {image.shape for image in got.values()} == {got["original"].shape}
         assert min(got["original"].shape[:2]) == 64
         assert np.array_equal(got["only_fg"] + got["no_fg"], got["original"])
         mask = got["only_fg"].any(axis=2)
@@ -284,7 +284,7 @@ def test_interrupted_set_is_completed(
 def test_finished_set_is_left_alone(
     levels: Path, challenge: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(background_challenge, "_write_pictures")
+    monkeypatch.delattr(background_challenge, "_write_images")
     result = make_challenge(levels / "shards", challenge)
     assert result == json.loads((challenge / "challenge.json").read_text())
     assert "challenge.json is there already, with these settings: nothing to do" in capsys.readouterr().out

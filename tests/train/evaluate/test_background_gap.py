@@ -10,7 +10,7 @@ import torch
 
 from dali_bgaug.errors import UserError
 from pipelines import LoaderConfig
-from tests.helpers.sets import COLOURS, picture
+from tests.helpers.sets import COLOURS, image
 from tools.synthetic.background_challenge import SPLITS as CHALLENGE
 from tools.synthetic.background_challenge import make_challenge
 from train.evaluate.__main__ import main
@@ -37,13 +37,13 @@ def _gap(classifier: Callable, classes: list[str], root: Path, class_map: Path |
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Pictures of one colour: mixed_same has all in their folders, mixed_rand one in three, no_fg none."""
+    """Images of one colour: mixed_same has all in their folders, mixed_rand one in three, no_fg none."""
     for split, inner in (("mixed_same", "val"), ("mixed_rand", "val"), ("no_fg", "")):
         for label, name in enumerate(CLASSES):
             for number in range(3):
                 turn = {"mixed_same": 0, "mixed_rand": number, "no_fg": 1}[split]
                 colour = COLOURS[CLASSES[(label + turn) % 3]]
-                picture(tmp_path / split / inner / name / f"{number}.png", colour)
+                image(tmp_path / split / inner / name / f"{number}.png", colour)
     return tmp_path
 
 
@@ -150,8 +150,8 @@ def test_empty_folders_are_refused(root: Path, tmp_path: Path) -> None:
         find_splits(root / "nowhere")
 
 
-def test_a_damaged_picture_is_named(root: Path) -> None:
-    (root / "mixed_rand" / "val" / "blue" / "1.png").write_bytes(b"no picture")
+def test_a_damaged_image_is_named(root: Path) -> None:
+    (root / "mixed_rand" / "val" / "blue" / "1.png").write_bytes(b"no image")
     with pytest.raises(
         UserError, match=r"cannot be used:\n  .*mixed_rand/val/blue/1.png cannot be decoded\nreplace them"
     ):

@@ -7,7 +7,7 @@ import torch
 
 from tests.helpers.processes import run
 from tests.helpers.runs import use_tiny_net
-from tests.helpers.sets import COLOURS, picture, untrained_run
+from tests.helpers.sets import COLOURS, image, untrained_run
 from train.distributed import all_gather_uneven, process_group, rank
 from train.evaluate.backbone import load_backbone
 from train.evaluate.background_gap import background_gap, open_splits
@@ -65,7 +65,7 @@ def test_every_photo_counts_once(tmp_path: Path, flat: Path, coloured: Path, ran
     for label, name in enumerate(CLASSES):
         for number in range(5):  # three of five are of their folder's colour
             colour = CLASSES[label if number < 3 else (label + 1) % 3]
-            picture(tmp_path / "challenge" / "mixed_rand" / name / f"{number}.png", COLOURS[colour])
+            image(tmp_path / "challenge" / "mixed_rand" / name / f"{number}.png", COLOURS[colour])
     run(_evaluate, flat, coloured, checkpoint, tmp_path / "found.pt", ranks=ranks)
     levels, right, photos, neighbours, linear, tested, gap = torch.load(tmp_path / "found.pt")
     assert gap == {"bg_gap": None, "splits": {"mixed_rand": {"accuracy": 0.6, "photos": 15}}}

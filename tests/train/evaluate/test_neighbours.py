@@ -12,7 +12,7 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_log
 from tests.helpers.processes import run
 from tests.helpers.runs import read_recipe, use_tiny_net, write_recipe
-from tests.helpers.sets import COLOURS, picture
+from tests.helpers.sets import COLOURS, image
 from train import checkpoint
 from train.distributed import process_group, rank, world_size
 from train.evaluate.__main__ import main
@@ -148,8 +148,8 @@ def test_a_damaged_photo_of_knn_costs_no_progress(tmp_path: Path, coloured: Path
     """Its file is named, and the run goes on behind that epoch."""
     test = tmp_path / "test"
     for name, colour in COLOURS.items():
-        picture(test / name / "a.png", colour)
-    (test / "red" / "b.png").write_bytes(b"no picture")
+        image(test / name / "a.png", colour)
+    (test / "red" / "b.png").write_bytes(b"no image")
     recipe = write_recipe(tmp_path, coloured, epochs=3)
     config = read_recipe(recipe, f"knn.test={test}", "knn.every_epochs=2")
     with pytest.raises(UserError, match=r"(?s)cannot be used.*red/b.png cannot be decoded"):

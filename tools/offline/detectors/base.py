@@ -110,9 +110,9 @@ def stretch(values: np.ndarray) -> np.ndarray:
 
 def scale(saliency: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Stretch a map, uint8 [H, W], to (width, height); a two-valued mask stays so, its edge where it was."""
-    picture = Image.fromarray(saliency)
-    scaled = np.asarray(picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
-    levels = np.flatnonzero(picture.histogram())
+    pixels = Image.fromarray(saliency)
+    scaled = np.asarray(pixels.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
+    levels = np.flatnonzero(pixels.histogram())
     if len(levels) == 2:
         # Averaging would make the edge grey, and a threshold of .9 would then eat into the object.
         low, high = levels

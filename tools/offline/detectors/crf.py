@@ -43,9 +43,9 @@ class Refined(Detector):
 
 
 def _refined(image: np.ndarray, saliency: np.ndarray) -> np.ndarray:
-    picture = Image.fromarray(image)
-    picture.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BOX)
-    return to_saliency(refine(np.asarray(picture), scale(saliency, picture.size) / 255), image.shape[1::-1])
+    small = Image.fromarray(image)
+    small.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BOX)
+    return to_saliency(refine(np.asarray(small), scale(saliency, small.size) / 255), image.shape[1::-1])
 
 
 Filter = Callable[[np.ndarray], np.ndarray]

@@ -19,7 +19,7 @@ from tools.offline.detectors.base import stretch
 from tools.offline.detectors.superpixels import (
     Handcrafted,
     HandcraftedOptions,
-    Picture,
+    Small,
     Superpixels,
     distances,
     segment,
@@ -62,12 +62,12 @@ class DSR(Handcrafted):
         super().__init__(options)
         self.scales = SCALES[options.scales]
 
-    def saliency(self, picture: Picture) -> np.ndarray:
+    def detect(self, photo: Small) -> np.ndarray:
         """The map of the smaller photo, float [h, w] in [0, 1]."""
-        features = pixel_features(picture)
+        features = pixel_features(photo)
         total, weights = np.zeros((2, *features.shape[1:])), 1e-12
         for count, compactness in self.scales:
-            pixels = segment(picture, count, compactness)
+            pixels = segment(photo, count, compactness)
             if pixels.flat:
                 continue
             means = np.stack([pixels.mean(feature) for feature in features], 1)
@@ -79,12 +79,12 @@ class DSR(Handcrafted):
         return stretch(_posterior(sparse, dense) + _posterior(dense, sparse))
 
 
-def pixel_features(picture: Picture) -> np.ndarray:
+def pixel_features(photo: Small) -> np.ndarray:
     """RGB in [0, 1], Lab with each channel stretched over the photo, x and y in sides: float [8, h, w]."""
-    height, width = picture.rgb.shape[:2]
+    height, width = photo.rgb.shape[:2]
     y, x = np.mgrid[:height, :width]
-    lab = [stretch(picture.lab[..., channel]) for channel in range(3)]
-    return np.stack([*np.moveaxis(picture.rgb / 255, -1, 0), *lab, x / width, y / height])
+    lab = [stretch(photo.lab[..., channel]) for channel in range(3)]
+    return np.stack([*np.moveaxis(photo.rgb / 255, -1, 0), *lab, x / width, y / height])
 
 
 def reconstruct(features: np.ndarray, pixels: Superpixels) -> tuple[np.ndarray, np.ndarray]:

@@ -9,14 +9,13 @@ stretched, or by Otsu's threshold, the last was best on a hundred photos of ASD 
 `dsr` has three of its eight scales, and `dsr` and `hs` work on photos of 200 pixels.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from PIL import Image
 from skimage.filters import threshold_otsu
 
-from tools.offline.detectors.base import Detector, DetectorOptions, Photo, to_saliency
+from tools.offline.detectors.base import Detector, DetectorOptions
 from tools.offline.detectors.dsr import DSR, DSROptions
 from tools.offline.detectors.hs import HS, HSOptions
 from tools.offline.detectors.mc import MC, MCOptions
@@ -48,16 +47,13 @@ class Fused(Detector):
             HS(HSOptions()),
         )
 
-    def __call__(self, photos: Sequence[Photo]) -> list[np.ndarray]:
-        """Saliency maps, uint8 [H, W]."""
-        return [self._mean(photo.image) for photo in photos]
-
-    def _mean(self, image: np.ndarray) -> np.ndarray:
-        pictures = {side: shrink(image, side) for side in {each.side for each in self.detectors}}
-        height, width = pictures[max(pictures)].rgb.shape[:2]
-        maps = [each.saliency(pictures[each.side]).astype(np.float32) for each in self.detectors]
+    def saliency(self, image: np.ndarray) -> np.ndarray:
+        """A photo, uint8 [H, W, 3] -> its map at the largest size, float [h, w] in [0, 1]."""
+        small = {side: shrink(image, side) for side in {each.side for each in self.detectors}}
+        height, width = small[max(small)].rgb.shape[:2]
+        maps = [each.detect(small[each.side]).astype(np.float32) for each in self.detectors]
         same = [Image.fromarray(each).resize((width, height), Image.Resampling.BILINEAR) for each in maps]
-        return to_saliency(centred(np.mean(same, 0)), image.shape[1::-1])
+        return centred(np.mean(same, 0))
 
 
 def centred(saliency: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from tools.offline.detectors.base import stretch
 from tools.offline.detectors.superpixels import (
     Handcrafted,
     HandcraftedOptions,
-    Picture,
+    Small,
     Superpixels,
     distances,
 )
@@ -54,9 +54,9 @@ class HSOptions(HandcraftedOptions):
 class HS(Handcrafted):
     """Hierarchical saliency."""
 
-    def saliency(self, picture: Picture) -> np.ndarray:
+    def detect(self, photo: Small) -> np.ndarray:
         """The map of the smaller photo, float [h, w] in [0, 1]."""
-        luv = rgb2luv(picture.rgb)
+        luv = rgb2luv(photo.rgb)
         layers = [Superpixels(labels, luv) for labels in regions(luv)]
         if layers[0].flat:
             return np.zeros(luv.shape[:2])

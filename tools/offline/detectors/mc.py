@@ -16,7 +16,7 @@ from tools.offline.detectors.base import stretch
 from tools.offline.detectors.superpixels import (
     Handcrafted,
     HandcraftedOptions,
-    Picture,
+    Small,
     Superpixels,
     segment,
 )
@@ -56,9 +56,9 @@ class MC(Handcrafted):
         super().__init__(options)
         self.options = options
 
-    def saliency(self, picture: Picture) -> np.ndarray:
+    def detect(self, photo: Small) -> np.ndarray:
         """The map of the smaller photo, float [h, w] in [0, 1]."""
-        pixels = segment(picture, self.options.superpixels, self.options.compactness)
+        pixels = segment(photo, self.options.superpixels, self.options.compactness)
         if pixels.flat:
             return np.zeros(pixels.labels.shape)
         return absorption(pixels)[pixels.labels]

@@ -19,7 +19,7 @@ from tools.offline.detectors.base import stretch
 from tools.offline.detectors.superpixels import (
     Handcrafted,
     HandcraftedOptions,
-    Picture,
+    Small,
     Superpixels,
     distances,
     segment,
@@ -60,10 +60,10 @@ class RBD(Handcrafted):
         super().__init__(options)
         self.options = options
 
-    def saliency(self, picture: Picture) -> np.ndarray:
+    def detect(self, photo: Small) -> np.ndarray:
         """The map of the smaller photo, float [h, w] in [0, 1]."""
         options = self.options
-        pixels = segment(picture, options.superpixels, options.compactness, options.sigma)
+        pixels = segment(photo, options.superpixels, options.compactness, options.sigma)
         if pixels.flat:
             return np.zeros(pixels.labels.shape)
         return stretch(superpixel_saliency(pixels))[pixels.labels]

@@ -1,7 +1,6 @@
 """Superpixels, and what the detectors without weights share: the smaller photo, its colours, its graph."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -13,15 +12,15 @@ from scipy.spatial.distance import cdist
 from skimage.color import rgb2lab
 from skimage.segmentation import slic
 
-from tools.offline.detectors.base import Detector, DetectorOptions, Photo, to_saliency
+from tools.offline.detectors.base import Detector, DetectorOptions
 
 VISIBLE = 2.0
 """Distance in Lab that an eye just sees: a photo without any has no foreground, and its noise must not
 become one."""
 
 
-class Picture(NamedTuple):
-    """The smaller photo that a detector works on."""
+class Small(NamedTuple):
+    """A photo made smaller, which a detector works on."""
 
     rgb: np.ndarray
     """uint8 [h, w, 3]."""
@@ -29,12 +28,12 @@ class Picture(NamedTuple):
     """float [h, w, 3]."""
 
 
-def shrink(image: np.ndarray, side: int) -> Picture:
+def shrink(image: np.ndarray, side: int) -> Small:
     """Uint8 [H, W, 3] -> the photo with its longest side at most `side` pixels."""
-    picture = Image.fromarray(image)
-    picture.thumbnail((side, side), Image.Resampling.BOX)
-    rgb = np.asarray(picture)
-    return Picture(rgb, rgb2lab(rgb))
+    small = Image.fromarray(image)
+    small.thumbnail((side, side), Image.Resampling.BOX)
+    rgb = np.asarray(small)
+    return Small(rgb, rgb2lab(rgb))
 
 
 @dataclass(frozen=True)
@@ -100,12 +99,12 @@ class Superpixels:
         return self.count < 3 or self.colour_distance.max() < VISIBLE
 
 
-def segment(picture: Picture, count: int, compactness: float, sigma: float = 0.0) -> Superpixels:
+def segment(photo: Small, count: int, compactness: float, sigma: float = 0.0) -> Superpixels:
     """About `count` superpixels by SLIC (R. Achanta et al., 2012)."""
     labels = slic(  # turns RGB into Lab itself; Lab given to it would be scaled to [0, 1] first
-        picture.rgb, n_segments=count, compactness=compactness, sigma=sigma, start_label=0
+        photo.rgb, n_segments=count, compactness=compactness, sigma=sigma, start_label=0
     )
-    return Superpixels(labels, picture.lab)
+    return Superpixels(labels, photo.lab)
 
 
 def distances(points: np.ndarray) -> np.ndarray:
@@ -126,13 +125,10 @@ class Handcrafted(Detector):
     def __init__(self, options: HandcraftedOptions) -> None:
         self.side = options.side
 
-    def __call__(self, photos: Sequence[Photo]) -> list[np.ndarray]:
-        """Saliency maps, uint8 [H, W]."""
-        return [
-            to_saliency(self.saliency(shrink(photo.image, self.side)), photo.image.shape[1::-1])
-            for photo in photos
-        ]
+    def saliency(self, image: np.ndarray) -> np.ndarray:
+        """A photo, uint8 [H, W, 3] -> its map at the smaller size, float [h, w] in [0, 1]."""
+        return self.detect(shrink(image, self.side))
 
     @abstractmethod
-    def saliency(self, picture: Picture) -> np.ndarray:
+    def detect(self, photo: Small) -> np.ndarray:
         """The map of the smaller photo, float [h, w] in [0, 1]."""

@@ -1,4 +1,4 @@
-"""Pictures by matplotlib, drawn without a screen."""
+"""Figures by matplotlib, drawn without a screen."""
 
 from pathlib import Path
 
