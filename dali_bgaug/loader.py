@@ -19,18 +19,18 @@ STATE_VERSION = 5
 
 
 @dataclass(frozen=True)
-class Share:
+class EpochShard:
     """One rank's part of an epoch, as DALI's reader cuts it: rank r of R reads samples [r N // R, (r + 1) N
     // R).
 
-    Shares differ by one sample at most and are padded to whole batches. In training every rank gives as many
-    batches as the smallest share fills, so none waits for another at the end of an epoch, and less than one
+    They differ by one sample at most and are padded to whole batches. In training every rank gives as many
+    batches as the smallest fills, so none waits for another at the end of an epoch, and less than one
     global batch is left out. A complete epoch (evaluation) gives all batches, on every rank as many as the
-    largest share needs, with the padding marked. Of 103 samples on 2 ranks in batches of 10:
+    largest needs, with the padding marked. Of 103 samples on 2 ranks in batches of 10:
 
-        rank   share   batches read   given   left out this epoch   complete: valid in the last batch
-        0      51      6              5       1                     1
-        1      52      6              5       2                     2
+        rank   samples   batches read   given   left out this epoch   complete: valid in the last batch
+        0      51        6              5       1                     1
+        1      52        6              5       2                     2
     """
 
     samples: int
@@ -53,7 +53,7 @@ class Share:
 
     @property
     def padded_batches(self) -> int:
-        """Batches the reader makes per epoch: the largest share, padded."""
+        """Batches the reader makes per epoch: the largest rank's, padded."""
         largest = -(-self.samples // self.world_size)
         return -(-largest // self.batch_size)
 
@@ -75,7 +75,7 @@ class Loader:
     def __init__(
         self,
         build: Callable[[int, bytes | None], BatchMaker],
-        share: Share,
+        epoch_shard: EpochShard,
         identity: dict[str, Any],
         journal: Journal,
         ahead: int,
@@ -84,12 +84,12 @@ class Loader:
 
         Args:
             build: does it, given the epoch it starts from and the reader's checkpoint or None.
-            share: this rank's part of an epoch.
+            epoch_shard: this rank's part of an epoch.
             identity: what a state may only be loaded into if it is equal: data, config, device.
             journal: of the samples read, filled by the reader.
             ahead: finished batches kept ready.
         """
-        self._build, self._share, self._identity = build, share, identity
+        self._build, self._epoch_shard, self._identity = build, epoch_shard, identity
         self._journal, self._ahead = journal, ahead
         self.epoch, self.batch = 0, 0
         self._producer: Producer | None = None
@@ -107,17 +107,17 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        return len(self._share)
+        return len(self._epoch_shard)
 
     @property
     def batch_size(self) -> int:
         """Photos a batch of this rank."""
-        return self._share.batch_size
+        return self._epoch_shard.batch_size
 
     @property
     def samples(self) -> int:
         """Photos of the whole set."""
-        return self._share.samples
+        return self._epoch_shard.samples
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         """The batches of the current epoch not given yet; after its last one, those of the next."""
@@ -126,13 +126,13 @@ class Loader:
         while self.batch < len(self):
             number = self.batch
             batch = self._next()
-            if self._share.complete:
-                batch["valid"] = self._share.valid(number)
+            if self._epoch_shard.complete:
+                batch["valid"] = self._epoch_shard.valid(number)
             yield batch
         self._end_epoch()
 
     def _end_epoch(self) -> None:
-        while self.batch < self._share.padded_batches:  # partly padding, on some rank
+        while self.batch < self._epoch_shard.padded_batches:  # partly padding, on some rank
             self._next()
         with self._all_or_closed():
             self.epoch, self.batch = self.epoch + 1, 0
@@ -147,7 +147,9 @@ class Loader:
         except Exception as error:  # whatever it is, the pipeline is lost
             self._open_producer()  # or another thread has closed the loader
             self.close()
-            place = f"the loader failed in epoch {self.epoch}, batch {self.batch}, rank {self._share.rank}"
+            place = (
+                f"the loader failed in epoch {self.epoch}, batch {self.batch}, rank {self._epoch_shard.rank}"
+            )
             if explanation := self._journal.explain():
                 raise UserError(f"{place}; {explanation}") from error
             raise RuntimeError(f"{place}; what it was reading is good") from error
@@ -184,8 +186,8 @@ class Loader:
         return {
             "version": STATE_VERSION,
             "identity": dict(self._identity),
-            "rank": self._share.rank,
-            "world_size": self._share.world_size,
+            "rank": self._epoch_shard.rank,
+            "world_size": self._epoch_shard.world_size,
             "batches": len(self),
             "origin": self._origin,
             "epoch": self.epoch,
@@ -197,8 +199,8 @@ class Loader:
         """Go on exactly where `state_dict` was taken, in this process or another.
 
         With another number of ranks this is possible between epochs only: then any rank's state will do, and
-        every rank begins the next epoch with a new share, shuffled anew. All ranks must load a state of the
-        same moment.
+        every rank begins the next epoch with a new epoch shard, shuffled anew. All ranks must load a state
+        of the same moment.
 
         Raises:
             UserError: the state is of another data set, config or rank, or of another number of ranks in
@@ -213,9 +215,9 @@ class Loader:
                     "resume with what the run was started with, or start a new run"
                 )
         rank, ranks = state["rank"], state["world_size"]
-        here = f"this is rank {self._share.rank} of {self._share.world_size}"
-        if ranks == self._share.world_size:
-            if rank != self._share.rank:
+        here = f"this is rank {self._epoch_shard.rank} of {self._epoch_shard.world_size}"
+        if ranks == self._epoch_shard.world_size:
+            if rank != self._epoch_shard.rank:
                 raise UserError(
                     f"cannot resume the loader: the state is of rank {rank} of {ranks}, {here}; "
                     "every rank needs its own state"

@@ -16,7 +16,7 @@ from dali_bgaug.batches import BatchMaker
 from dali_bgaug.dataset import Dataset, open_data, open_packed
 from dali_bgaug.errors import UserError
 from dali_bgaug.journal import Journal
-from dali_bgaug.loader import Loader, Share
+from dali_bgaug.loader import EpochShard, Loader
 from dali_bgaug.reading import (
     Reader,
     ReaderOptions,
@@ -44,7 +44,7 @@ def build_loader(
     device_id: int | None = None,
     with_sources: bool = False,
 ) -> Loader:
-    """A loader of this rank's share of the data set.
+    """A loader of this rank's part of the data set.
 
     Args:
         config: what to read and which views to make.
@@ -63,8 +63,8 @@ def build_loader(
     data: Dataset = (open_data if complete else open_packed)(config.shards, config.verify)
     if with_sources and not data.mask_size:
         raise UserError(f"data.shards={config.shards}: class folders have no masks to show; give shards")
-    share = Share(data.samples, config.batch_size // world_size, rank, world_size, complete)
-    check_share(config, data, share)
+    epoch_shard = EpochShard(data.samples, config.batch_size // world_size, rank, world_size, complete)
+    check_epoch_shard(config, data, epoch_shard)
     device_id = choose_device(config.device, device_id)
     if device_id is None:
         pool_photos()
@@ -74,13 +74,13 @@ def build_loader(
     recipe = loader_recipe(config, with_sources)
     if rank == 0:
         log.info(describe(recipe))
-    build = partial(build_maker, config, recipe, data, share, journal, device_id)
+    build = partial(build_maker, config, recipe, data, epoch_shard, journal, device_id)
     identity = {
         "data": data.digest,
         "config": config.model_dump_json(exclude=FREE),
         "device": "cpu" if device_id is None else "gpu",
     }
-    return Loader(build, share, identity, journal, config.prefetch)
+    return Loader(build, epoch_shard, identity, journal, config.prefetch)
 
 
 def allow_open_files(shards: int, folder: Path) -> None:
@@ -110,15 +110,15 @@ def loader_recipe(config: LoaderConfig, with_sources: bool = False) -> Recipe:
     return Recipe(config.single_views, config.background, config.normalise, config.resize, with_sources)
 
 
-def check_share(config: LoaderConfig, data: Dataset, share: Share) -> None:
-    """Refuse a rank's share that its loader could not make a batch of."""
-    if data.samples < share.world_size or len(share) == 0:
+def check_epoch_shard(config: LoaderConfig, data: Dataset, epoch_shard: EpochShard) -> None:
+    """Refuse an epoch shard that its loader could not make a batch of."""
+    if data.samples < epoch_shard.world_size or len(epoch_shard) == 0:
         raise UserError(
             f"data.batch_size={config.batch_size}: the data set {config.shards} has "
-            f"{data.samples} photos, too few for one batch on {share.world_size} ranks; "
+            f"{data.samples} photos, too few for one batch on {epoch_shard.world_size} ranks; "
             "take a smaller batch"
         )
-    if config.background.uses_tiles and share.batch_size < 2:
+    if config.background.uses_tiles and epoch_shard.batch_size < 2:
         raise UserError(
             f"data.batch_size={config.batch_size}: a rank needs two photos at least to swap backgrounds"
         )
@@ -155,19 +155,19 @@ def build_maker(
     config: LoaderConfig,
     recipe: Recipe,
     data: Dataset,
-    share: Share,
+    epoch_shard: EpochShard,
     journal: Journal,
     device_id: int | None,
     origin: int = 0,
     checkpoint: bytes | None = None,
 ) -> BatchMaker:
     """The maker of one rank's batches, from the epoch `origin` on or from a reader's checkpoint."""
-    seeds = Seeds(config.seed, share.rank, origin)
-    strength = partial(_strength, config.background.warmup_epochs, share.padded_batches, origin)
+    seeds = Seeds(config.seed, epoch_shard.rank, origin)
+    strength = partial(_strength, config.background.warmup_epochs, epoch_shard.padded_batches, origin)
     device = torch.device("cpu") if device_id is None else torch.device("cuda", device_id)
     renderer = choose_renderer(device, config)
     pipeline, names = define_pipeline(
-        config, recipe, data, share, seeds, strength, journal, device_id, checkpoint
+        config, recipe, data, epoch_shard, seeds, strength, journal, device_id, checkpoint
     )
     return BatchMaker(Reader(pipeline, names, len(data.classes)), recipe, renderer, seeds, strength, device)
 
@@ -187,14 +187,14 @@ def define_pipeline(
     config: LoaderConfig,
     recipe: Recipe,
     data: Dataset,
-    share: Share,
+    epoch_shard: EpochShard,
     seeds: Seeds,
     strength: Callable[[int], float],
     journal: Journal,
     device_id: int | None,
     checkpoint: bytes | None = None,
 ) -> tuple[Pipeline, list[str]]:
-    """Define the DALI pipeline that reads and decodes one rank's share, and its outputs' names; nothing is
+    """Define the DALI pipeline that reads and decodes an epoch shard, and its outputs' names; nothing is
     built or read yet."""
     names: list[str] = []
 
@@ -206,7 +206,7 @@ def define_pipeline(
         return lends if recipe.sources else np.isin(np.arange(len(lends)), coins.donor)
 
     @pipeline_def(
-        batch_size=share.batch_size,
+        batch_size=epoch_shard.batch_size,
         num_threads=config.threads or default_threads(),
         device_id=device_id,
         seed=seeds.of_dali("pipeline"),
@@ -216,15 +216,15 @@ def define_pipeline(
         checkpoint=checkpoint,
     )
     def define() -> tuple[Any, ...]:
-        buffer = 0 if share.complete else config.shuffle_buffer
-        options = ReaderOptions(seeds, share.world_size, buffer, config.mmap, config.reader_depth)
+        buffer = 0 if epoch_shard.complete else config.shuffle_buffer
+        options = ReaderOptions(seeds, epoch_shard.world_size, buffer, config.mmap, config.reader_depth)
         sample = data.read(components(config, data.tiles, everything=recipe.sources), options)
         journal.watch(sample["jpg"])
         photo = with_header(sample["jpg"], data.max_pixels, data.is_looked_into)
         outputs = {
             "photo": decode(photo, config.hw_decoder_load, config.preallocate),
             "cls": sample["cls"],
-            "iteration": count_iterations(share.batch_size),
+            "iteration": count_iterations(epoch_shard.batch_size),
         }
         if "mask" in sample:
             outputs["mask"] = sample["mask"] if device_id is None else sample["mask"].gpu()

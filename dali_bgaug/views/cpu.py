@@ -52,7 +52,7 @@ class CpuRenderer:
     ) -> Rendered:
         """Make all images of a table."""
         packed = None if masks is None else masks.numpy()
-        chosen = choose(table.jobs, photos.sizes, packed)
+        crops = choose(table.jobs, photos.sizes, packed)
         values = scratch_offsets(table)[1]
         if values > len(self._scratch):
             self._scratch = torch.empty(values)
@@ -71,13 +71,13 @@ class CpuRenderer:
             (copies, len(composited), table.per_photo),
         ):
             counter = np.array([start])
-            arguments = (table.jobs, chosen, addresses, composited, side, stop, step, counter.ctypes.data)
+            arguments = (table.jobs, crops, addresses, composited, side, stop, step, counter.ctypes.data)
             threads = min(self._threads, -(-(stop - start) // step))
             for done in [self._pool.submit(self._kernel, *arguments) for _ in range(threads)]:
                 done.result()
         if self._half:
             images = {name: image.half() for name, image in images.items()}
-        return Rendered(images, torch.from_numpy(chosen["crop_box"].copy()), torch.from_numpy(composited))
+        return Rendered(images, torch.from_numpy(crops["crop_box"].copy()), torch.from_numpy(composited))
 
     def close(self) -> None:
         """End the threads."""

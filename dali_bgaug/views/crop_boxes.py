@@ -36,9 +36,9 @@ def choose(jobs: np.ndarray, sizes: np.ndarray, packed: np.ndarray | None) -> np
     Returns:
         table.CROP [J].
     """
-    chosen = np.zeros(len(jobs), CROP)
+    crops = np.zeros(len(jobs), CROP)
     height, width = sizes[jobs["frame"]].T.astype(np.float32)
-    crop_box = chosen["crop_box"]
+    crop_box = crops["crop_box"]
     crop_box[:, 2], crop_box[:, 3] = height, width
     if (central := jobs["crop"] == CENTRAL).any():
         crop_box[central] = central_crop_boxes(
@@ -49,16 +49,16 @@ def choose(jobs: np.ndarray, sizes: np.ndarray, packed: np.ndarray | None) -> np
         crop_box[random] = choose_crop_boxes(jobs[random], height[random], width[random], cells)
     if cells is not None and (jobs["background"] != KEPT).any():
         share = foreground_share(crop_box / np.stack([height, width] * 2, axis=-1), cells[jobs["frame"]])
-        chosen["visible"] = (share > 0) & np.logical_or.reduce(cells, axis=(1, 2))[jobs["frame"]]
+        crops["visible"] = (share > 0) & np.logical_or.reduce(cells, axis=(1, 2))[jobs["frame"]]
     if packed is not None and (distorted := jobs["distorted"] != 0).any():
         boxes = distortion.foreground_box(packed)[jobs["frame"][distorted]]
         boxes *= sizes[jobs["frame"][distorted]][:, [0, 1, 0, 1]]
         flipped = np.where(
             jobs["flip"][distorted, None], crop_box[distorted][:, [0, 3, 2, 1]], crop_box[distorted]
         )
-        chosen["affine"][distorted] = distortion.affine(jobs[distorted], flipped, boxes)
+        crops["affine"][distorted] = distortion.affine(jobs[distorted], flipped, boxes)
     crop_box[:] = np.where(jobs["flip"][:, None], crop_box[:, [0, 3, 2, 1]], crop_box)
-    return chosen
+    return crops
 
 
 def coverage(packed: np.ndarray) -> np.ndarray:

@@ -66,11 +66,11 @@ class GpuRenderer:
         offsets[table.donors :] -= values[: table.donors].sum()
         sent = [self._send(array) for array in (jobs, addresses, offsets.view(np.uint8))]
         (job, address), offset = [one.data_ptr() for one in sent[:2]], sent[2].view(torch.int64)
-        chosen = torch.zeros((count, CROP.itemsize), dtype=torch.uint8, device=self._device)
+        crops = torch.zeros((count, CROP.itemsize), dtype=torch.uint8, device=self._device)
         composited = torch.zeros(count, dtype=torch.int8, device=self._device)
         side = 0 if masks is None else math.isqrt(8 * masks.shape[1])
         self._crop_boxes.choose_crop_boxes[(count,)](
-            *(job, chosen.data_ptr(), address, 0 if masks is None else masks.data_ptr()),
+            *(job, crops.data_ptr(), address, 0 if masks is None else masks.data_ptr()),
             SIDE=side,
             GRID=max(8, power_of_two(side // 8)),
             DISTORTED=bool(side and jobs["distorted"].any()),
@@ -83,7 +83,7 @@ class GpuRenderer:
             parts = self._parts(jobs[first:stop])
             canvas, blurred = (self._empty((int(values[first:stop].sum()),)) for _ in range(2))
             sums, grid = self._empty((stop - first, parts)), (stop - first, parts)
-            at, wave = (job, chosen.data_ptr(), address), jobs[first:stop]
+            at, wave = (job, crops.data_ptr(), address), jobs[first:stop]
             tiled = isinstance(tiles, np.ndarray) and bool((wave["source"] == TILE).any())
             kernels.resample[grid](*at, offset, canvas, sums, first, parts, TILED=tiled, SIDE=side, **tile)
             if (wave["jittered"] | wave["grayscale"]).any():
@@ -98,10 +98,10 @@ class GpuRenderer:
             )
         if copies < count:
             kernels.copy[(count - copies, self._parts(jobs[copies:]))](
-                *(job, chosen.data_ptr(), address, composited, copies), HALF=self._half, SIDE=side, **tile
+                *(job, crops.data_ptr(), address, composited, copies), HALF=self._half, SIDE=side, **tile
             )
         start = dict(CROP.fields or ())["crop_box"][1]
-        crop_boxes = chosen[:, start : start + 16].contiguous().view(torch.float32)
+        crop_boxes = crops[:, start : start + 16].contiguous().view(torch.float32)
         return Rendered(
             {s.name: p for s, p in zip(table.slots, images, strict=True)}, crop_boxes, composited.bool()
         )

@@ -59,7 +59,7 @@ def _inside(y0, x0, y1, x1, height, width, grid, cells, N: tl.constexpr):
 
 @triton.jit
 def choose_crop_boxes(
-    jobs, chosen, addresses, masks, SIDE: tl.constexpr, GRID: tl.constexpr, DISTORTED: tl.constexpr
+    jobs, crops, addresses, masks, SIDE: tl.constexpr, GRID: tl.constexpr, DISTORTED: tl.constexpr
 ):
     """`crop_boxes.choose`: one program a job. masks: address of the first; SIDE: theirs, 0 without any; GRID:
     cells a side, filled up to a power of two."""
@@ -67,7 +67,7 @@ def choose_crop_boxes(
     job, address, to = (
         jobs + number * JOB_BYTES,
         addresses + number * ADDRESS_BYTES,
-        chosen + number * CROP_BYTES,
+        crops + number * CROP_BYTES,
     )
     high, wide = load_int(address + _FRAME_HEIGHT), load_int(address + _FRAME_WIDTH)
     height, width = high.to(tl.float32), wide.to(tl.float32)

@@ -50,19 +50,19 @@ _PIXELS, _BACKGROUND_PIXELS, _MASK, _OUT, _HEIGHT, _WIDTH, _FRAME_HEIGHT, _FRAME
 
 
 @triton.jit
-def _has_foreground(jobs, chosen, job):
+def _has_foreground(jobs, crops, job):
     """Whether a job gets its background, as far as its own mask says."""
     own = jobs + job * JOB_BYTES
-    seen = load_int(chosen + load_int(own + _MASK_OF).to(tl.int64) * CROP_BYTES + _VISIBLE)
+    seen = load_int(crops + load_int(own + _MASK_OF).to(tl.int64) * CROP_BYTES + _VISIBLE)
     return (load_int(own + _BACKGROUND) != _KEPT) & ((load_int(own + _ONLY_VISIBLE) == 0) | (seen != 0))
 
 
 @triton.jit
-def _is_composited(jobs, chosen, job):
+def _is_composited(jobs, crops, job):
     """Whether a job gets its background."""
     coupled = load_int(jobs + job * JOB_BYTES + _COUPLED_TO).to(tl.int64)
-    its = _has_foreground(jobs, chosen, tl.maximum(coupled, 0))
-    return _has_foreground(jobs, chosen, job) & ((coupled < 0) | its)
+    its = _has_foreground(jobs, crops, tl.maximum(coupled, 0))
+    return _has_foreground(jobs, crops, job) & ((coupled < 0) | its)
 
 
 @triton.jit
@@ -89,9 +89,9 @@ def _nearest(start, end, pixel, size, length):
 
 
 @triton.jit
-def _foreground(jobs, chosen, address, masked, rows, columns, size, SIDE: tl.constexpr):
+def _foreground(jobs, crops, address, masked, rows, columns, size, SIDE: tl.constexpr):
     """The mask of the job `masked` at these pixels; address: of the job that looks at it."""
-    job, crop_box = jobs + masked * JOB_BYTES, chosen + masked * CROP_BYTES
+    job, crop_box = jobs + masked * JOB_BYTES, crops + masked * CROP_BYTES
     rows, columns = rows + 0 * columns, columns + 0 * rows  # one of each a pixel
     if load_int(job + _DISTORTED) != 0:
         affine, x, y = crop_box + _AFFINE, columns + 0.5, rows + 0.5
@@ -121,20 +121,20 @@ def _foreground(jobs, chosen, address, masked, rows, columns, size, SIDE: tl.con
 
 
 @triton.jit
-def _shown(jobs, chosen, address, composited, number, rows, columns, valid, SIDE: tl.constexpr):
+def _shown(jobs, crops, address, composited, number, rows, columns, valid, SIDE: tl.constexpr):
     """Whether a background comes in at the end, and which pixels are the image's own; notes in `composited`
     whether one comes at all."""
     job = jobs + number * JOB_BYTES
     at_end = False
     foreground = valid
     if SIDE > 0:
-        whether = _is_composited(jobs, chosen, number)
+        whether = _is_composited(jobs, crops, number)
         if tl.program_id(1) == 0:
             tl.store(composited + number, whether.to(tl.int8))
         at_end = whether & (load_int(job + _BEFORE) == 0)
         if at_end:
             masked, size = load_int(job + _MASK_OF).to(tl.int64), load_int(job + _SIZE)
-            foreground = _foreground(jobs, chosen, address, masked, rows, columns, size, SIDE)
+            foreground = _foreground(jobs, crops, address, masked, rows, columns, size, SIDE)
     return at_end, foreground
 
 
@@ -160,7 +160,7 @@ def _inside_tile(y, x, tiled):
 
 @triton.jit(do_not_specialize=["first", "parts"])
 def resample(
-    jobs, chosen, addresses, offsets, canvas, sums, first, parts,
+    jobs, crops, addresses, offsets, canvas, sums, first, parts,
     TILED: tl.constexpr, SIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Crop, flip and resize with antialiasing, straight from the decoded photo; with `before` its
@@ -173,7 +173,7 @@ def resample(
     job, address, crop_box = (
         jobs + number * JOB_BYTES,
         addresses + number * ADDRESS_BYTES,
-        chosen + number * CROP_BYTES + _CROP_BOX,
+        crops + number * CROP_BYTES + _CROP_BOX,
     )
     size = load_int(job + _SIZE)
     if tl.program_id(1) < _parts(size, ROWS, COLUMNS):
@@ -206,9 +206,9 @@ def resample(
                 total += weight
         red, green, blue = red / total, green / total, blue / total
         if SIDE > 0:
-            if (load_int(job + _BEFORE) != 0) & _is_composited(jobs, chosen, number):
+            if (load_int(job + _BEFORE) != 0) & _is_composited(jobs, crops, number):
                 masked = load_int(job + _MASK_OF).to(tl.int64)
-                inside = _foreground(jobs, chosen, address, masked, rows, columns, size, SIDE)
+                inside = _foreground(jobs, crops, address, masked, rows, columns, size, SIDE)
                 level = load_float(job + _LEVEL)
                 other = load_address(address + _BACKGROUND_PIXELS).to(tl.pointer_type(tl.float32)) + 3 * (
                     rows * size + columns
@@ -298,7 +298,7 @@ def _finished(job, value, foreground, composited, other, valid, to, CHANNEL: tl.
 
 @triton.jit(do_not_specialize=["first"])
 def finish(
-    jobs, chosen, addresses, offsets, canvas, blurred, composited, first,
+    jobs, crops, addresses, offsets, canvas, blurred, composited, first,
     HALF: tl.constexpr, SIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Blur along y, of jobs that are blurred; solarize, background, normalise; composited: bool [J]."""
@@ -324,7 +324,7 @@ def finish(
             at = canvas + start + 3 * (rows * size + columns)
             red, green = tl.load(at, mask=valid, other=0.0), tl.load(at + 1, mask=valid, other=0.0)
             blue = tl.load(at + 2, mask=valid, other=0.0)
-        own, foreground = _shown(jobs, chosen, address, composited, number, rows, columns, valid, SIDE)
+        own, foreground = _shown(jobs, crops, address, composited, number, rows, columns, valid, SIDE)
         pixel = 3 * (rows * size + columns)
         other = load_address(address + _BACKGROUND_PIXELS).to(tl.pointer_type(tl.float32)) + pixel
         if HALF:
@@ -338,7 +338,7 @@ def finish(
 
 @triton.jit(do_not_specialize=["first"])
 def copy(
-    jobs, chosen, addresses, composited, first,
+    jobs, crops, addresses, composited, first,
     HALF: tl.constexpr, SIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """A finished image, turned, or with another one where the mask says background."""
@@ -362,7 +362,7 @@ def copy(
             front = load_address(address + _PIXELS).to(tl.pointer_type(tl.float32))
             behind = load_address(address + _BACKGROUND_PIXELS).to(tl.pointer_type(tl.float32))
             out = load_address(address + _OUT).to(tl.pointer_type(tl.float32))
-        _, foreground = _shown(jobs, chosen, address, composited, number, rows, columns, valid, SIDE)
+        _, foreground = _shown(jobs, crops, address, composited, number, rows, columns, valid, SIDE)
         pixel = 3 * (rows * size + columns)
         for channel in range(3):
             own = tl.load(front + 3 * (y * size + x) + channel, mask=valid & foreground, other=0.0)

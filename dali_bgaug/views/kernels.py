@@ -23,7 +23,7 @@ _EIGHT = np.uint64(0x0101010101010101)
 @compiled
 def render_jobs(
     jobs: np.ndarray,
-    chosen: np.ndarray,
+    crops: np.ndarray,
     addresses: np.ndarray,
     composited: np.ndarray,
     mask_size: int,
@@ -33,7 +33,7 @@ def render_jobs(
 ) -> None:
     """Make the images of jobs up to `stop`, so many (`step`) at a time, shared with other threads.
 
-    jobs, chosen, addresses: table.JOB, table.CROP, table.ADDRESS, [J]; composited: bool [J], written;
+    jobs, crops, addresses: table.JOB, table.CROP, table.ADDRESS, [J]; composited: bool [J], written;
     counter: address of an int64, the first job that no thread has taken.
     """
     side = jobs["size"].max()  # an image in the cache, and space to blur it
@@ -47,13 +47,13 @@ def render_jobs(
             return
         for number in range(first, min(first + step, stop)):
             if not addresses[number].is_copied:
-                _render_job(jobs, chosen, addresses, composited, mask_size, number, work, spare)
+                _render_job(jobs, crops, addresses, composited, mask_size, number, work, spare)
 
 
 @compiled
 def _render_job(
     jobs: np.ndarray,
-    chosen: np.ndarray,
+    crops: np.ndarray,
     addresses: np.ndarray,
     composited: np.ndarray,
     mask_size: int,
@@ -64,16 +64,16 @@ def _render_job(
     """Make one image, and those that are copies of it."""
     job, address = jobs[number], addresses[number]
     size, count = job.size, 3 * job.size**2
-    composited[number] = _is_composited(jobs, chosen, number) and (
-        job.coupled_to < 0 or _is_composited(jobs, chosen, job.coupled_to)
+    composited[number] = _is_composited(jobs, crops, number) and (
+        job.coupled_to < 0 or _is_composited(jobs, crops, job.coupled_to)
     )
     if job.source == IMAGE:
         copy(work, 0, carray(pointer(address.pixels), count, np.float32), 0, count)
     else:
         photo = carray(pointer(address.pixels), (address.height, address.width, 3), np.uint8)
-        _make_view(work, spare, photo, job, address, chosen[number], composited[number], mask_size)
+        _make_view(work, spare, photo, job, address, crops[number], composited[number], mask_size)
     if composited[number] and not job.before:
-        _composite(work, job, address, jobs[job.mask_of], chosen[job.mask_of], mask_size)
+        _composite(work, job, address, jobs[job.mask_of], crops[job.mask_of], mask_size)
     normalise(carray(pointer(address.out), count, np.float32), work[:count], job.scale, job.shift)
     number = address.copied_to
     while number >= 0:
@@ -86,10 +86,10 @@ def _render_job(
 
 
 @compiled
-def _is_composited(jobs: np.ndarray, chosen: np.ndarray, number: int) -> bool:
+def _is_composited(jobs: np.ndarray, crops: np.ndarray, number: int) -> bool:
     """Whether a job gets its background, as far as its own mask says."""
     job = jobs[number]
-    return job.background != KEPT and (job.only_visible == 0 or chosen[job.mask_of].visible != 0)
+    return job.background != KEPT and (job.only_visible == 0 or crops[job.mask_of].visible != 0)
 
 
 @compiled
@@ -99,7 +99,7 @@ def _make_view(
     photo: np.ndarray,
     job: Any,
     address: Any,
-    chosen: Any,
+    crop: Any,
     composited: bool,
     mask_size: int,
 ) -> None:
@@ -109,11 +109,11 @@ def _make_view(
     """
     crop_box, size = np.empty(4, np.float64), job.size
     for edge in range(0, 4, 2):
-        crop_box[edge] = chosen.crop_box[edge] * (address.height / address.frame_height)
-        crop_box[edge + 1] = chosen.crop_box[edge + 1] * (address.width / address.frame_width)
+        crop_box[edge] = crop.crop_box[edge] * (address.height / address.frame_height)
+        crop_box[edge + 1] = crop.crop_box[edge + 1] * (address.width / address.frame_width)
     resample(out, size, photo, crop_box, address.tiled)
     if composited and job.before:
-        _composite(out, job, address, job, chosen, mask_size)
+        _composite(out, job, address, job, crop, mask_size)
     values = out[: 3 * size * size]
     if job.jittered or job.grayscale:
         colour(values.reshape(size, -1), job)
@@ -124,9 +124,9 @@ def _make_view(
 
 
 @compiled
-def _composite(values: np.ndarray, job: Any, address: Any, masked: Any, chosen: Any, mask_size: int) -> None:
-    """Replace an image's background; masked, chosen: of the job whose mask it is."""
-    mask = _mask(job.size, masked, address, chosen, mask_size)
+def _composite(values: np.ndarray, job: Any, address: Any, masked: Any, crop: Any, mask_size: int) -> None:
+    """Replace an image's background; masked, crop: of the job whose mask it is."""
+    mask = _mask(job.size, masked, address, crop, mask_size)
     if job.background == GREY:
         for pixel in range(np.uintp(len(mask))):
             if not mask[pixel]:
@@ -161,13 +161,13 @@ def _turn(
 
 
 @compiled
-def _mask(size: int, job: Any, address: Any, chosen: Any, side: int) -> np.ndarray:
+def _mask(size: int, job: Any, address: Any, crop: Any, side: int) -> np.ndarray:
     """A view's mask, uint8 [size * size], 0 or 1: cropped, flipped, resized like the view, then distorted."""
     packed = carray(pointer(address.mask), side * side // 8, np.uint8)
     mask = np.ones(size * size, np.uint8)
     if not job.box:
         tall, wide = side / address.frame_height, side / address.frame_width
-        y0, x0, y1, x1 = chosen.crop_box[0], chosen.crop_box[1], chosen.crop_box[2], chosen.crop_box[3]
+        y0, x0, y1, x1 = crop.crop_box[0], crop.crop_box[1], crop.crop_box[2], crop.crop_box[3]
         byte, bit = np.empty(size, np.uintp), np.empty(size, np.uint8)
         for x in range(size):
             column = _nearest(x0 * wide, x1 * wide, x, size, side)
@@ -183,7 +183,7 @@ def _mask(size: int, job: Any, address: Any, chosen: Any, side: int) -> np.ndarr
                 mask[to + x] = (packed[row + byte[x]] & bit[x]) != 0
     if not job.distorted:
         return mask
-    affine = chosen.affine
+    affine = crop.affine
     distorted = np.zeros(size * size, np.uint8)
     for y in range(size):
         for x in range(size):

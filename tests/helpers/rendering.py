@@ -24,14 +24,14 @@ def render(
     *,
     donors: int = 0,
     copies: int = 0,
-    chosen: np.ndarray | None = None,
+    crops: np.ndarray | None = None,
     half: bool = False,
     threads: int = 2,
 ) -> tuple[np.ndarray, Rendered]:
     """The image of every job, all of one size and one slot, [J, size, size, 3], and all that was rendered.
 
     tiles: decoded, or geometry int32 [J, 8]; donors, copies: how many jobs of the beginning and of the end
-    are these; chosen: crop boxes, instead of those that the jobs say.
+    are these; crops: crop boxes, instead of those that the jobs say.
     """
     jobs = jobs.copy()
     jobs["row"] = np.arange(len(jobs))
@@ -48,7 +48,7 @@ def render(
     packed = torch.from_numpy(pack(masks)) if len(masks) else None
     with (
         closing(CpuRenderer(threads, half)) as renderer,
-        mock.patch.object(cpu, "choose", cpu.choose if chosen is None else lambda *_: chosen),
+        mock.patch.object(cpu, "choose", cpu.choose if crops is None else lambda *_: crops),
     ):
         if not isinstance(tiles, np.ndarray):
             tiles = images(tiles) if len(tiles) else None
@@ -58,11 +58,11 @@ def render(
 
 def render_masks(jobs: np.ndarray, changes: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The mask as each job's image has it, distorted by these affine maps: bool [J, size, size]."""
-    jobs, chosen = jobs.copy(), np.zeros(len(jobs), table.CROP)
+    jobs, crops = jobs.copy(), np.zeros(len(jobs), table.CROP)
     jobs["background"], jobs["mask_of"] = GREY, np.arange(len(jobs))
-    chosen["crop_box"], chosen["affine"] = [0, 0, *mask.shape], changes
+    crops["crop_box"], crops["affine"] = [0, 0, *mask.shape], changes
     white = np.full((*mask.shape, 3), 255, np.uint8)
-    return render(jobs, [white], [mask], chosen=chosen)[0][..., 0] == 255
+    return render(jobs, [white], [mask], crops=crops)[0][..., 0] == 255
 
 
 PHOTOS = {"500x375": (500, 375), "1000x200": (1000, 200)}

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.loader import Share
+from dali_bgaug.loader import EpochShard
 from pipelines import LoaderConfig, build_loader
 from tests.helpers.loaders import METHODS, give, loader_config, signature
 
@@ -43,23 +43,23 @@ def test_every_rank_has_as_many_batches(world_size: int, batch_size: int) -> Non
     """Training leaves out less than a global batch, evaluation nothing; nobody has a batch more."""
     for samples in (64, 65, 100, 1000, 1023, 4096, 1_281_167):
         training, complete = (
-            [Share(samples, batch_size, rank, world_size, complete) for rank in range(world_size)]
+            [EpochShard(samples, batch_size, rank, world_size, complete) for rank in range(world_size)]
             for complete in (False, True)
         )
-        assert len({len(share) for share in training}) == len({len(share) for share in complete}) == 1
-        given = sum(len(share) * batch_size for share in training)
+        assert len({len(shard) for shard in training}) == len({len(shard) for shard in complete}) == 1
+        given = sum(len(shard) * batch_size for shard in training)
         assert 0 <= samples - given < batch_size * world_size
-        assert sum(share.own for share in training) == samples
-        for share in training:
-            assert len(share) * batch_size <= share.own <= share.padded_batches * batch_size
-            assert share.padded_batches - len(share) in (0, 1)
+        assert sum(shard.own for shard in training) == samples
+        for shard in training:
+            assert len(shard) * batch_size <= shard.own <= shard.padded_batches * batch_size
+            assert shard.padded_batches - len(shard) in (0, 1)
         last = len(complete[0]) - 1
-        full = sum(int(share.valid(last).sum()) for share in complete) + last * batch_size * world_size
-        behind = [share for share in complete if not share.valid(last - 1).all()] if last else []
+        full = sum(int(shard.valid(last).sum()) for shard in complete) + last * batch_size * world_size
+        behind = [shard for shard in complete if not shard.valid(last - 1).all()] if last else []
         if not behind:
             assert full == samples
-        else:  # a share a sample shorter may end a batch earlier
-            counts = [int(share.valid(batch).sum()) for share in complete for batch in (last - 1, last)]
+        else:  # one a sample shorter may end a batch earlier
+            counts = [int(shard.valid(batch).sum()) for shard in complete for batch in (last - 1, last)]
             assert sum(counts) + (last - 1) * batch_size * world_size == samples
 
 

@@ -13,7 +13,7 @@ from dali_bgaug.config import validate
 from dali_bgaug.dataset import open_packed
 from dali_bgaug.errors import UserError
 from dali_bgaug.journal import Journal
-from dali_bgaug.loader import Share
+from dali_bgaug.loader import EpochShard
 from dali_bgaug.reading import Seeds
 from dali_bgaug.views.options import BackgroundOptions
 from pipelines import LoaderConfig, build_loader
@@ -284,9 +284,9 @@ def test_the_gpu_pipeline_is_defined_without_a_gpu(
     shards = {"geometry": textured, "pixels": textured_pixels}[tiles]
     config = LoaderConfig(pipeline=method, shards=shards, background={"kind": kind}, **options)
     data = open_packed(shards)
-    share, recipe = Share(data.samples, 8, 0, 1), loader_recipe(config, with_sources)
+    epoch_shard, recipe = EpochShard(data.samples, 8, 0, 1), loader_recipe(config, with_sources)
     seeds, strength = Seeds(0, 0), lambda _: 1.0
-    _, names = define_pipeline(config, recipe, data, share, seeds, strength, Journal(data), device_id=0)
+    _, names = define_pipeline(config, recipe, data, epoch_shard, seeds, strength, Journal(data), device_id=0)
     expected = {"photo", "cls", "iteration"}
     if with_sources or options:
         expected |= {"mask"}

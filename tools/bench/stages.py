@@ -19,11 +19,11 @@ from torch.utils.data import DataLoader
 from dali_bgaug.batches import BatchMaker
 from dali_bgaug.dataset import PackedShards, open_packed
 from dali_bgaug.journal import Journal
-from dali_bgaug.loader import Share
+from dali_bgaug.loader import EpochShard
 from dali_bgaug.reading import ReaderOptions, Seeds
 from dali_bgaug.reading import decode as decode_photo
 from pipelines import LoaderConfig
-from pipelines.build import build_maker, check_share, default_threads, loader_recipe
+from pipelines.build import build_maker, check_epoch_shard, default_threads, loader_recipe
 from pipelines.torchvision_loader import Plan, TorchvisionLoader
 from tools.bench.timing import Key, Rounds, interleave
 
@@ -142,12 +142,14 @@ def our_stage(
 ) -> DaliStage | ViewsStage:
     """read, decode, or all of a loader; `stack` closes it."""
     data = open_packed(config.shards, config.verify, "--shards")
-    share = Share(data.samples, config.batch_size, 0, 1)
-    check_share(config, data, share)
+    epoch_shard = EpochShard(data.samples, config.batch_size, 0, 1)
+    check_epoch_shard(config, data, epoch_shard)
     if name in ("read", "decode"):
-        return DaliStage(_partial_pipeline(config, data, share, device_id, name == "decode"), config.prefetch)
+        return DaliStage(
+            _partial_pipeline(config, data, epoch_shard, device_id, name == "decode"), config.prefetch
+        )
     journal = Journal(data)  # part of the loader's work
-    maker = build_maker(config, loader_recipe(config), data, share, journal, device_id)
+    maker = build_maker(config, loader_recipe(config), data, epoch_shard, journal, device_id)
     return stack.enter_context(ViewsStage(maker, config.prefetch))
 
 
@@ -163,12 +165,12 @@ def time_loaders(
 
 
 def _partial_pipeline(
-    config: LoaderConfig, data: PackedShards, share: Share, device_id: int | None, decode: bool
+    config: LoaderConfig, data: PackedShards, epoch_shard: EpochShard, device_id: int | None, decode: bool
 ) -> Pipeline:
     """The start of every loader: read, or read and decode."""
 
     @pipeline_def(
-        batch_size=share.batch_size,
+        batch_size=epoch_shard.batch_size,
         num_threads=config.threads or default_threads(),
         device_id=device_id,
         prefetch_queue_depth=config.prefetch,

@@ -24,7 +24,7 @@ from dali_bgaug.hdf5 import has_checksums
 from dali_bgaug.tiles import NUMBERS, fits
 from tools.cli import require, run, tool_parser
 from tools.offline.inspect_sheet import Tile, draw_sheet
-from tools.offline.report import format_bytes
+from tools.offline.report import counted, format_bytes
 
 SAMPLE = 2000  # photos whose foreground is measured without --verify
 BINS = 10
@@ -113,7 +113,8 @@ def packed_shards(folder: Path, verify: bool, count: int) -> Iterator[str]:
         yield f"unfinished: {there} shards, no manifest.json; run the tool again"
         return
     manifest = shards.open_shards(folder, verify=verify)
-    yield f"{manifest.samples} photos in {len(manifest.shards)} shards, {format_bytes(manifest.bytes)}"
+    photos, files = counted(manifest.samples, "photo"), counted(len(manifest.shards), "shard")
+    yield f"{photos} in {files}, {format_bytes(manifest.bytes)}"
     yield f"options: {json.dumps(manifest.options)}"
     sizes = np.array([shard.bytes for shard in manifest.shards])
     yield f"{_spread(sizes / 1e6, 'MB a shard')}; {manifest.bytes / manifest.samples / 1000:.1f} kB a photo"
@@ -189,7 +190,7 @@ def _files(files: list[Path], photos: int, options: dict[str, Any]) -> Iterator[
     of = int(files[0].stem.split("-of-")[1])
     rest = "" if len(files) == of else f" of {of}: unfinished, run its tool again"
     size = format_bytes(sum(path.stat().st_size for path in files))
-    yield f"{photos} photos in {len(files)} files{rest}, {size}"
+    yield f"{counted(photos, 'photo')} in {counted(len(files), 'file')}{rest}, {size}"
     yield f"options: {json.dumps(options)}"
 
 

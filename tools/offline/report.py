@@ -191,7 +191,7 @@ class Report(Done):
         extra = "".join(f", {count} {name.replace('_', ' ')}" for name, count in self.counts.items())
         part = f" (part {self.part})" if self.part.count > 1 else ""
         print(
-            f"{self.out}{part}: {self.photos} photos in {self.files} files, "
+            f"{self.out}{part}: {counted(self.photos, 'photo')} in {counted(self.files, 'file')}, "
             f"{format_bytes(self.written)}{extra}, {len(self.left_out)} left out"
         )
         if self.left_out:
@@ -200,10 +200,10 @@ class Report(Done):
             print(_listed(f"left out: {reasons}", lines))
         if self.suspicious:
             print(_listed(f"suspicious: {len(self.suspicious)} damaged inside", self.suspicious))
-        kept = f" ({self.kept} files kept from before)" if self.kept else ""
+        kept = f" ({counted(self.kept, 'file')} kept from before)" if self.kept else ""
         print(
             f"{values['seconds']:.1f} s, {values['photos_per_s']} photos/s, {values['mb_per_s']} MB/s of "
-            f"photos, {self.workers} workers{kept}; report: {self.path}"
+            f"photos, {counted(self.workers, 'worker')}{kept}; report: {self.path}"
         )
 
 
@@ -222,6 +222,11 @@ def _free(folder: Path) -> int:
     while not folder.exists():
         folder = folder.absolute().parent
     return shutil.disk_usage(folder).free
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{count} {noun}" + "s" * (count != 1)
 
 
 def format_bytes(count: float) -> str:

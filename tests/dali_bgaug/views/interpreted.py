@@ -152,13 +152,13 @@ def _choose_on_device(
     jobs: np.ndarray, sizes: np.ndarray, masks: torch.Tensor | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Crop boxes, float32 [J, 4], and whether they show foreground, of the kernel alone."""
-    places, chosen = np.zeros(len(jobs), table.ADDRESS), np.zeros(len(jobs), table.CROP)
+    places, crops = np.zeros(len(jobs), table.ADDRESS), np.zeros(len(jobs), table.CROP)
     places["frame_height"], places["frame_width"] = sizes[jobs["frame"]].T
-    addresses = [array.ctypes.data for array in (jobs, chosen, places)]
+    addresses = [array.ctypes.data for array in (jobs, crops, places)]
     side = 0 if masks is None else SIDE
     address = 0 if masks is None else masks.data_ptr()
     gpu_crop_boxes.choose_crop_boxes[(len(jobs),)](*addresses, address, SIDE=side, GRID=8, DISTORTED=False)
-    return chosen["crop_box"], chosen["visible"]
+    return crops["crop_box"], crops["visible"]
 
 
 def test_crop_boxes_without_masks_are_the_cpus_draw_for_draw() -> None:

@@ -27,15 +27,15 @@ def _jobs(count: int, size: int, **values: Any) -> np.ndarray:
 
 
 def _crop_boxes(*crop_boxes: Sequence[float]) -> np.ndarray:
-    chosen = np.zeros(len(crop_boxes), table.CROP)
-    chosen["crop_box"] = crop_boxes
-    return chosen
+    crops = np.zeros(len(crop_boxes), table.CROP)
+    crops["crop_box"] = crop_boxes
+    return crops
 
 
 def _view(photo: np.ndarray, size: int, crop_box: Sequence[float] | None = None, **values: Any) -> np.ndarray:
     """The view of one photo, [size, size, 3]; all of it, or a crop box y0, x0, y1, x1 in pixels."""
-    chosen = None if crop_box is None else _crop_boxes(crop_box)
-    return render(_jobs(1, size, **values), [photo], chosen=chosen)[0][0]
+    crops = None if crop_box is None else _crop_boxes(crop_box)
+    return render(_jobs(1, size, **values), [photo], crops=crops)[0][0]
 
 
 def _ramp(height: int, width: int) -> np.ndarray:
@@ -91,8 +91,8 @@ def test_the_smallest_photos(shape: tuple[int, int]) -> None:
 def test_a_tile_is_stretched_over_its_photos_frame() -> None:
     """Rows 8 to 24 and columns 10 to 26 of a frame of 40 x 50 are 4 to 12 and 5 to 13 of 20 x 25."""
     tile = _noise(2, 20, 25)
-    chosen = _crop_boxes([8, 10, 24, 26])
-    [found], _ = render(_jobs(1, 8, source=TILE), [_noise(0, 40, 50)], tiles=[tile], chosen=chosen)
+    crops = _crop_boxes([8, 10, 24, 26])
+    [found], _ = render(_jobs(1, 8, source=TILE), [_noise(0, 40, 50)], tiles=[tile], crops=crops)
     np.testing.assert_allclose(found, tile[4:12, 5:13], atol=1e-3)
 
 
@@ -114,14 +114,14 @@ STRIPS = {
 def test_a_tile_is_read_from_its_photo(strip: str, crop_box: list[float]) -> None:
     """By eight numbers or filled in by NumPy: the same to the bit, whole, flipped, cut and enlarged."""
     photo, geometry = _noise(3, 31, 43), np.array([STRIPS[strip]], np.int32)
-    jobs, chosen = _jobs(1, 16, source=TILE), _crop_boxes(crop_box)
+    jobs, crops = _jobs(1, 16, source=TILE), _crop_boxes(crop_box)
     filled = photo.copy()
     y0, x0, y1, x1, top, left, high, wide = STRIPS[strip]
     for y in range(y0, y1):
         for x in range(x0, x1):
             filled[y, x] = photo[top + y % high, left + x % wide]
-    expected, _ = render(jobs, [photo], tiles=[filled], chosen=chosen)
-    found, _ = render(jobs, [photo], tiles=geometry, chosen=chosen)
+    expected, _ = render(jobs, [photo], tiles=[filled], crops=crops)
+    found, _ = render(jobs, [photo], tiles=geometry, crops=crops)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -193,12 +193,12 @@ def test_backgrounds_follow_the_mask_through_crop_box_and_flip() -> None:
     photo = np.full((40, 80, 3), 1, np.uint8)
     jobs = _jobs(3, 16, sample=[1, 0, 0], frame=0)
     jobs["background"], jobs["background_job"], jobs["grey"] = [0, RENDERED, GREY], 0, 7
-    chosen = _crop_boxes(
+    crops = _crop_boxes(
         [0, 0, 20, 40], [0, 0, 20, 40], [0, 40, 20, 0]
     )  # the first quarter, 32 x 32 of the mask
     expected = np.full((16, 16), 2, np.float32)
     expected[8:16, 4:12] = 1
-    found, _ = render(jobs, [photo, *_flat(2)], [mask, mask], donors=1, chosen=chosen)
+    found, _ = render(jobs, [photo, *_flat(2)], [mask, mask], donors=1, crops=crops)
     np.testing.assert_allclose(found[1, ..., 0], expected, atol=1e-6)
     np.testing.assert_allclose(found[2, ..., 1], np.where(expected == 1, 1, 7)[:, ::-1], atol=1e-6)
 

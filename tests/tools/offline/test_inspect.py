@@ -77,7 +77,7 @@ def test_an_unfinished_store_is_described_as_such(packed: Path, tmp_path: Path) 
         (tmp_path / kind / path.name).write_bytes(path.read_bytes())
     (tmp_path / "shards" / "shard-00000.tar").write_bytes(b"")
     text = "\n".join(inspect(tmp_path))
-    assert text.count("5 photos in 1 files of 3: unfinished") == 2
+    assert text.count("5 photos in 1 file of 3: unfinished") == 2
     assert "unfinished: 1 shards, no manifest.json" in text
 
 
