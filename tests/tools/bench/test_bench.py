@@ -196,7 +196,7 @@ def test_the_profile_adds_up_to_the_loader(textured: Path) -> None:
         "jitter",
         "grayscale",
         "blur",
-        "foreground-aware windows",
+        "foreground-aware crop boxes",
         "masks and a grey behind (rm)",
         "tiles instead of grey (random)",
         "the tiles' jitter and blur",
@@ -211,7 +211,7 @@ def test_a_profile_has_only_the_steps_its_method_has(textured: Path) -> None:
     rotnet = profile.steps(values(textured), "rotnet")
     assert list(rotnet) == [
         "crop and normalise",
-        "foreground-aware windows",
+        "foreground-aware crop boxes",
         "masks and a grey behind (rm)",
         "tiles instead of grey (random)",
     ]
