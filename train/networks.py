@@ -7,14 +7,22 @@ import torchvision
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
-from train.drn import DRN, DRNS
+from train.drn import DRN, DRNS, channels_of
 
 BackboneName = Literal[
-    "resnet10_narrow", "resnet18", "resnet50", "alexnet", "drn_d_22", "drn_d_38", "drn_d_54", "drn_d_105"
+    "resnet10_narrow",
+    "resnet18",
+    "resnet50",
+    "alexnet",
+    "drn_d_22_narrow",
+    "drn_d_22",
+    "drn_d_38",
+    "drn_d_54",
+    "drn_d_105",
 ]
 FEATURES: dict[str, int] = {
     **{"resnet10_narrow": 128, "resnet18": 512, "resnet50": 2048, "alexnet": 4096},
-    **dict.fromkeys(DRNS, 512),
+    **{name: channels_of(name)[-1] for name in DRNS},
 }
 """Backbones, and the length of their features."""
 
