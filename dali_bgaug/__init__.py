@@ -10,6 +10,7 @@
     tiles        tiled backgrounds as eight numbers
     hdf5         HDF5 files with checksums
     stores       HDF5 mask and tile stores (the offline artifacts)
+    crf          dense conditional random field, which draws a soft map to the edges of its photo
     shards       WebDataset tars and manifest (the training stream)
     shard_index  DALI's index of a tar
     reading      DALI: encoded samples -> decoded batches

@@ -8,7 +8,7 @@ dsr          no weights: what the border cannot reconstruct
 hs           no weights: contrast of three layers of regions
 fused        these four, and the random field
 superpixels  what these four share
-crf          the random field, which can refine the maps of any detector
+crf          refinement of any detector's maps by the random field
 ncut         the project's own self-supervised backbones
 u2net        U²-Net, from an .onnx file
 """
