@@ -1,0 +1,13 @@
+"""Training of a saliency network without labels: `torchrun -m train.saliency --config configs/saliency/NAME.yaml`.
+
+DeepUSPS (T. Nguyen et al., "DeepUSPS: Deep Robust Unsupervised Saliency Prediction With Self-Supervision",
+2019) on a self-supervised trunk, as in appendix A.2 of the paper. The lowest floor first:
+
+    loss.py      soft thresholding, the F loss
+    network.py   a trunk with a head, and its export as ONNX
+    config.py    SaliencyConfig
+    photos.py    photos and voters' maps at the training size
+    average.py   moving average of refined predictions
+    trainer.py   phases 1 and 2
+    __main__.py  the command
+"""
