@@ -57,7 +57,7 @@ def test_a_report_adds_up(tmp_path: Path, capsys: pytest.CaptureFixture) -> None
     text = capsys.readouterr().out
     assert "45 photos in 3 files, 700 B, 3 empty, 1 left out" in text
     assert "left out: 1 empty file\n  a.jpg: empty file" in text
-    assert "4.0 s, 9.0 photos/s, 1.0 MB/s of photos, 2 workers (1 files kept from before)" in text
+    assert "4.0 s, 9.0 photos/s, 1.0 MB/s of photos, 2 workers (1 file kept from before)" in text
 
 
 def test_many_bad_photos_are_not_all_printed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
