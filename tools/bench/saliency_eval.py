@@ -163,7 +163,7 @@ def _read_list(path: Path, predictions: Path, maps: Collection[str], truths: Col
     lacking = [
         f"{line} ({'no true mask' if key in maps else 'no map'})"
         for key, line in wanted.items()
-        if key not in maps or key not in truths
+        if not (key in maps and key in truths)
     ]
     if lacking:
         raise UserError(
@@ -261,16 +261,11 @@ def main() -> None:
     what = "only the photos named in this text file, one a line: path or file's name, with ending or without"
     add("--list", type=Path, metavar="FILE", help=what)
     add("--paper", action="store_true", help="with deepusps: the figures of the paper's Table 1, too")
-    add(
-        "--out",
-        type=Path,
-        default=Path("out/saliency"),
-        help="OUT.json, OUT.md; native: OUT.png (%(default)s)",
-    )
+    what = "OUT.json and OUT.md; native: OUT.png, too (%(default)s)"
+    add("--out", type=Path, default=Path("out/saliency"), help=what)
     add("--workers", type=int, default=default_workers(), help="processes (all CPUs)")
     args = parser.parse_args()
-    reading = Reading(args.scale, args.channel)
-    truth_reading = Reading(args.truth_scale, args.truth_channel)
+    readings = Reading(args.scale, args.channel), Reading(args.truth_scale, args.truth_channel)
     require(
         args.protocol == "deepusps" or not args.paper,
         "--paper: its figures are by another protocol; give --protocol deepusps",
@@ -283,9 +278,8 @@ def main() -> None:
         name = name if equals else folder.name
         if name in [result["name"] for result in results]:
             raise UserError(f"--predictions: two are called '{name}'; name them, NAME=FOLDER")
-        result, curve = evaluate(
-            name, folder, args.truth, args.workers, reading, truth_reading, args.protocol, args.list
-        )
+        job = (name, folder, args.truth, args.workers, *readings, args.protocol, args.list)
+        result, curve = evaluate(*job)
         results.append(result)
         if curve:
             curves[name] = curve
