@@ -17,6 +17,7 @@ plan           what a cluster needs for a training, from a result
 gpu_check      what needs a GPU: tests, benchmark, a training
 offline_bench  rates of the offline tools
 saliency_eval  scores of masks against true ones
+map_scores     those of one map, by two protocols
 parity         views of a loader against torchvision's
 parity_steps   each step of a view against torchvision's
 """

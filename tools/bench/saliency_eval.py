@@ -2,14 +2,16 @@
 
     python -m tools.saliency_eval --predictions out/masks --truth TREE
     python -m tools.saliency_eval --predictions rbd=out/rbd u2net=out/u2net --truth TREE --out out/saliency
+    python -m tools.saliency_eval --predictions out/masks --truth TREE --protocol deepusps --list test.txt
 
 A prediction is a mask store or a folder tree of maps; TREE holds a mask of the same relative path and stem
-for each.
+for each, or for each photo of the list.
 """
 
 import json
 import os
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -18,76 +20,26 @@ import numpy as np
 from PIL import Image
 
 from dali_bgaug import stores
-from dali_bgaug.errors import UserError
-from dali_bgaug.files import require_folder, write_text
-from dali_bgaug.photo_tree import find_files, told
+from dali_bgaug.errors import UserError, some
+from dali_bgaug.files import require_folder, sha256, write_text
+from dali_bgaug.photo_tree import JPEG_ENDINGS, find_files, told
 from tools import markdown
-from tools.cli import default_workers, process, run, tool_parser
+from tools.bench.map_scores import (
+    THRESHOLDS,
+    Curves,
+    Protocol,
+    Scores,
+    StretchedScores,
+    paper_table,
+    score_map,
+    score_stretched,
+)
+from tools.cli import default_workers, process, require, run, tool_parser
+from tools.offline.lists import Line, Photos, file_of, read_lines
 from tools.offline.mask_images import ENDINGS, Channel, Scale, read_grey
 
-BETA2 = 0.3
-THRESHOLDS = 256
 CHUNK = 32  # photos a job
-
-
-class Scores(NamedTuple):
-    """The scores of one map."""
-
-    f_fixed: float
-    """F at a threshold of .5, as the paper's lineage prints it."""
-    f_max: float
-    """F at the best of 256 thresholds, of the mean over the set at each."""
-    f_adaptive: float
-    """F at twice the map's mean, at most 1."""
-    mae: float
-    """Mean absolute difference of the soft map."""
-    iou: float
-    """Intersection over union at .5."""
-
-
-class Curves(NamedTuple):
-    """Precision, recall and F at every threshold t / 255, saliency >= t: float64 [256] each."""
-
-    precision: np.ndarray
-    recall: np.ndarray
-    f: np.ndarray
-
-
-def score_map(saliency: np.ndarray, truth: np.ndarray) -> tuple[Scores, Curves]:
-    """Compare a map, uint8 [H, W], with its truth, bool [H, W] (Achanta et al. 2009; Borji et al. 2015).
-
-    Where the truth is empty, precision and recall are 0.
-    """
-    inside = np.bincount(saliency[truth], minlength=THRESHOLDS)
-    outside = np.bincount(saliency[~truth], minlength=THRESHOLDS)
-    hits, false_alarms = (np.cumsum(counts[::-1])[::-1] for counts in (inside, outside))
-    curves = _f_measure(hits, hits + false_alarms, int(truth.sum()))
-    mean = saliency.mean() / 255
-    values = saliency / 255
-    adaptive = values >= min(2 * mean, 1)
-    fixed = values >= 0.5
-    union = int((fixed | truth).sum())
-    scores = Scores(
-        f_fixed=_f_of(fixed, truth),
-        f_max=float(curves.f.max()),
-        f_adaptive=_f_of(adaptive, truth),
-        mae=float(np.abs(values - truth).mean()),
-        iou=int((fixed & truth).sum()) / union if union else 1.0,
-    )
-    return scores, curves
-
-
-def _f_of(found: np.ndarray, truth: np.ndarray) -> float:
-    hits = np.array([(found & truth).sum()])
-    return float(_f_measure(hits, np.array([found.sum()]), int(truth.sum())).f[0])
-
-
-def _f_measure(hits: np.ndarray, found: np.ndarray, true: int) -> Curves:
-    precision = hits / np.maximum(found, 1)
-    recall = hits / max(true, 1)
-    weighted = BETA2 * precision + recall
-    f = (1 + BETA2) * precision * recall / np.where(weighted > 0, weighted, 1)
-    return Curves(precision, recall, f)
+TITLES = {"f_fixed": "F .5", "f_max": "max F", "f_adaptive": "adaptive F", "mae": "MAE", "iou": "IoU .5"}
 
 
 class Reading(NamedTuple):
@@ -107,15 +59,23 @@ def evaluate(
     workers: int = 1,
     reading: Reading = BY_KIND,
     truth_reading: Reading = BY_KIND,
-) -> tuple[dict[str, Any], Curves]:
-    """The mean scores of a mask store or a folder of maps, and its mean curves.
+    protocol: Protocol = "native",
+    listed: Path | None = None,
+) -> tuple[dict[str, Any], Curves | None]:
+    """The mean scores of a mask store or a folder of maps, and its mean curves where the protocol has some.
 
-    reading, truth_reading: of maps that are images, and of true masks.
+    Every map must have a truth. In the native protocol a map of another size than its truth is scaled to it.
 
-    Every map must have a truth. A map of another size than its truth is scaled to it.
+    Args:
+        name: of the prediction.
+        predictions, truth: folders of maps, and of true masks.
+        workers: processes.
+        reading, truth_reading: of maps that are images, and of true masks.
+        protocol: how a map is compared (`map_scores`).
+        listed: text file of the photos to take, in place of all that have a map.
 
     Raises:
-        UserError: nothing to compare, a map without truth, an unreadable image.
+        UserError: nothing to compare, a map or a listed photo without truth, an unreadable image.
     """
     require_folder(predictions, "--predictions")
     if not any(predictions.glob("*.h5")) and any((predictions / "masks").glob("*.h5")):
@@ -127,6 +87,9 @@ def evaluate(
         maps = [(str(Path(key).with_suffix("")), (path, row)) for path, row, key in rows]
     else:
         maps = sorted(_find_images(predictions, "--predictions").items())
+    if listed:
+        wanted = _read_list(listed, predictions, {key for key, _ in maps}, truths.keys())
+        maps = [(key, place) for key, place in maps if key in wanted]
     items = [(key, place, truths.get(key)) for key, place in maps]
     if missing := [key for key, _, found in items if found is None]:
         raise UserError(
@@ -134,13 +97,17 @@ def evaluate(
             "none); it must hold one of the same relative path and stem for every map"
         )
     chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
-    score = partial(_score_chunk, reading, truth_reading)
+    score = partial(_score_chunk, protocol, reading, truth_reading)
     found = list(process(score, ((chunk,) for chunk in chunks), list(map(len, chunks)), workers, name))
-    curves = Curves(*(sum(sums for _, sums in found) / len(items)))
-    scores = sorted(item for chunk, _ in found for item in chunk)
-    means = dict(zip(Scores._fields, np.mean([item for _, item in scores], axis=0).tolist(), strict=True))
-    means["f_max"] = float(curves.f.max())
-    result = {"name": name, "photos": len(items), **{key: round(value, 5) for key, value in means.items()}}
+    scores = [item for _, item in sorted(item for chunk, _ in found for item in chunk)]
+    means = dict(zip(scores[0]._fields, np.mean(scores, axis=0).tolist(), strict=True))
+    curves = Curves(*(sum(sums for _, sums in found) / len(items))) if protocol == "native" else None
+    if curves:
+        means["f_max"] = float(curves.f.max())
+    result: dict[str, Any] = {"name": name, "photos": len(items), "protocol": protocol}
+    if listed:
+        result["list"] = {"name": listed.name, "sha256": sha256(listed)}
+    result |= {key: round(value, 5) for key, value in means.items()}
     report = predictions.with_name(f"{predictions.name}-report.json")
     if report.is_file():
         result |= _timing(json.loads(report.read_text()))
@@ -172,13 +139,54 @@ def _find_images(folder: Path, option: str) -> dict[str, Path]:
     return found
 
 
+def _read_list(path: Path, predictions: Path, maps: Collection[str], truths: Collection[str]) -> set[str]:
+    """The photos a list names: paths or names of files, one a line, with an image's ending or without.
+
+    Raises:
+        UserError: some have no map or no true mask, or a name may be of two photos.
+    """
+    keys = sorted({*maps, *truths})
+    photos, named = Photos(keys), defaultdict(list)
+    for key in keys:
+        named[file_of(key)].append(key)
+    named |= {key: [key] for key in keys}
+    wanted: dict[str, Line] = {}
+    for line in read_lines(path, "--list"):
+        stem, ending = os.path.splitext(line.text.strip())
+        if ending.lower() not in (*ENDINGS, *JPEG_ENDINGS):
+            stem += ending
+        found = photos.find(line.text) or photos.find(stem) or stem
+        meant = named.get(found, [found])
+        if len(meant) > 1:
+            raise UserError(f"--list={path}: {line} may be {meant[0]} or {meant[1]}; give paths, not names")
+        wanted.setdefault(meant[0], line)
+    lacking = [
+        f"{line} ({'no true mask' if key in maps else 'no map'})"
+        for key, line in wanted.items()
+        if not (key in maps and key in truths)
+    ]
+    if lacking:
+        raise UserError(
+            f"--list={path}: {len(lacking)} of its {len(wanted)} photos have no map in {predictions}, or no "
+            f"true mask: {some(lacking)}; make them, or take these photos off the list"
+        )
+    return set(wanted)
+
+
 def _score_chunk(
-    reading: Reading, truth_reading: Reading, items: list[tuple[str, Path | tuple[Path, int], Path]]
-) -> tuple[list[tuple[str, Scores]], np.ndarray]:
-    """The scores by key, and the sums of the curves, [3, 256]."""
-    scores, sums = [], np.zeros((3, THRESHOLDS))
+    protocol: Protocol,
+    reading: Reading,
+    truth_reading: Reading,
+    items: list[tuple[str, Path | tuple[Path, int], Path]],
+) -> tuple[list[tuple[str, Scores | StretchedScores]], np.ndarray]:
+    """The scores by key, and the sums of the curves, [3, 256]; 0 where the protocol has none."""
+    scores: list[tuple[str, Scores | StretchedScores]] = []
+    sums = np.zeros((3, THRESHOLDS))
     for (key, _, truth_path), saliency in zip(items, _read_maps(items, reading), strict=True):
         truth = np.asarray(read_grey(truth_path, *truth_reading)) >= 128
+        if protocol == "deepusps":
+            scores.append((key, score_stretched(saliency, truth)))
+            continue
         height, width = truth.shape
         if saliency.shape != truth.shape:
             resized = Image.fromarray(saliency).resize((width, height), Image.Resampling.BILINEAR)
@@ -204,10 +212,11 @@ def _read_maps(
 
 def table(results: list[dict[str, Any]]) -> str:
     """The results as a Markdown table, in percent."""
-    titles = ("masks", "photos", "F .5", "max F", "adaptive F", "MAE", "IoU .5", "CPU s/photo")
+    columns = [column for column in TITLES if column in results[0]]
+    titles = ("masks", "photos", *(TITLES[column] for column in columns), "CPU s/photo")
     rows = []
     for result in results:
-        values = [f"{100 * result[column]:.1f}" for column in Scores._fields]
+        values = [f"{100 * result[column]:.1f}" for column in columns]
         seconds = f"{result['cpu_seconds_per_photo']:.3f}" if "cpu_seconds_per_photo" in result else ""
         rows.append([result["name"], str(result["photos"]), *values, seconds])
     return markdown.table(titles, rows, words=1)
@@ -247,26 +256,42 @@ def main() -> None:
         add(f"--{of}scale", type=_scale, default="auto", help=what)
         what = f"what of images of {images} is looked at (auto: their transparency, where there is some)"
         add(f"--{of}channel", choices=get_args(Channel), default="auto", help=what)
-    add("--out", type=Path, default=Path("out/saliency"), help="OUT.json, OUT.md and OUT.png (%(default)s)")
+    what = "native: at the true mask's size; deepusps: at 432 x 432, F and MAE, as in the paper's Table 1"
+    add("--protocol", choices=get_args(Protocol), default="native", help=f"{what} (%(default)s)")
+    what = "only the photos named in this text file, one a line: path or file's name, with ending or without"
+    add("--list", type=Path, metavar="FILE", help=what)
+    add("--paper", action="store_true", help="with deepusps: the figures of the paper's Table 1, too")
+    what = "OUT.json and OUT.md; native: OUT.png, too (%(default)s)"
+    add("--out", type=Path, default=Path("out/saliency"), help=what)
     add("--workers", type=int, default=default_workers(), help="processes (all CPUs)")
     args = parser.parse_args()
-    reading = Reading(args.scale, args.channel)
-    truth_reading = Reading(args.truth_scale, args.truth_channel)
-    results, curves = [], {}
+    readings = Reading(args.scale, args.channel), Reading(args.truth_scale, args.truth_channel)
+    require(
+        args.protocol == "deepusps" or not args.paper,
+        "--paper: its figures are by another protocol; give --protocol deepusps",
+    )
+    results: list[dict[str, Any]] = []
+    curves: dict[str, Curves] = {}
     for word in args.predictions:
         name, equals, folder = word.partition("=")
         folder = Path(folder if equals else word)
         name = name if equals else folder.name
-        if name in curves:
+        if name in [result["name"] for result in results]:
             raise UserError(f"--predictions: two are called '{name}'; name them, NAME=FOLDER")
-        result, curves[name] = evaluate(name, folder, args.truth, args.workers, reading, truth_reading)
+        job = (name, folder, args.truth, args.workers, *readings, args.protocol, args.list)
+        result, curve = evaluate(*job)
         results.append(result)
-    out = {kind: args.out.with_name(f"{args.out.name}.{kind}") for kind in ("json", "md", "png")}
+        if curve:
+            curves[name] = curve
+    text = table(results) + (f"\n\n{paper_table()}" if args.paper else "")
+    kinds = ("json", "md", "png") if curves else ("json", "md")
+    out = {kind: args.out.with_name(f"{args.out.name}.{kind}") for kind in kinds}
     write_text(out["json"], json.dumps(results, indent=1) + "\n")
-    write_text(out["md"], table(results) + "\n")
-    draw(curves, out["png"])
-    print(table(results))
-    print(f"(in percent, CPU s/photo apart) {out['json']} {out['md']} {out['png']}")
+    write_text(out["md"], text + "\n")
+    if curves:
+        draw(curves, out["png"])
+    print(text)
+    print("(in percent, CPU s/photo apart)", *out.values())
 
 
 if __name__ == "__main__":

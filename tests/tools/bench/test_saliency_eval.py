@@ -11,7 +11,8 @@ from PIL import Image
 
 from dali_bgaug.errors import UserError
 from tests.helpers.shards import save
-from tools.bench.saliency_eval import Reading, evaluate, score_map
+from tools.bench.map_scores import score_map, score_stretched
+from tools.bench.saliency_eval import Reading, evaluate, main
 from tools.offline.detectors.imported import ImportOptions
 from tools.offline.masks import write_mask_store
 
@@ -136,3 +137,123 @@ def test_trees_of_maps_are_looked_at(name: str, message: str, tmp_path: Path) ->
     (tmp_path / "truth" / name).symlink_to("/not/mounted.png" if "link" in name else "0.PNG")
     with pytest.raises(UserError, match=message):
         evaluate("x", tmp_path / "maps", tmp_path / "truth")
+
+
+@pytest.mark.parametrize(
+    ("saliency", "truth", "f", "mae"),
+    [
+        ([[255, 0]], [[1, 0]], 1, 0.125),  # the middle half of the columns is off by .25 on average
+        ([[255, 0]], [[1, 0, 0, 0]], 0.65 / 1.15, 0.25),  # precision 1/2, recall 1
+        ([[255], [0], [0], [0]], [[1], [0]], 0.65 / 0.8, 0.25),  # precision 1, recall 1/2
+        ([[128]], [[1, 0]], 0.65 / 1.15, 0.5),
+        ([[127]], [[1, 0]], 0, 0.5),  # nothing predicted: precision 1, recall 0
+        # Column 13 of 432 lies between the first two of 32 and is exactly .5: 13 columns are above it.
+        ([[255] + 31 * [0]], [[1]], 1.3 * 13 / (0.3 * 432 + 13), 1 - 1 / 32),
+        ([[0]], [[0]], 1, 0),
+        ([[51]], [[0]], 1, 0.2),
+        ([[255]], [[0]], 0, 1),  # truth empty: precision 0, recall 1
+        ([[0, 0, 255, 255]], [[1, 1, 0, 0]], 0, 1 - 1 / 16),  # precision and recall 0
+    ],
+)
+def test_deepusps_scores_what_is_stretched(
+    saliency: list[list[int]], truth: list[list[int]], f: float, mae: float
+) -> None:
+    found = score_stretched(np.array(saliency, np.uint8), np.array(truth, bool))
+    assert found == pytest.approx((f, mae), abs=1e-6)
+
+
+@pytest.fixture
+def trees(tmp_path: Path) -> tuple[Path, Path]:
+    """Maps and true masks, in percent by deepusps: a/0 F 56.5, MAE 25; a/1 100, 12.5; b/1 0, 50."""
+    images = {"maps/a/0": [255, 0], "maps/a/1": [255, 0], "maps/b/1": [127]}
+    images |= {"truth/a/0": [255, 0, 0, 0], "truth/a/1": [255, 0], "truth/b/1": [255, 0]}
+    for name, levels in images.items():
+        path = tmp_path / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.array([levels], np.uint8)).save(path)
+    return tmp_path / "maps", tmp_path / "truth"
+
+
+def test_f_is_the_mean_of_the_photos_f(trees: tuple[Path, Path]) -> None:
+    result, curves = evaluate("x", *trees, protocol="deepusps")
+    assert result == {"name": "x", "photos": 3, "protocol": "deepusps", "f_fixed": 0.52174, "mae": 0.29167}
+    assert curves is None
+    assert evaluate("x", *trees)[0]["protocol"] == "native"
+
+
+@pytest.mark.parametrize(
+    ("text", "photos", "mae"),
+    [
+        ("a/0\na/1\n", 2, 0.1875),
+        ("0.jpg\n", 1, 0.25),
+        ("\ufeff0.JPEG\r\n./a/1.png\r\n\r\na/0\r\n0\r\n", 2, 0.1875),  # the first of them three times
+    ],
+)
+def test_a_list_chooses_photos(text: str, photos: int, mae: float, trees: tuple[Path, Path]) -> None:
+    listed = trees[0].with_name("test.txt")
+    listed.write_text(text, newline="")
+    (trees[1] / "a" / "2.png").write_bytes(b"not looked at")
+    (trees[0] / "a" / "3.png").write_bytes(b"not looked at")
+    result, _ = evaluate("x", *trees, protocol="deepusps", listed=listed)
+    assert (result["photos"], result["mae"]) == (photos, mae)
+    assert result["list"]["name"] == "test.txt"
+    assert len(result["list"]["sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "7.jpg\na/0\n7\nb/9\n",
+            r"test\.txt: 2 of its 3 photos have .*: line 1 '7\.jpg' \(no map\), line 4 ",
+        ),
+        ("a/2\n", r"test\.txt: 1 of its 1 photos have no map in .*maps, .*: line 1 'a/2' \(no map\); make"),
+        ("a/0\n3\n", r"test\.txt: 1 of its 2 photos .*: line 2 '3' \(no true mask\); make them, or"),
+        ("1.jpg\n", r"test\.txt: line 1 '1\.jpg' may be a/1 or b/1; give paths"),
+        ("0.v2\n", r"test\.txt: 1 of its 1 photos .*: line 1 '0\.v2' \(no map\)"),
+        ("\n", r"--list=.*test\.txt: is empty"),
+    ],
+)
+def test_what_a_list_names_must_be_there(text: str, message: str, trees: tuple[Path, Path]) -> None:
+    listed = trees[0].with_name("test.txt")
+    listed.write_text(text)
+    (trees[1] / "a" / "2.png").write_bytes(b"")
+    (trees[0] / "a" / "3.png").write_bytes(b"")
+    with pytest.raises(UserError, match=message):
+        evaluate("x", *trees, listed=listed)
+
+
+def run_eval(monkeypatch: pytest.MonkeyPatch, trees: tuple[Path, Path], *words: str) -> Path:
+    """Run the program in this process: the stem of what it writes."""
+    out = trees[0].with_name("out")
+    paths = ["--predictions", f"rbd={trees[0]}", "--truth", str(trees[1]), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["tools.saliency_eval", *paths, "--workers", "1", *words])
+    main()
+    return out
+
+
+def test_the_papers_figures_stand_below_ours(
+    trees: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (trees[0].with_name("test.txt")).write_text("a/0\na/1\n")
+    words = ["--protocol", "deepusps", "--paper", "--list", str(trees[0].with_name("test.txt"))]
+    out = run_eval(monkeypatch, trees, *words)
+    text = out.with_suffix(".md").read_text()
+    lines = text.splitlines()
+    assert lines[0] == "| masks | photos | F .5 | MAE | CPU s/photo |"
+    assert lines[2] == "| rbd | 2 | 78.3 | 18.8 |  |"
+    assert [line.split(" | ")[1:] for line in lines[-3:]] == [
+        ["90.3 / 4.0", "87.4 / 6.3", "73.6 / 6.3 |"],
+        ["90.5 ± 0.1 / 3.9", "87.9 ± 0.1 / 6.3", "72.1 ± 0.2 / 6.8 |"],
+        ["91.3 ± 0.0 / 3.6", "90.0 ± 0.0 / 5.4", "71.1 ± 0.0 / 6.9 |"],
+    ]
+    assert text in capsys.readouterr().out
+    assert json.loads(out.with_suffix(".json").read_text())[0]["protocol"] == "deepusps"
+    assert not out.with_suffix(".png").exists()
+
+
+def test_the_papers_figures_are_not_of_the_native_protocol(
+    trees: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=r"^--paper: .* give --protocol deepusps"):
+        run_eval(monkeypatch, trees, "--paper")
