@@ -9,17 +9,18 @@ import re
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args
 
 import torch
 from pydantic import ValidationError
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic, follow, write_pointer
-from train.records import CHECKPOINT_VERSION, CheckpointRecord, wrong_field
+from train.records import CheckpointRecord, SaliencyRecord, wrong_field
 
 LATEST = "latest.pt"
 _MEND = "delete it to resume from the one before, or start a new run with another --out"
+Record = TypeVar("Record", CheckpointRecord, SaliencyRecord)
 _NAME = re.compile(r"step-(\d{8})\.pt$")
 
 
@@ -38,7 +39,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*.pt") if _NAME.search(path.name))
 
 
-def write(folder: Path, record: CheckpointRecord) -> Path:
+def write(folder: Path, record: CheckpointRecord | SaliencyRecord) -> Path:
     """Write a checkpoint atomically, and point `latest.pt` at it; returns its path."""
     path = path_of(folder, record.step)
     buffer = io.BytesIO()  # torch's own writer turns a full disk into a RuntimeError that does not say so
@@ -116,22 +117,23 @@ _KINDS = {
 }
 
 
-def load(path: Path) -> CheckpointRecord:
+def load(path: Path, kind: type[Record] = CheckpointRecord) -> Record:
     """Read a checkpoint of this version; UserError as `read`, and for anything else."""
     try:
-        return CheckpointRecord.model_validate(read(path, _MEND))
+        return kind.model_validate(read(path, _MEND))
     except ValidationError as error:
+        version = get_args(kind.model_fields["version"].annotation)[0]
         raise UserError(
-            f"{path}: not a checkpoint of version {CHECKPOINT_VERSION} ({wrong_field(error)}); {_MEND}"
+            f"{path}: not a checkpoint of version {version} ({wrong_field(error)}); {_MEND}"
         ) from error
 
 
-def load_newest(folder: Path) -> tuple[CheckpointRecord | None, list[str]]:
+def load_newest(folder: Path, kind: type[Record] = CheckpointRecord) -> tuple[Record | None, list[str]]:
     """The newest checkpoint of a run that is not damaged, if any, and what is wrong with those after it."""
     problems = []
     for path in reversed(list_checkpoints(folder)):
         try:
-            return load(path), problems
+            return load(path, kind), problems
         except UserError as error:
             problems.append(str(error))
     return None, problems

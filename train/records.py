@@ -15,6 +15,7 @@ from train.networks import BackboneName
 
 CHECKPOINT_VERSION = 2
 CARD_VERSION = 1
+SALIENCY_VERSION = 1
 Number = int | float
 
 
@@ -105,6 +106,48 @@ class Card(_Record):
     package_version: str = ""
     """Version of dali_bgaug; older cards have none."""
     config: ConfigRecord
+
+
+class SaliencyRecord(_Record):
+    """The state of a training of a saliency network after an epoch."""
+
+    version: Literal[1]
+    step: int
+    """Optimizer steps done, of all stages."""
+    stage: int
+    """Which network is at work, from 0."""
+    epoch: int
+    """Epochs of it that are done."""
+    identity: str
+    """Config, photos, maps and trunk, which must be equal to go on."""
+    config: str
+    """The SaliencyConfig, as JSON."""
+    network: InstanceOf[dict]
+    """state_dict of the network."""
+    optimiser: InstanceOf[dict]
+    """state_dict of the optimizer."""
+    average: int
+    """CRC-32 of the averaged maps; 0 in phase 2."""
+
+
+class SaliencyCard(_Record):
+    """The card of an exported saliency network; a JSON file beside it."""
+
+    format: Literal["dali_bgaug saliency network"]
+    version: Literal[1]
+    trunk: BackboneName
+    side: int
+    """Of its input, in pixels."""
+    input: dict[str, Any]
+    """Normalisation, range and channels of photos; the ONNX file does the normalisation itself."""
+    photos: int
+    """That it was trained on."""
+    voters: list[str]
+    sha256: dict[str, str]
+    """SHA-256 of the files beside the card."""
+    package_version: str
+    config: dict[str, Any]
+    """The SaliencyConfig."""
 
 
 class LogLine(_Record, extra="allow"):

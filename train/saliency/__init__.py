@@ -1,4 +1,4 @@
-"""Training of a saliency network without labels: `torchrun -m train.saliency --config configs/saliency/NAME.yaml`.
+"""Training of a saliency network without labels: `python -m train.saliency --config RECIPE`.
 
 DeepUSPS (T. Nguyen et al., "DeepUSPS: Deep Robust Unsupervised Saliency Prediction With Self-Supervision",
 2019) on a self-supervised trunk, as in appendix A.2 of the paper. The lowest floor first:
@@ -9,5 +9,6 @@ DeepUSPS (T. Nguyen et al., "DeepUSPS: Deep Robust Unsupervised Saliency Predict
     photos.py    photos and voters' maps at the training size
     average.py   moving average of refined predictions
     trainer.py   phases 1 and 2
+    training.py  from mask stores to an ONNX file
     __main__.py  the command
 """

@@ -74,8 +74,8 @@ class MovingAverage(AbstractContextManager):
                 future.result()
         except BrokenProcessPool:
             raise UserError(
-                f"a process that refines predictions was killed (out of memory?); run again with workers below "
-                f"{self._workers}: it goes on from the last epoch"
+                "a process that refines predictions was killed (out of memory?); run again with fewer "
+                f"workers than {self._workers}: it goes on from the last epoch"
             ) from None
 
     def checksum(self, epoch: int) -> int:

@@ -52,7 +52,7 @@ class SaliencyConfig(Options):
     """Photos of all ranks between two steps."""
     accumulate: int = Field(default=1, ge=1)
     """Passes a step, each with its part of `batch_size`."""
-    thresholds: dict[str, float] = {}
+    thresholds: dict[str, float] = Field(default={})
     """By voter: from which saliency on its own maps are foreground. A voter that is not here has Otsu's
     threshold of all its maps, which needs no labels."""
     refine: RefineOptions = RefineOptions()
@@ -73,7 +73,9 @@ class SaliencyConfig(Options):
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate={self.accumulate}: must divide batch_size={self.batch_size}")
         if unknown := sorted(set(self.thresholds) - set(self.maps)):
-            raise ValueError(f"thresholds.{unknown[0]}: no voter of this name in maps ({', '.join(self.maps)})")
+            raise ValueError(
+                f"thresholds.{unknown[0]}: no voter of this name in maps ({', '.join(self.maps)})"
+            )
         return self
 
     def identity(self) -> str:

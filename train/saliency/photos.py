@@ -1,4 +1,4 @@
-"""Photos and the voters' maps at the training size, as arrays on the disk: decoded once, mapped into memory."""
+"""Photos and the voters' maps at the training size: decoded once, arrays on the disk, mapped into memory."""
 
 import multiprocessing
 from collections.abc import Iterator
@@ -95,7 +95,9 @@ def prepare(
         left_out |= {keys[start + row]: problem for row, problem in enumerate(problems) if problem}
     keys = [key for key, good in zip(keys, whole, strict=True) if good]
     if len(keys) < 2:
-        raise UserError(f"photos={photos}: {len(keys)} of {len(wanted)} photos can be used; at least 2 are needed")
+        raise UserError(
+            f"photos={photos}: {len(keys)} of {len(wanted)} photos can be used; at least 2 are needed"
+        )
     result = PhotoSet(folder, keys, left_out, source)
     save(result.photos, decoded[whole])
     for voter, (files, rows) in places.items():
@@ -114,7 +116,11 @@ def save(path: Path, values: np.ndarray) -> None:
 
 def _locate(store: Path, option: str) -> _Place:
     files = stores.list_files(store, option)
-    rows = {key: (number, row) for number, path in enumerate(files) for row, key in enumerate(stores.read_keys(path))}
+    rows = {
+        key: (number, row)
+        for number, path in enumerate(files)
+        for row, key in enumerate(stores.read_keys(path))
+    }
     return _Place(files, rows)
 
 
@@ -130,8 +136,8 @@ def _read_list(path: Path, known: set[str]) -> list[str]:
         raise UserError(f"photo_list={path}: cannot be read ({error})") from error
     if missing := sorted(names - known):
         raise UserError(
-            f"photo_list={path}: {len(missing)} of {len(names)} photos have no map ({some(missing, 3)}); a line "
-            "is a path below the photo folder, as in the mask stores"
+            f"photo_list={path}: {len(missing)} of {len(names)} photos have no map ({some(missing, 3)}); a "
+            "line is a path below the photo folder, as in the mask stores"
         )
     return sorted(names)
 
@@ -146,7 +152,9 @@ def _decode(
         ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool,
         tqdm(total=len(keys), desc="photos", unit="photo", dynamic_ncols=True) as bar,
     ):
-        for start, (chunk, problems) in zip(starts, pool.map(partial(_read, photos, side), chunks), strict=True):
+        for start, (chunk, problems) in zip(
+            starts, pool.map(partial(_read, photos, side), chunks), strict=True
+        ):
             yield start, chunk, problems
             bar.update(len(chunk))
 
