@@ -29,6 +29,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "views": "contact sheet of the views of a recipe",
         "plot": "loss curves of runs",
         "learning": "what each method learns on the demo set",
+        "saliency_train": "a saliency network trained without labels, a detector of masks",
         "experiment": "what background augmentations change, over seeds",
     },
 }

@@ -5,6 +5,7 @@
     python -m tools.masks --photos DATA --masks TREE                               masks made elsewhere
     python -m tools.masks --photos DATA --detector u2net --weights u2netp.onnx
     python -m tools.masks --photos DATA --detector ncut --weights RUN/backbone.pt  your own backbone
+    python -m tools.masks --photos DATA --detector deepusps --weights saliency.onnx  of tools.saliency_train
 
 A photo's foreground is where saliency >= threshold. Photos that are no images, truncated or empty are left
 out of the store and listed in the report, OUT-report.json. Further options of a detector are given as
@@ -33,6 +34,12 @@ from tools.offline.detectors import DETECTORS, Detector, DetectorOptions, Photo,
 from tools.offline.detectors.base import scale
 from tools.offline.report import Done, LeftOut, Report
 
+WEIGHTS = {
+    "u2net": "the .onnx file of u2net or u2netp",
+    "ncut": "the backbone.pt of a run",
+    "deepusps": "the saliency.onnx of a training",
+}
+"""The weights that detectors need."""
 MIN_AREA = 0.001
 """Of a foreground, as a share of the photo [ours]: a crop that must hold a few specks holds nothing else."""
 
@@ -268,10 +275,9 @@ def choose_detector(
     name = name or ("import" if masks else "rbd")
     if name == "import" and masks is None:
         raise UserError("--detector import: give --masks, the folder tree of masks parallel to the photos")
-    if name in ("u2net", "ncut") and weights is None:
-        what = "the .onnx file of u2net or u2netp" if name == "u2net" else "the backbone.pt of a run"
-        raise UserError(f"--detector {name}: give --weights, {what}")
-    if weights is not None and name not in ("u2net", "ncut"):
+    if name in WEIGHTS and weights is None:
+        raise UserError(f"--detector {name}: give --weights, {WEIGHTS[name]}")
+    if weights is not None and name not in WEIGHTS:
         raise UserError(f"--weights={weights}: the detector {name} has none")
     values = {"folder": str(masks)} if masks else {"weights": str(weights)} if weights else {}
     return read_options(name, values, overrides)
@@ -284,7 +290,7 @@ def main() -> None:
     add("--photos", type=Path, required=True, help="folder of class folders of JPEGs")
     add("--masks", type=Path, help="parallel folder tree of mask images: the detector 'import'")
     add("--detector", help=f"{', '.join(DETECTORS)} (rbd, or import with --masks)")
-    add("--weights", type=Path, help="of u2net (.onnx) and ncut (backbone.pt)")
+    add("--weights", type=Path, help="of u2net, deepusps (.onnx) and ncut (backbone.pt)")
     add("--out", type=Path, default=Path("out/masks"), help="the mask store (default %(default)s)")
     what = "foreground is saliency >= this (the detector's: .9; rbd .4, mc dsr hs fused .5)"
     add("--threshold", type=float, help=what)

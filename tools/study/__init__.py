@@ -6,5 +6,6 @@ experiment_page  its page and figure
 learning         what each method learns on the demo set
 views            contact sheet of a loader
 plot             loss curves of runs
+saliency_train   photos to a saliency network, without labels
 splits           photos and exact masks packed into shards
 """

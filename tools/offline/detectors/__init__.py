@@ -11,6 +11,8 @@ superpixels  what these four share
 crf          refinement of any detector's maps by the random field
 ncut         the project's own self-supervised backbones
 u2net        U²-Net, from an .onnx file
+deepusps     a network trained without labels, from an .onnx file
+onnx         what these two share
 """
 
 from importlib import import_module
@@ -29,6 +31,7 @@ DETECTORS = {
     "hs": ("hs", "HSOptions"),
     "fused": ("fused", "FusedOptions"),
     "ncut": ("ncut", "NCutOptions"),
+    "deepusps": ("deepusps", "DeepUSPSOptions"),
 }
 
 

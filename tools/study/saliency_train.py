@@ -1,0 +1,55 @@
+"""Train a saliency network without labels: voters' masks of the photos, then DeepUSPS's two phases, an ONNX file.
+
+    python -m tools.saliency_train --photos DATA --out OUT
+    python -m tools.saliency_train --photos DATA --out OUT --config configs/saliency/deepusps2.yaml init=RUN
+    python -m tools.masks --photos DATA --detector deepusps --weights OUT/saliency.onnx
+
+Voters are detectors that need no weights; their mask stores are kept in OUT/voters. Interrupted, the same
+command goes on. key=value change the recipe (`train.saliency`).
+"""
+
+from pathlib import Path
+
+import torch
+
+from dali_bgaug.config import override, read_yaml
+from tools.cli import default_workers, require, run, start, tool_parser
+from tools.offline.detectors import read_options
+from tools.offline.masks import write_mask_store
+
+VOTERS = ("mc", "hs", "dsr", "rbd")
+
+
+def main() -> None:
+    parser = tool_parser("tools.saliency_train", __doc__)
+    add = parser.add_argument
+    add("--photos", type=Path, required=True, help="folder of photos")
+    add("--out", type=Path, required=True, help="folder of the training")
+    recipe = Path("configs/saliency/small.yaml")
+    add("--config", type=Path, default=recipe, help="recipe (%(default)s)")
+    add("--voters", nargs="+", default=VOTERS, metavar="DETECTOR", help=f"({' '.join(VOTERS)})")
+    add("--list", type=Path, help="text file of the photos to train with, one a line (all)")
+    add("--size", type=int, default=256, help="side of the voters' maps (%(default)s)")
+    add("--workers", type=int, default=default_workers(), help="processes that make masks (all CPUs)")
+    gpus = max(1, torch.cuda.device_count())
+    add("--nproc", type=int, default=gpus, help="ranks that train on this machine (a GPU each; %(default)s)")
+    add("overrides", nargs="*", metavar="key=value", help="changes of the recipe")
+    args = parser.parse_intermixed_args()
+    override(read_yaml(args.config), args.overrides)  # what is wrong with these is said before the masks
+    require(len(set(args.voters)) == len(args.voters), "--voters: each once")
+    detectors = {voter: read_options(voter, {}, []) for voter in args.voters}
+    words = [f"photos={args.photos}"]
+    for voter, detector in detectors.items():
+        store = args.out / "voters" / voter
+        write_mask_store(args.photos, detector, store, size=args.size, workers=args.workers).finish()
+        words.append(f"maps.{voter}={store}")
+    if args.list:
+        words.append(f"photo_list={args.list}")
+    command = ["train.saliency", f"--config={args.config}", f"--out={args.out}", *words, *args.overrides]
+    if args.nproc > 1:
+        command = ["torch.distributed.run", "--standalone", f"--nproc-per-node={args.nproc}", "-m", *command]
+    start(*command)
+
+
+if __name__ == "__main__":
+    run(main)
