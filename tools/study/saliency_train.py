@@ -1,4 +1,4 @@
-"""Train a saliency network without labels: voters' masks of the photos, then DeepUSPS's two phases, an ONNX file.
+"""Training of a saliency network without labels: voters' masks, DeepUSPS's two phases, an ONNX file.
 
     python -m tools.saliency_train --photos DATA --out OUT
     python -m tools.saliency_train --photos DATA --out OUT --config configs/saliency/deepusps2.yaml init=RUN

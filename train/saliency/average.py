@@ -19,7 +19,7 @@ from dali_bgaug.crf import refine
 from dali_bgaug.errors import UserError
 from dali_bgaug.processes import signal_with_parent
 
-AHEAD = 4
+AHEAD = 64
 """Predictions waiting for each worker."""
 
 
@@ -57,7 +57,7 @@ class MovingAverage(AbstractContextManager):
         """Give predictions of an epoch, float [n, side, side], of the photos `rows`; returns at once unless
         the workers are far behind."""
         before = self._paths[(self._epoch + 1) % 2] if self._epoch else None
-        for row, one in zip(rows, probability.astype(np.float16), strict=True):
+        for row, one in zip(rows, probability, strict=True):
             if len(self._waiting) >= AHEAD * self._workers:
                 self._collect(*wait(self._waiting, return_when=FIRST_COMPLETED))
             files = self._photos, before, self._paths[self._epoch % 2]
@@ -79,8 +79,14 @@ class MovingAverage(AbstractContextManager):
             ) from None
 
     def checksum(self, epoch: int) -> int:
-        """CRC-32 of the values after an epoch."""
-        return zlib.crc32(np.load(self._paths[epoch % 2], mmap_mode="r"))
+        """CRC-32 of the values after an epoch; 0 if there are none."""
+        path = self._paths[epoch % 2]
+        return zlib.crc32(np.load(path, mmap_mode="r")) if path.is_file() else 0
+
+    def remove(self) -> None:
+        """Delete both files."""
+        for path in self._paths:
+            path.unlink(missing_ok=True)
 
     def mean(self, epochs: int) -> np.ndarray:
         """The average after so many epochs, as if it had not begun at 0: uint8 [N, side, side]."""

@@ -27,8 +27,8 @@ class SaliencyNetwork(nn.Module):
         super().__init__()
         self.trunk = build_backbone(trunk)
         if isinstance(self.trunk, torchvision.models.ResNet):
-            for stage, dilation in ((self.trunk.layer3, 2), (self.trunk.layer4, 4)):
-                _dilate(stage, dilation)
+            _dilate(self.trunk.layer3, 1)
+            _dilate(self.trunk.layer4, 2)
         self.head = nn.Conv2d(FEATURES[trunk], 2, 1)
         nn.init.normal_(self.head.weight)  # by the rule of DRNs, sqrt(2 / outputs)
         nn.init.zeros_(self.head.bias)
@@ -51,12 +51,16 @@ class SaliencyNetwork(nn.Module):
 
 
 def _dilate(stage: nn.Module, dilation: int) -> None:
-    """Turn a stage's stride into dilation; its weights stay what they are."""
-    for module in stage.modules():
+    """Turn a stage's stride of 2 into dilation: its weights see what they saw, at four times as many places.
+
+    dilation: of what comes before; behind the convolution that strode it is twice that.
+    """
+    for module in stage.modules():  # in the order of their use, but for 1 x 1 shortcuts
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+            module.padding = module.dilation = (dilation, dilation)
+            dilation *= module.stride[0]
         if isinstance(module, nn.Conv2d):
             module.stride = (1, 1)
-            if module.kernel_size == (3, 3):
-                module.dilation = module.padding = (dilation, dilation)
 
 
 class _Whole(nn.Module):

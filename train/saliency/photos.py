@@ -3,6 +3,7 @@
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -147,14 +148,15 @@ def _decode(
 ) -> Iterator[tuple[int, np.ndarray, list[str | None]]]:
     starts = range(0, len(keys), CHUNK)
     chunks = [keys[start : start + CHUNK] for start in starts]
-    # Neither h5py's nor torch's threads survive a fork.
-    with (
-        ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool,
-        tqdm(total=len(keys), desc="photos", unit="photo", dynamic_ncols=True) as bar,
-    ):
-        for start, (chunk, problems) in zip(
-            starts, pool.map(partial(_read, photos, side), chunks), strict=True
-        ):
+    read = partial(_read, photos, side)
+    with ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=len(keys), desc="photos", unit="photo", dynamic_ncols=True))
+        if workers > 1:  # neither h5py's nor torch's threads survive a fork
+            context = multiprocessing.get_context("spawn")
+            found = stack.enter_context(ProcessPoolExecutor(workers, context)).map(read, chunks)
+        else:
+            found = map(read, chunks)
+        for start, (chunk, problems) in zip(starts, found, strict=True):
             yield start, chunk, problems
             bar.update(len(chunk))
 

@@ -1,7 +1,7 @@
 """DeepUSPS's two phases: networks that smooth each voter's maps, then one network of all of them."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,23 +120,19 @@ class SaliencyTrainer(AbstractContextManager):
 
     def run(self) -> None:
         """All stages that are not done."""
-        while self.stage < len(self.stages):
-            stage = self.stages[self.stage]
-            with ExitStack() as stack:
-                average = None
-                if stage.averages:
-                    folder = self.data.folder
-                    decay = self.config.refine.decay
-                    average = stack.enter_context(
-                        MovingAverage(self.data.photos, folder, decay, self._workers)
-                    )
-                self._stage(stage, average)
-            if self.stage == len(self.stages) - 1:
-                return
-            self.stage, self.epoch, self._resumed = self.stage + 1, 0, None
+        last, config = len(self.stages) - 1, self.config
+        with MovingAverage(self.data.photos, self.data.folder, config.refine.decay, self._workers) as average:
+            self._stage(average)
+            while self.stage < last:
+                self.stage, self.epoch, self._resumed = self.stage + 1, 0, None
+                self._stage(average)
+            if self.rank == 0:
+                average.remove()
 
-    def _stage(self, stage: Stage, average: MovingAverage | None) -> None:
-        """A stage, or the rest of it."""
+    def _stage(self, refined: MovingAverage) -> None:
+        """The stage at hand, or the rest of it."""
+        stage = self.stages[self.stage]
+        average = refined if stage.averages else None
         if (
             self._resumed
             and average
@@ -296,6 +292,10 @@ class SaliencyTrainer(AbstractContextManager):
         record, problems = checkpoint.load_newest(self._checkpoints, SaliencyRecord)
         for problem in problems if self.rank == 0 else []:
             print(f"left out: {problem}")
+        if record is None and problems:
+            raise UserError(
+                f"{self._checkpoints}: no checkpoint can be read; delete {self._out} to start anew"
+            )
         if record is None:
             return None
         if record.identity != self._identity:

@@ -36,8 +36,8 @@ def open_session(options: OnnxOptions, file: str) -> Any:
         import onnxruntime
     except ModuleNotFoundError:
         raise UserError(
-            f"--detector {options.name} needs ONNX Runtime: pip install '.[saliency]' (or onnxruntime-gpu for "
-            "provider=cuda)"
+            f"--detector {options.name} needs ONNX Runtime: pip install '.[saliency]' (or onnxruntime-gpu "
+            "for provider=cuda)"
         ) from None
     if not options.weights.is_file():
         raise UserError(f"weights={options.weights}: no such file; give {file}")
