@@ -44,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_program(main, "go on from the last checkpoint with --resume")
+    run_program(main, "--auto-resume goes on from the run's last checkpoint, if it has one")

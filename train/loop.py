@@ -25,7 +25,8 @@ def train(config: RunConfig, out: Path, resume: Resume = False) -> None:
     """Run a recipe from its first step, or from its last checkpoint, to its end.
 
     Writes `config.json`, `log.jsonl`, `checkpoints/` and, at the end, `backbone.pt` with its card under
-    `out`. Call it in every process of a `torchrun`. On SIGTERM or SIGUSR1 it leaves a checkpoint and returns.
+    `out`. Call it in every process of a `torchrun`. On SIGINT, SIGTERM or SIGUSR1 it leaves a checkpoint and
+    returns.
 
     Args:
         config: what to train, and with what.

@@ -77,8 +77,8 @@ def run_demo(
     rate, device = _loader_rate(loader)
     print(f"the loader alone: {rate:.0f} images/s on {device}")
     _say(6, "pre-training: MoCo-v2 with BG_Swaps")
-    again = ["--resume"] if any((out / "checkpoints").glob("step-*.pt")) else []
-    start("train", f"--config={CONFIG}", f"--out={out}", *again, *words)
+    start("train", f"--config={CONFIG}", f"--out={out}", "--auto-resume", *words)
+    require((out / "backbone.pt").exists(), f"{out}: training was stopped; the same command goes on with it")
     return _summarise(out, rate, device, time.perf_counter() - began)
 
 
