@@ -32,7 +32,7 @@ def main() -> None:
     values = override(read_yaml(args.config), args.overrides)
     if args.init is not None:
         values["init"] = str(args.init)
-    config = validate(RunConfig, values, str(args.config))
+    config = validate(RunConfig, values, " ".join([str(args.config), *args.overrides]))
     if args.print:
         print(config.model_dump_json(indent=1))
     else:

@@ -92,7 +92,8 @@ def main() -> None:
         raise UserError(f"{args.config}: has no 'data' section; give a recipe of configs/")
     logging.basicConfig(format="%(message)s")
     logging.getLogger("dali_bgaug").setLevel(logging.INFO)  # what each view goes through
-    draw_views(validate(LoaderConfig, values, f"{args.config}: data"), args.out, args.rows)
+    source = " ".join([str(args.config), *args.overrides])
+    draw_views(validate(LoaderConfig, values, f"{source}: data"), args.out, args.rows)
     print(args.out)
 
 
