@@ -26,7 +26,7 @@ SOURCES = ("photo", "mask", "tile")
 
 
 def draw_views(config: LoaderConfig, path: Path, rows: int = 8) -> None:
-    """Write the sheet of the first batch as PNG; rows with most replaced backgrounds come first."""
+    """Write the sheet of the first batch as PNG; rows with most replaced backgrounds come first, as it says."""
     with build_loader(config, with_sources=True) as loader:
         batch = {name: tensor.cpu() for name, tensor in next(iter(loader)).items()}
     changed = _changed(config, batch)
@@ -47,6 +47,10 @@ def draw_views(config: LoaderConfig, path: Path, rows: int = 8) -> None:
                 colour = COLOURS[list(changed).index(name) % len(COLOURS)]
                 for spine in axis.spines.values():
                     spine.set(color=colour if changed[name][sample] else "none", linewidth=3)
+    background, chosen = config.background, ""
+    if background.kind != "none":
+        chosen = f", those with most replaced backgrounds (p_pos={background.p_pos:g})"
+    figure.suptitle(f"{len(order)} of a batch's {len(batch['label'])} photos{chosen}", fontsize=9)
     save(figure, path, dpi=100)
 
 
