@@ -74,7 +74,7 @@ class Monitor:
             return None
         self._warned = True
         return (
-            f"the loss has been {self._chance:.3f} for {PATIENCE} log lines, that of guessing: nothing is "
+            f"the loss has been {self._chance:.3f} for {PATIENCE} log lines, that of chance: nothing is "
             "being learnt (collapse, or a learning rate that is too high or too low)"
         )
 

@@ -34,7 +34,7 @@ def test_a_loss_that_stays_at_chance_is_warned_of_once(
         _report(watch, step, 8.006 + 0.01 * (-1) ** step)
     watch.close()
     assert _warnings(tmp_path) == [PATIENCE]
-    assert "the loss has been 8.006 for 50 log lines, that of guessing" in capsys.readouterr().out
+    assert "the loss has been 8.006 for 50 log lines, that of chance" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("chance", [8.006, None])

@@ -26,7 +26,7 @@ SOURCES = ("photo", "mask", "tile")
 
 
 def draw_views(config: LoaderConfig, path: Path, rows: int = 8) -> None:
-    """Write the sheet of the first batch as PNG; rows with most replaced backgrounds come first, as it says."""
+    """Write the sheet of the first batch as PNG; rows with most replaced backgrounds come first."""
     with build_loader(config, with_sources=True) as loader:
         batch = {name: tensor.cpu() for name, tensor in next(iter(loader)).items()}
     changed = _changed(config, batch)
