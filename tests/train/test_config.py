@@ -193,7 +193,7 @@ def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (["method.name=byol"], "byol"),
         (["data.pipeline=byol", "data.background.kind=rm"], "method.name=moco_v2 takes the views of moco_v2"),
         (["data.batch_size='8'"], "data.batch_size='8'"),
-        (["method.queue=33"], "method.queue=33: must be divisible by data.batch_size=8"),
+        (["method.queue=33"], "method.queue=33: must be a multiple of the batch, data.batch_size=8"),
         (["optim.warmup_epochs=9"], "optim.warmup_epochs=9"),
         (["optim.schedule=steps", "optim.milestones=[99]"], "optim.milestones=99"),
         (["data.shards=/nowhere"], "data.shards=/nowhere: does not exist"),
