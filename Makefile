@@ -34,7 +34,8 @@ need = @test -n "$${$(1)}" || { echo "error: $(1)= is needed: $(2), e.g. make $@
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  variables: DATA MASKS TILES DETECTOR WEIGHTS OUT SHARDS CONFIG WORKERS PART=i/n PYTHON, ARGS (further arguments of the tool)"
+	@echo "  variables: DATA MASKS TILES DETECTOR WEIGHTS OUT SHARDS CONFIG WORKERS PART=i/n PYTHON, ARGS (further arguments of the tool;"
+	@echo "  with blanks quoted twice: ARGS='\"data.shards=/a b\"')"
 
 setup: $(READY)  ## make .venv and install everything from setup.cfg
 

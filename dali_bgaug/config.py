@@ -6,8 +6,9 @@ types are errors that name the file, the key and the value.
 
 import json
 import re
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -176,7 +177,8 @@ def validate(model: type[Model], values: dict[str, Any], source: str) -> Model:
     except ValidationError as error:
         if (named := _with_paths(values, error)) != values:
             return validate(model, named, source)
-        raise UserError("\n  ".join([f"{source}:", *map(_explain, error.errors())])) from error
+        lines = [_explain(problem, model) for problem in error.errors()]
+        raise UserError("\n  ".join([f"{source}:", *lines])) from error
 
 
 def _with_paths(values: dict[str, Any], error: ValidationError) -> dict[str, Any]:
@@ -193,10 +195,13 @@ def _with_paths(values: dict[str, Any], error: ValidationError) -> dict[str, Any
     return values
 
 
-def _explain(problem: Any) -> str:
+def _explain(problem: Any, model: type[Options]) -> str:
     key = ".".join(map(str, problem["loc"])) or "the whole config"
     if problem["type"] == "extra_forbidden":
-        return f"{key}: unknown key (value {problem['input']!r}); remove it or correct its spelling"
+        *place, name = problem["loc"]
+        nearest = get_close_matches(str(name), _keys_at(model, place), 1)
+        meant = f" (did you mean {nearest[0]}?)" if nearest else ""
+        return f"{key}: unknown key (value {problem['input']!r}); remove it or correct its spelling{meant}"
     if problem["type"] == "missing":
         return f"{key}: missing; give it a value"
     message = problem["msg"].removeprefix("Value error, ")
@@ -208,3 +213,24 @@ def _explain(problem: Any) -> str:
         if isinstance(problem["input"], dict)
         else f"{key}={problem['input']!r}: {message}"
     )
+
+
+def _keys_at(model: type[Options], place: list[str | int]) -> list[str]:
+    """The keys that may be at a place of a config."""
+    sections = [model]
+    for key in place:
+        below = [section.model_fields[key].annotation for section in sections if key in section.model_fields]
+        named = [section for section in sections if _name_of(section) == key]  # one of a union
+        sections = [found for part in below for found in _sections(part)] or named or sections
+    return [key for section in sections for key in section.model_fields]
+
+
+def _name_of(section: type[Options]) -> Any:
+    return section.model_fields["name"].default if "name" in section.model_fields else None
+
+
+def _sections(annotation: Any) -> list[type[Options]]:
+    """The models in a field's type."""
+    if isinstance(annotation, type) and issubclass(annotation, Options):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _sections(part)]

@@ -14,6 +14,7 @@ import torch
 from torchvision.models import resnet18
 from torchvision.ops import MLP
 
+from dali_bgaug.errors import run_program
 from dali_bgaug.loader import Loader
 from pipelines import LoaderConfig, build_loader
 
@@ -77,4 +78,5 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("out/lightning"))
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--batch-size", type=int, default=64)
-    main(**vars(parser.parse_args()))
+    args = parser.parse_args()
+    run_program(lambda: main(**vars(args)), "--resume=CHECKPOINT goes on")

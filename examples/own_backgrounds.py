@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torchvision.utils import save_image
 
+from dali_bgaug.errors import run_program
 from pipelines import LoaderConfig, build_loader
 
 
@@ -59,4 +60,5 @@ if __name__ == "__main__":
     parser.add_argument("--backgrounds", type=Path, required=True, help="images in a parallel tree")
     parser.add_argument("--out", type=Path, default=Path("out/own"))
     parser.add_argument("--batch-size", type=int, default=8)
-    main(**vars(parser.parse_args()))
+    args = parser.parse_args()
+    run_program(lambda: main(**vars(args)), "the same command does the rest")

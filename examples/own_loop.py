@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.models import resnet18
 
+from dali_bgaug.errors import run_program
 from pipelines import LoaderConfig, build_loader
 
 TEMPERATURE, MOMENTUM, QUEUE, DIM = 0.2, 0.99, 512, 64
@@ -46,6 +47,7 @@ class MoCo(torch.nn.Module):
 
 def main(shards: Path, steps: int, state: Path, batch_size: int) -> None:
     """Train for so many steps in all, from `state` on if it is there."""
+    state.parent.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     options = {"crop": {"size": 64, "fg_min": 0.1}, "background": {"kind": "swaps"}}
     config = LoaderConfig(shards=shards, batch_size=batch_size, **options)
@@ -77,4 +79,5 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--state", type=Path, default=Path("out/own_loop.pt"))
     parser.add_argument("--batch-size", type=int, default=64)
-    main(**vars(parser.parse_args()))
+    args = parser.parse_args()
+    run_program(lambda: main(**vars(args)), "the same command goes on from --state, if it is there")

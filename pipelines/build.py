@@ -112,11 +112,11 @@ def loader_recipe(config: LoaderConfig, with_sources: bool = False) -> Recipe:
 
 def check_epoch_shard(config: LoaderConfig, data: Dataset, epoch_shard: EpochShard) -> None:
     """Refuse an epoch shard that its loader could not make a batch of."""
-    if data.samples < epoch_shard.world_size or len(epoch_shard) == 0:
+    ranks = epoch_shard.world_size
+    if data.samples < ranks or len(epoch_shard) == 0:
         raise UserError(
-            f"data.batch_size={config.batch_size}: the data set {config.shards} has "
-            f"{data.samples} photos, too few for one batch on {epoch_shard.world_size} ranks; "
-            "take a smaller batch"
+            f"data.batch_size={config.batch_size}: the data set {config.shards} has {data.samples} photos; "
+            f"on {ranks} rank(s) a batch may have {data.samples // ranks * ranks} at most"
         )
     if config.background.uses_tiles and epoch_shard.batch_size < 2:
         raise UserError(
@@ -130,7 +130,7 @@ def check_epoch_shard(config: LoaderConfig, data: Dataset, epoch_shard: EpochSha
     if config.background.uses_tiles and data.donors < 2:
         raise UserError(
             f"data.shards={config.shards}: {data.donors} photos can lend a background, two are needed; "
-            "look at the masks (all empty or full-frame?)"
+            "look at the masks (all empty, or without a strip of background beside the foreground?)"
         )
 
 

@@ -46,10 +46,16 @@ def start(module: str, *words: str, threads: int | None = None, quiet: bool = Fa
     """
     environment = None if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, "-m", module, *words]
-    done = subprocess.run(command, capture_output=quiet, text=True, check=False, env=environment)
-    if done.returncode:
-        said = f" (status {done.returncode}); it says why above"
-        said = f":\n{done.stderr.strip()[-2000:]}" if quiet else said
+    pipe = subprocess.PIPE if quiet else None
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as child:
+        try:
+            _, errors = child.communicate()
+        except KeyboardInterrupt:
+            child.communicate()  # Ctrl-C has reached it, too, and training saves before it ends
+            raise
+    if child.returncode:
+        said = f" (status {child.returncode}); it says why above"
+        said = f":\n{errors.strip()[-2000:]}" if quiet else said
         raise UserError(f"python -m {module} {' '.join(words)} failed{said}")
 
 

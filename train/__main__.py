@@ -32,7 +32,7 @@ def main() -> None:
     values = override(read_yaml(args.config), args.overrides)
     if args.init is not None:
         values["init"] = str(args.init)
-    config = validate(RunConfig, values, str(args.config))
+    config = validate(RunConfig, values, " ".join([str(args.config), *args.overrides]))
     if args.print:
         print(config.model_dump_json(indent=1))
     else:
@@ -44,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_program(main, "go on from the last checkpoint with --resume")
+    run_program(main, "--auto-resume goes on from the run's last checkpoint, if it has one")

@@ -1,6 +1,7 @@
 """The training loop: epochs of the trainer, and what happens between its steps."""
 
 import json
+import shlex
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -25,7 +26,8 @@ def train(config: RunConfig, out: Path, resume: Resume = False) -> None:
     """Run a recipe from its first step, or from its last checkpoint, to its end.
 
     Writes `config.json`, `log.jsonl`, `checkpoints/` and, at the end, `backbone.pt` with its card under
-    `out`. Call it in every process of a `torchrun`. On SIGTERM or SIGUSR1 it leaves a checkpoint and returns.
+    `out`. Call it in every process of a `torchrun`. On SIGINT, SIGTERM or SIGUSR1 it leaves a checkpoint and
+    returns.
 
     Args:
         config: what to train, and with what.
@@ -45,7 +47,8 @@ def train(config: RunConfig, out: Path, resume: Resume = False) -> None:
         distributed.hold(out / "lock", f"--out={out}"),
         Loop(config, out, resume, device, stop) as loop,
     ):
-        loop.run()
+        if loop.run():
+            loop.say_finished()
 
 
 class Loop(AbstractContextManager):
@@ -165,6 +168,16 @@ class Loop(AbstractContextManager):
             f"{self.out}: {why}; {good}; start another run with a smaller optim.lr, a longer "
             "optim.warmup_epochs, or optim.clip_norm"
         )
+
+    def say_finished(self) -> None:
+        """Say, on one rank, what the run leaves and how to judge it."""
+        if self.monitor:
+            data, loss = self.config.data.shards, self.trainer.metrics["loss"]
+            words = [f"--checkpoint={self.out}", f"--data={data}", "--test=VALIDATION"]
+            self.monitor.say(
+                f"{self.out}: {self.trainer.steps} steps, last loss {loss:.3f}, weights in backbone.pt; "
+                f"next: {shlex.join(['python', '-m', 'train.evaluate', 'knn', *words])}"
+            )
 
     def _say_stopped(self) -> None:
         if self.monitor:

@@ -61,7 +61,9 @@ class Monitor:
 
     def say(self, text: str) -> None:
         """A line above the progress bar."""
-        self._bar.write(text, file=_Screen(sys.stdout))
+        self._bar.clear()  # tqdm's own write does so only for screens that it knows
+        print(text, file=_Screen(sys.stdout), flush=True)
+        self._bar.refresh()
 
     def _warning(self, loss: float) -> str | None:
         """Once: the loss has not left the number that a network reaches which tells nothing apart."""
@@ -72,7 +74,7 @@ class Monitor:
             return None
         self._warned = True
         return (
-            f"the loss has been {self._chance:.3f} for {PATIENCE} log lines, that of guessing: nothing is "
+            f"the loss has been {self._chance:.3f} for {PATIENCE} log lines, that of chance: nothing is "
             "being learnt (collapse, or a learning rate that is too high or too low)"
         )
 

@@ -1,4 +1,4 @@
-"""Stop requests: SIGTERM and SIGUSR1, as clusters send them before they take a machine away."""
+"""Stop requests: Ctrl-C, and SIGTERM and SIGUSR1, as clusters send them before they take a machine away."""
 
 import signal
 import threading
@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from train.distributed import new_group, world_size
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopRequest:
@@ -33,12 +33,15 @@ class StopRequest:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Take the signals. Once one came, further ones are ignored until the process ends: launcher and
-        scheduler often both send one. In another thread than the main one, Python lets nothing be taken."""
+        scheduler often both send one; but Ctrl-C then interrupts at once. In another thread than the main
+        one, Python lets nothing be taken."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def note(number: int, _: FrameType | None) -> None:
+            if self.name and number == signal.SIGINT:
+                raise KeyboardInterrupt
             self.name = self.name or signal.Signals(number).name
 
         before = {number: signal.signal(number, note) for number in SIGNALS}
@@ -46,7 +49,8 @@ class StopRequest:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, signal.SIG_IGN if self.name else handler)
+                ignored = self.name and number != signal.SIGINT
+                signal.signal(number, signal.SIG_IGN if ignored else handler)
 
     def ask(self) -> None:
         """Ask all ranks whether to stop; the answer comes while they work. Every rank must call this."""

@@ -44,13 +44,21 @@ def _train(name: str, folder: Path, *words: object, photos: int) -> Steps:
 @pytest.mark.slow
 def test_own_loop_goes_on_in_mid_epoch_with_the_same_losses(textured: Path, tmp_path: Path) -> None:
     def train(steps: int, state: str) -> Steps:
-        words = textured, "--steps", steps, "--state", tmp_path / state
+        words = textured, "--steps", steps, "--state", tmp_path / "states" / state
         return _train("own_loop.py", tmp_path, *words, photos=10 * steps)
 
     whole = train(7, "whole.pt")
     assert [line[:2] for line in whole] == [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (1, 6), (1, 7)]
     assert np.isfinite([loss for *_, loss in whole]).all()
     assert train(3, "parts.pt") + train(7, "parts.pt") == whole
+
+
+def test_what_a_user_gets_wrong_is_one_line(tmp_path: Path) -> None:
+    words = tmp_path / "nowhere", "--state", tmp_path / "state.pt"
+    code, printed, errors = _run("own_loop.py", tmp_path, *words)
+    assert (code, printed) == (2, "")
+    assert errors.startswith(f"error: data.shards={tmp_path / 'nowhere'}: does not exist")
+    assert errors.count("\n") == 1
 
 
 @pytest.mark.skipif(find_spec("lightning") is None, reason="Lightning is not installed")

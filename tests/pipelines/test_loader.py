@@ -292,7 +292,7 @@ def test_bad_options_are_errors(textured: Path, tmp_path: Path) -> None:
         build_loader(loader_config(tmp_path / "nowhere"))
     with pytest.raises(UserError, match=r"data.batch_size=8: must be divisible by the number of ranks, 3"):
         build_loader(loader_config(textured), 0, 3)
-    with pytest.raises(UserError, match=r"data.batch_size=64: .* has 50 photos"):
-        build_loader(loader_config(textured, batch_size=64))
+    with pytest.raises(UserError, match=r"=63: .* has 50 photos; on 3 rank.* a batch may have 48 at most"):
+        build_loader(loader_config(textured, batch_size=63), 0, 3)
     with pytest.raises(UserError, match="two photos at least"):
         build_loader(loader_config(textured), 0, 8)

@@ -28,3 +28,17 @@ def test_one_that_speaks_is_not_quoted(capfd: pytest.CaptureFixture[str]) -> Non
     ):
         start("json.tool", "nowhere.json")
     assert "nowhere.json" in capfd.readouterr().err
+
+
+def test_ctrl_c_waits_for_a_program_that_saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes its time, after a signal that a terminal sends to both."""
+    (tmp_path / "saves.py").write_text(
+        "import os, pathlib, signal, sys, time\n"
+        "os.kill(os.getppid(), signal.SIGINT)\n"
+        "time.sleep(0.6)\n"
+        "pathlib.Path(sys.argv[1]).touch()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        start("saves", str(tmp_path / "saved"))
+    assert (tmp_path / "saved").exists()

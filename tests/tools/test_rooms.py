@@ -53,6 +53,14 @@ def test_modules_are_imported_by_their_rooms_name() -> None:
         assert set(names) <= {*ROOMS, "ROOMS", "cli", "clean", "markdown", "figures", "__main__"}, path
 
 
+@pytest.mark.parametrize("module", MODULES.values())
+def test_a_tools_first_line_says_all_of_a_sentence(module: str) -> None:
+    """`--help` shows it, and nothing after it."""
+    path = ROOT / module.replace(".", "/")
+    program = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+    assert ast.get_docstring(ast.parse(program.read_text())).splitlines()[0].endswith((".", ":"))
+
+
 @pytest.mark.parametrize("command", [*COMMANDS["offline"], "plan", "bench"])
 def test_a_command_has_two_spellings(command: str) -> None:
     texts = [

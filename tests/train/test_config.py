@@ -188,11 +188,12 @@ def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     [
         (["methd.queue=32"], "methd: unknown key"),
         (["method.queu=32"], "queu: unknown key"),
+        (["data.backgroud.p_pos=1"], "moco_v2.yaml data.backgroud.p_pos=1:\n  data.backgroud: unknown key"),
         (["method.name=mocov2"], "'moco_v2'"),
         (["method.name=byol"], "byol"),
         (["data.pipeline=byol", "data.background.kind=rm"], "method.name=moco_v2 takes the views of moco_v2"),
         (["data.batch_size='8'"], "data.batch_size='8'"),
-        (["method.queue=33"], "method.queue=33: must be divisible by data.batch_size=8"),
+        (["method.queue=33"], "method.queue=33: must be a multiple of the batch, data.batch_size=8"),
         (["optim.warmup_epochs=9"], "optim.warmup_epochs=9"),
         (["optim.schedule=steps", "optim.milestones=[99]"], "optim.milestones=99"),
         (["data.shards=/nowhere"], "data.shards=/nowhere: does not exist"),
@@ -215,6 +216,24 @@ def test_bad_options_are_one_message(
     assert status == 2
     assert message in error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("epoch=1", " (did you mean epochs?)"),
+        ("data.backgroud.p_pos=1", " (did you mean background?)"),
+        ("data.views.key.crop.siz=1", " (did you mean size?)"),
+        ("method.queu=1", " (did you mean queue?)"),
+        ("method.prototypes=1", ""),  # SwAV's
+    ],
+)
+def test_the_nearest_key_is_suggested(
+    textured: Path, tmp_path: Path, program: Program, word: str, meant: str
+) -> None:
+    recipe = write_recipe(tmp_path, textured)
+    error = program("--config", str(recipe), word)[2]
+    assert error.endswith(f"remove it or correct its spelling{meant}\n")
 
 
 def test_print_shows_the_resolved_config(textured: Path, tmp_path: Path, program: Program) -> None:

@@ -1,6 +1,8 @@
 """What a run tells: its log, its warning, TensorBoard."""
 
 import contextlib
+import io
+import re
 import resource
 import sys
 from pathlib import Path
@@ -32,7 +34,7 @@ def test_a_loss_that_stays_at_chance_is_warned_of_once(
         _report(watch, step, 8.006 + 0.01 * (-1) ** step)
     watch.close()
     assert _warnings(tmp_path) == [PATIENCE]
-    assert "the loss has been 8.006 for 50 log lines, that of guessing" in capsys.readouterr().out
+    assert "the loss has been 8.006 for 50 log lines, that of chance" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("chance", [8.006, None])
@@ -42,6 +44,18 @@ def test_a_loss_that_moves_is_not(tmp_path: Path, chance: float | None) -> None:
         _report(watch, step, 7.9 if step % PATIENCE == 0 else 8.006)
     watch.close()
     assert _warnings(tmp_path) == []
+
+
+def test_what_is_said_has_a_line_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the progress bar is on the same screen."""
+    screen = io.StringIO()
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, screen)
+    watch = Monitor(tmp_path, 0, 4, chance_loss=None)
+    watch.advance()
+    watch.say("something")
+    watch.close()
+    assert "something" in re.split("[\r\n]", screen.getvalue())
 
 
 def test_a_resumed_log_drops_what_comes_again(tmp_path: Path) -> None:

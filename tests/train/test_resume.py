@@ -59,6 +59,17 @@ def test_a_folder_is_of_one_run_at_a_time(textured: Path, tmp_path: Path) -> Non
     assert not (out / "lock").exists()
 
 
+def test_a_run_says_how_it_ended_and_how_to_judge_it(
+    textured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, out = read_recipe(write_recipe(tmp_path, textured, "supervised", epochs=1)), tmp_path / "a run"
+    train(config, out)
+    loss = read_log(out / "log.jsonl")[0][-1]["loss"]
+    said = capsys.readouterr().out
+    assert f"{out}: 6 steps, last loss {loss:.3f}, weights in backbone.pt; next: python -m train" in said
+    assert f"'--checkpoint={out}' --data={textured} --test=" in said
+
+
 def test_a_run_is_never_overwritten_or_mixed(textured: Path, tmp_path: Path) -> None:
     recipe, out = write_recipe(tmp_path, textured, "supervised", epochs=1), tmp_path / "out"
     train(read_recipe(recipe), out)

@@ -93,12 +93,14 @@ def test_two_ranks_stop_at_the_same_step_when_one_is_asked_to(textured: Path, tm
     assert states[0]["queue_ptr"].tolist() == [48 * 8 % 32]
 
 
-def test_sigterm_saves_and_says_so(textured: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("numbers", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT,)])
+def test_a_signal_saves(numbers: tuple[signal.Signals, ...], textured: Path, tmp_path: Path) -> None:
+    """Of a launcher and a scheduler, which both send one, or of Ctrl-C."""
     recipe, out, errors = write_recipe(tmp_path, textured), tmp_path / "out", tmp_path / "errors"
     [process] = launch(train_rank, recipe, out, ("epochs=400", "checkpoint_every=100000"), errors=errors)
     _wait(process, out, 2)
-    os.kill(process.pid, signal.SIGTERM)
-    os.kill(process.pid, signal.SIGTERM)  # launcher and scheduler both send one
+    for number in numbers:
+        os.kill(process.pid, number)
     assert finish([process]) == [0]
     [step] = _checkpoints(out)
     assert step == len(_losses(out))

@@ -66,7 +66,7 @@ def mask_store(folder: Path, verify: bool, count: int) -> Iterator[str]:
     yield f"photos: {_spread(sizes.min(1), 'short side')}, {_spread(sizes.max(1), 'long side')} pixels"
     flags = np.concatenate([part.flags for part in entries])
     empty, full = ((flags & flag > 0).sum() for flag in (stores.EMPTY, stores.FULL_FRAME))
-    yield f"flags: {empty} empty, {full} full-frame"
+    yield f"flags: {empty} empty, {full} without a usable background strip"
     yield _reasons(reason for part in entries for _, reason, _ in part.left_out)
     places = [(file, row) for file, part in enumerate(entries) for row in range(len(part.keys))]
     level = stores.level(entries[0].options["threshold"])
@@ -143,7 +143,8 @@ def packed_shards(folder: Path, verify: bool, count: int) -> Iterator[str]:
                     tiles.append(Tile(sample.key, sample.photo, **tile))
     classes = f"{len(manifest.classes)} classes"
     counts = np.array(list(labels.values()))
-    yield f"{classes}, in what was read {counts.min()} to {counts.max()} photos each of {len(counts)}"
+    seen = "" if len(counts) == len(manifest.classes) else f" of {len(counts)} of them"
+    yield f"{classes}, {counts.min()} to {counts.max()} photos each{seen} (in what was read)"
     if bad := [label for label in labels if label >= len(manifest.classes)]:
         raise UserError(f"{folder}: label {bad[0]}, but there are {classes}; pack again")
     if verify:

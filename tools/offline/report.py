@@ -17,6 +17,8 @@ from dali_bgaug.photo_tree import Oddity, recorded
 from tools.cli import Part, process
 
 SHOWN = 20  # photos named on the screen; the JSON names all
+_WORDS = {"full_frame": "without a usable background strip"}
+"""What the summary says of counts whose name, in the JSON, does not explain itself."""
 _OF_STORE = {"options", "photos", "left_out", "files", "bytes_written"}
 """What a report says of the store, whichever run made it."""
 SPARE = 1.05  # headers, padding, and the file under way
@@ -188,7 +190,8 @@ class Report(Done):
         values = self.to_json()
         if not self._is_told():
             self._save()
-        extra = "".join(f", {count} {name.replace('_', ' ')}" for name, count in self.counts.items())
+        words = {name: _WORDS.get(name, name.replace("_", " ")) for name in self.counts}
+        extra = "".join(f", {count} {words[name]}" for name, count in self.counts.items())
         part = f" (part {self.part})" if self.part.count > 1 else ""
         print(
             f"{self.out}{part}: {counted(self.photos, 'photo')} in {counted(self.files, 'file')}, "
@@ -201,10 +204,13 @@ class Report(Done):
         if self.suspicious:
             print(_listed(f"suspicious: {len(self.suspicious)} damaged inside", self.suspicious))
         kept = f" ({counted(self.kept, 'file')} kept from before)" if self.kept else ""
-        print(
-            f"{values['seconds']:.1f} s, {values['photos_per_s']} photos/s, {values['mb_per_s']} MB/s of "
-            f"photos, {counted(self.workers, 'worker')}{kept}; report: {self.path}"
-        )
+        did = f"nothing to do: {counted(self.kept, 'file')} already finished"
+        if self.worked_on:
+            did = (
+                f"{values['seconds']:.1f} s, {values['photos_per_s']} photos/s, {values['mb_per_s']} MB/s of "
+                f"photos, {counted(self.workers, 'worker')}{kept}"
+            )
+        print(f"{did}; report: {self.path}")
 
 
 def _measured(function: Callable[..., Done], *job: Any) -> Done:

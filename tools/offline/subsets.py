@@ -1,5 +1,4 @@
-"""Write lists of a share of the photos of every class: the 1 % and 10 % that semi-supervised evaluation
-trains on.
+"""Write lists of 1 % and 10 % of the photos of every class, which semi-supervised evaluation trains on.
 
     python -m tools.subsets --photos DATA --out out/subsets      1percent.txt and 10percent.txt
 

@@ -138,8 +138,8 @@ def _image(entries: stores.Entries, row: int, images: _Images) -> bytes:
     image = photos.open_photo(place)
     if not same_shape(image.size, size, SHAPE):
         raise UserError(
-            f"{place}: {image.width}x{image.height} pixels, but its photo is {size[0]}x{size[1]}; "
-            "write it in the photo's own shape"
+            f"{place}: {image.width}x{image.height} pixels, but its photo is {size[0]}x{size[1]}, "
+            "upright by its EXIF orientation; write it in that shape"
         )
     return encode_tile(np.asarray(image), images.short_side, images.quality)
 

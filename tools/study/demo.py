@@ -77,8 +77,8 @@ def run_demo(
     rate, device = _loader_rate(loader)
     print(f"the loader alone: {rate:.0f} images/s on {device}")
     _say(6, "pre-training: MoCo-v2 with BG_Swaps")
-    again = ["--resume"] if any((out / "checkpoints").glob("step-*.pt")) else []
-    start("train", f"--config={CONFIG}", f"--out={out}", *again, *words)
+    start("train", f"--config={CONFIG}", f"--out={out}", "--auto-resume", *words)
+    require((out / "backbone.pt").exists(), f"{out}: training was stopped; the same command goes on with it")
     return _summarise(out, rate, device, time.perf_counter() - began)
 
 
@@ -153,7 +153,7 @@ def _summarise(out: Path, rate: float, device: str, seconds: float) -> dict[str,
         "samples": open_shards(out / "shards").samples,
         "note": f"first_loss and last_loss are means of {width} steps with a queue full of keys "
         f"(from step {filled_at + 1}; before, it holds random vectors); chance_loss is ln(1 + {negatives}), "
-        "guessing among the positive and all negatives",
+        "that of choosing blindly among the positive and all negatives",
     }
     write_text(out / "summary.json", json.dumps(summary, indent=1) + "\n")
     plot_runs([out], out / "curves.png", chance, filled_at)

@@ -50,7 +50,7 @@ def plot_runs(
 ) -> None:
     """Write a PNG with a panel for each quantity; a run's values are faint, their running mean is strong.
 
-    chance: draw the loss of guessing. filled_at: shade the steps before it, in which MoCo's queue still holds
+    chance: draw the loss of chance. filled_at: shade the steps before it, in which MoCo's queue still holds
     random vectors and the loss is lower than it means.
     """
     curves = {folder: read_curves(folder) for folder in runs}

@@ -47,6 +47,10 @@ def draw_views(config: LoaderConfig, path: Path, rows: int = 8) -> None:
                 colour = COLOURS[list(changed).index(name) % len(COLOURS)]
                 for spine in axis.spines.values():
                     spine.set(color=colour if changed[name][sample] else "none", linewidth=3)
+    background, chosen = config.background, ""
+    if background.kind != "none":
+        chosen = f", those with most replaced backgrounds (p_pos={background.p_pos:g})"
+    figure.suptitle(f"{len(order)} of a batch's {len(batch['label'])} photos{chosen}", fontsize=9)
     save(figure, path, dpi=100)
 
 
@@ -92,7 +96,8 @@ def main() -> None:
         raise UserError(f"{args.config}: has no 'data' section; give a recipe of configs/")
     logging.basicConfig(format="%(message)s")
     logging.getLogger("dali_bgaug").setLevel(logging.INFO)  # what each view goes through
-    draw_views(validate(LoaderConfig, values, f"{args.config}: data"), args.out, args.rows)
+    source = " ".join([str(args.config), *args.overrides])
+    draw_views(validate(LoaderConfig, values, f"{source}: data"), args.out, args.rows)
     print(args.out)
 
 

@@ -1,5 +1,6 @@
-"""Make the folders of the backgrounds challenge (ImageNet-9) from a labelled set: each photo's foreground on
-other backgrounds, alone, and gone.
+"""Make the folders of the backgrounds challenge (ImageNet-9) from a labelled set.
+
+Each photo's foreground on other backgrounds, alone, and gone.
 
     python -m tools.background_challenge --shards out/shards --out out/challenge
 
@@ -23,7 +24,6 @@ the order of labels; where the classes' own names do not, they begin with the la
 Images depend on photos, --side and --seed alone. A killed run leaves whole files; the same command goes on.
 """
 
-import argparse
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ from dali_bgaug.errors import UserError, shown
 from dali_bgaug.files import atomic, write_text
 from dali_bgaug.shard_index import locate_samples
 from dali_bgaug.tiles import fill
-from tools.cli import default_workers, process, require, run
+from tools.cli import default_workers, process, require, run, tool_parser
 from tools.offline.photos import decode_photo
 from tools.synthetic.settings import read_finished
 
@@ -268,7 +268,7 @@ def _class_folders(shards: Path, classes: Sequence[str], photos: Sequence[Photo]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools.background_challenge", description=__doc__.partition(":")[0])
+    parser = tool_parser("tools.background_challenge", __doc__)
     add = parser.add_argument
     add("--shards", type=Path, default=Path("out/shards"), help="labelled (%(default)s)")
     add("--out", type=Path, default=Path("out/challenge"), help="(%(default)s)")

@@ -15,7 +15,6 @@ did: the same objects on their own class's backgrounds and on those of any class
 A photo depends on the settings, its split and its index alone, never on the number of workers.
 """
 
-import argparse
 import csv
 import io
 import json
@@ -25,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from tools.cli import default_workers, process, require, run
+from tools.cli import default_workers, process, require, run, tool_parser
 from tools.synthetic import demo_shapes as shapes
 from tools.synthetic.demo_shapes import BACKGROUNDS, CLASSES, FAMILIES, OUTLINES
 from tools.synthetic.settings import read_finished
@@ -246,7 +245,7 @@ def write_demo_set(out: Path, settings: DemoSettings, workers: int) -> None:
 
 def main() -> None:
     default = DemoSettings()
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = tool_parser("tools.demo_data", __doc__)
     add = parser.add_argument
     add("--out", type=Path, required=True, help="folder of the set, new or interrupted")
     add("--photos", type=int, default=default.photos, help="training photos")

@@ -146,7 +146,8 @@ def table(result: dict[str, Any]) -> str:
         points = "needs mixed_same and mixed_rand" if gap is None else f"{100 * gap:7.2f}   points"
         rows.append(("BG-Gap", points))
     else:
-        rows += [(name, f"{result[name]:8.2%}") for name in ("top1", "top5") if name in result]
+        names = ["top1", *(["top5"] if result.get("top5", 1) < 1 else [])]  # of five classes or fewer it is 1
+        rows += [(name, f"{result[name]:8.2%}") for name in names]
         rows += [("photos", f"{result['test']['photos']:>8}")]
     if labels := result.get("labels"):
         whole = f"of {labels['of']}, {labels['list']}" if "of" in labels else "all of the shards"

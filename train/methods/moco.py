@@ -48,8 +48,7 @@ class MocoOptions(MethodOptions):
         """The queue must hold whole batches."""
         if self.queue % batch_size:
             raise ValueError(
-                f"method.queue={self.queue}: must be divisible by data.batch_size={batch_size}, so that "
-                "a batch of keys replaces whole batches"
+                f"method.queue={self.queue}: must be a multiple of the batch, data.batch_size={batch_size}"
             )
 
 

@@ -59,7 +59,9 @@ class SwavOptions(MethodOptions):
                 "data.batch_size, with method.queue for small ones"
             )
         if self.queue % batch_size:
-            raise ValueError(f"method.queue={self.queue}: must be divisible by data.batch_size={batch_size}")
+            raise ValueError(
+                f"method.queue={self.queue}: must be a multiple of the batch, data.batch_size={batch_size}"
+            )
 
 
 @torch.no_grad()

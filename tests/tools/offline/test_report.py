@@ -60,6 +60,15 @@ def test_a_report_adds_up(tmp_path: Path, capsys: pytest.CaptureFixture) -> None
     assert "4.0 s, 9.0 photos/s, 1.0 MB/s of photos, 2 workers (1 file kept from before)" in text
 
 
+def test_a_run_with_nothing_to_do_has_no_speed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    report = _report(tmp_path / "masks")
+    report.add(Done(photos=10, written=100, kept=True, counts={"empty": 1, "full_frame": 4}))
+    report.finish()
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("1 empty, 4 without a usable background strip, 0 left out")
+    assert second.startswith("nothing to do: 1 file already finished; report: ")
+
+
 def test_many_bad_photos_are_not_all_printed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     report = _report(tmp_path / "store", Part(2, 4))
     report.add(Done(left_out=[LeftOut(f"{number}.jpg", "bad") for number in range(50)]))

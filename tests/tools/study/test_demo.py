@@ -47,9 +47,14 @@ def test_photos_become_a_checkpoint_and_figures(
     shards = {path: path.stat().st_mtime_ns for path in (out / "shards").iterdir()}
     (out / "summary.json").unlink()
     again = _demo(textured, out)
-    assert [("--resume" in command) for command in commands] == [True]
+    assert ["--auto-resume" in command for command in commands] == [True]
     assert again["last_loss"] == summary["last_loss"]
     assert {path: path.stat().st_mtime_ns for path in (out / "shards").iterdir()} == shards
+
+    (out / "summary.json").unlink()
+    (out / "backbone.pt").unlink()
+    with pytest.raises(UserError, match="training was stopped; the same command goes on"):
+        _demo(textured, out)
 
 
 def test_masks_without_photos_and_missing_folders_are_errors(textured: Path, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_from_the_command_line(
     ("word", "message"),
     [
         ("foo=1", "foo: unknown key (value 1); remove it or correct its spelling"),
-        ("crop.siz=3", "views.image.crop.siz: unknown key (value 3); remove it or correct its spelling"),
+        ("crop.foo=3", "views.image.crop.foo: unknown key (value 3); remove it or correct its spelling"),
         ("batch_size=x", "batch_size='x': Input should be a valid integer"),
         ("data.mmap=3", "mmap=3: Input should be a valid boolean"),
     ],

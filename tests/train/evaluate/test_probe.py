@@ -348,6 +348,7 @@ def test_from_the_command_line(
     assert (job.checkpoint / "linear" / "checkpoints" / "latest.pt").exists()
     shown = capsys.readouterr().out
     assert "top1         100.00%" in shown
+    assert "top5" not in shown  # of three classes
     assert "batch norm       eval" in shown
     short = (*LINEAR, "epochs=2", "optim.milestones=[1]")
     finetune = ["finetune", *places, "--percent", 10, *short, "data.batch_size=8", "--out", job.out / "ft"]
