@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,6 +12,8 @@ import torch.distributed as dist
 
 from train.distributed import new_group, world_size
 
+PATIENCE = 1.0
+"""Seconds in which a second Ctrl-C is the first: torchrun passes on what the terminal has sent to all."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -33,16 +36,20 @@ class StopRequest:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Take the signals. Once one came, further ones are ignored until the process ends: launcher and
-        scheduler often both send one; but Ctrl-C then interrupts at once. In another thread than the main
+        scheduler often both send one; but a later Ctrl-C interrupts at once. In another thread than the main
         one, Python lets nothing be taken."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
+        first = 0.0
+
         def note(number: int, _: FrameType | None) -> None:
-            if self.name and number == signal.SIGINT:
+            nonlocal first
+            if self.name and number == signal.SIGINT and time.monotonic() > first + PATIENCE:
                 raise KeyboardInterrupt
-            self.name = self.name or signal.Signals(number).name
+            if not self.name:
+                self.name, first = signal.Signals(number).name, time.monotonic()
 
         before = {number: signal.signal(number, note) for number in SIGNALS}
         try:
