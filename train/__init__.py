@@ -32,3 +32,9 @@ The lowest floor first; modules import only from floors below their own (`tests/
 
 Nothing outside this folder imports it. Data comes from `pipelines`.
 """
+
+import os
+
+# Before torch loads OpenMP, whose threads else spin for milliseconds at every barrier: where other programs
+# want the cores, too, a step took three to twenty times as long.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
