@@ -19,7 +19,7 @@ from dali_bgaug.files import atomic, follow, write_pointer
 from train.records import CheckpointRecord, SaliencyRecord, wrong_field
 
 LATEST = "latest.pt"
-_MEND = "delete it to resume from the one before, or start a new run with another --out"
+_REMEDY = "delete it to resume from the one before, or start a new run with another --out"
 Record = TypeVar("Record", CheckpointRecord, SaliencyRecord)
 _NAME = re.compile(r"step-(\d{8})\.pt$")
 
@@ -50,12 +50,12 @@ def write(folder: Path, record: CheckpointRecord | SaliencyRecord) -> Path:
     return path
 
 
-def read(path: Path, mend: str = "give another file") -> dict[str, Any]:
+def read(path: Path, remedy: str = "give another file") -> dict[str, Any]:
     """Read a file of torch.save to the CPU: tensors, numbers and text only (`weights_only`).
 
     torch does not look at the checksums that it writes; this does.
 
-    mend: what an error says is to be done.
+    remedy: what an error says is to be done.
 
     Raises:
         UserError: no such file, damaged, or holding anything else.
@@ -64,15 +64,15 @@ def read(path: Path, mend: str = "give another file") -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: {'a folder, no' if path.is_dir() else 'no such'} checkpoint")
     if damage := _damage(path):
-        raise UserError(f"{path}: {damage}; {mend}")
+        raise UserError(f"{path}: {damage}; {remedy}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what cannot be read anyhow
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes the unpickler raise nearly anything
-        raise UserError(f"{path}: cannot be read as a checkpoint: {_kind(path)}; {mend}") from error
+        raise UserError(f"{path}: cannot be read as a checkpoint: {_kind(path)}; {remedy}") from error
     if not isinstance(state, dict):
-        raise UserError(f"{path}: holds no checkpoint but a {type(state).__name__}; {mend}")
+        raise UserError(f"{path}: holds no checkpoint but a {type(state).__name__}; {remedy}")
     return state
 
 
@@ -120,11 +120,11 @@ _KINDS = {
 def load(path: Path, kind: type[Record] = CheckpointRecord) -> Record:
     """Read a checkpoint of this version; UserError as `read`, and for anything else."""
     try:
-        return kind.model_validate(read(path, _MEND))
+        return kind.model_validate(read(path, _REMEDY))
     except ValidationError as error:
         version = get_args(kind.model_fields["version"].annotation)[0]
         raise UserError(
-            f"{path}: not a checkpoint of version {version} ({wrong_field(error)}); {_MEND}"
+            f"{path}: not a checkpoint of version {version} ({wrong_field(error)}); {_REMEDY}"
         ) from error
 
 

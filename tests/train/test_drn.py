@@ -6,8 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.helpers.runs import read_recipe, write_recipe
 from train.drn import DRN
+from train.evaluate.backbone import load_backbone
+from train.features import Runtime, evaluation_config
 from train.foreign import take_backbone
+from train.loop import train
+from train.neighbours import knn
 from train.networks import FEATURES, build_backbone
 
 SPECS = {
@@ -115,3 +120,18 @@ def test_public_files_are_imported(prefix: str) -> None:
     found = take_backbone({"state_dict": theirs}, "drn_d_22", Path("drn.pth"))
     assert found.keys() == own.keys()
     assert all(torch.equal(found[name], own[name]) for name in own)
+
+
+@pytest.mark.parametrize("method", ["moco_v2", "byol", "swav"])
+def test_methods_train_one_and_it_is_exported_and_evaluated(
+    method: str, textured: Path, tmp_path: Path
+) -> None:
+    out, words = tmp_path / "out", ("backbone=drn_d_22_narrow", "epochs=1", "optim.warmup_epochs=0")
+    config = read_recipe(write_recipe(tmp_path, textured, method), *words)
+    train(config, out)
+    loaded = load_backbone(out / "backbone.pt")
+    assert loaded.config.backbone == "drn_d_22_narrow"
+    assert loaded.network(torch.randn(2, 3, 48, 40)).shape == (2, 128)
+    data = evaluation_config(config.data, textured, runtime=Runtime.of(config.data))
+    found = knn(loaded.network, data, data, torch.device("cpu"))
+    assert found["top1"] > 0.3  # a photo is among its own neighbours

@@ -47,7 +47,7 @@ CANNOT = {
 
 def dali_pipeline(config: LoaderConfig, manifest: Manifest, device_id: int | None) -> Pipeline:
     """Two views by DALI's operators alone."""
-    crop, look = config.views["query"].crop, config.views["query"].photometric
+    crop, photometric = config.views["query"].crop, config.views["query"].photometric
 
     def spread(width: float) -> DataNode:
         return fn.random.uniform(range=(max(0.0, 1 - width), 1 + width))
@@ -56,18 +56,18 @@ def dali_pipeline(config: LoaderConfig, manifest: Manifest, device_id: int | Non
         image = fn.random_resized_crop(
             photo, size=crop.size, random_area=list(crop.scale), random_aspect_ratio=list(crop.ratio)
         )
-        if fn.random.coin_flip(probability=look.jitter_p, dtype=types.BOOL):
+        if fn.random.coin_flip(probability=photometric.jitter_p, dtype=types.BOOL):
             image = fn.color_twist(
                 image,
-                brightness=spread(look.brightness),
-                contrast=spread(look.contrast),
-                saturation=spread(look.saturation),
-                hue=fn.random.uniform(range=(-360 * look.hue, 360 * look.hue)),
+                brightness=spread(photometric.brightness),
+                contrast=spread(photometric.contrast),
+                saturation=spread(photometric.saturation),
+                hue=fn.random.uniform(range=(-360 * photometric.hue, 360 * photometric.hue)),
             )
-        if fn.random.coin_flip(probability=look.grey_p, dtype=types.BOOL):
+        if fn.random.coin_flip(probability=photometric.grey_p, dtype=types.BOOL):
             image = fn.hsv(image, saturation=0.0)
-        if fn.random.coin_flip(probability=look.blur_p, dtype=types.BOOL):
-            image = fn.gaussian_blur(image, sigma=fn.random.uniform(range=look.blur_sigma))
+        if fn.random.coin_flip(probability=photometric.blur_p, dtype=types.BOOL):
+            image = fn.gaussian_blur(image, sigma=fn.random.uniform(range=photometric.blur_sigma))
         return fn.crop_mirror_normalize(
             image,
             mirror=fn.random.coin_flip(probability=crop.flip_p),

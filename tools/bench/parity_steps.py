@@ -63,8 +63,8 @@ class Parameters:
         y0, x0, y1, x1 = self.crop_box[number].tolist()
         return {"crop_box": (y0, min(x0, x1), y1, max(x0, x1)), "flip": x0 > x1, "size": SIZE}
 
-    def look(self, number: int, **more: bool) -> reference.Photometric:
-        """A view's look in the reference's words."""
+    def photometric(self, number: int, **more: bool) -> reference.Photometric:
+        """A view's photometric parameters, as the reference has them."""
         values = {name: float(getattr(self, name)[number]) for name in JITTER}
         order = tuple(JITTER[step] for step in self.order[number])
         return reference.Photometric(**values, order=order, sigma=float(self.sigma[number]) or None, **more)
@@ -76,8 +76,10 @@ class Parameters:
         jobs["area"], jobs["log_ratio"] = options.scale, np.log(np.float32(options.ratio))
         return jobs
 
-    def put_look(self, jobs: np.ndarray, grayscale: bool = False, solarize: bool = False) -> np.ndarray:
-        """The same jobs with this look."""
+    def put_photometric(
+        self, jobs: np.ndarray, grayscale: bool = False, solarize: bool = False
+    ) -> np.ndarray:
+        """The same jobs with these photometric parameters."""
         jobs["factor"] = np.stack([getattr(self, name) for name in JITTER], axis=1)
         jobs["jittered"] = (jobs["factor"] != [NEUTRAL[name] for name in JITTER]).any(axis=1)
         jobs["order"], jobs["sigma"] = self.order, self.sigma
@@ -180,7 +182,7 @@ class _Comparison:
         self.record("decode", decoded, self.photos)
         self.record("crop", self.render(self.own.crops(), self.pixels)[0], self.crops)
 
-    def looks(self) -> None:
+    def photometrics(self) -> None:
         """On views that the torchvision reference cropped."""
         jitter = list(JITTER[:3])
         views = [np.array(view) for view in self.crops]
@@ -194,9 +196,10 @@ class _Comparison:
         ):
             part = self.own.only(*kept)
             expected = [
-                reference.apply_photometric(view, part.look(n, **more)) for n, view in enumerate(self.crops)
+                reference.apply_photometric(view, part.photometric(n, **more))
+                for n, view in enumerate(self.crops)
             ]
-            found, _ = self.render(part.put_look(_whole(self.count), **more), views)
+            found, _ = self.render(part.put_photometric(_whole(self.count), **more), views)
             self.record(name, found, expected)
             if name == "blur":
                 expected = [_blurred(view, part.sigma[n]) for n, view in enumerate(self.crops)]
@@ -241,13 +244,13 @@ class _Comparison:
         """All in a row; behind each photo the next one's tile, with a crop box in the next one's frame."""
         steps = (*JITTER, "sigma")
         own, others = self.own.only(*steps), self.others.only(*steps)
-        fronts = [reference.apply_photometric(view, own.look(n)) for n, view in enumerate(self.crops)]
+        fronts = [reference.apply_photometric(view, own.photometric(n)) for n, view in enumerate(self.crops)]
         behind = [reference.crop_view(tile, **others.cut(n)) for n, tile in enumerate(self.tiles)]
-        behind = [reference.apply_photometric(view, others.look(n)) for n, view in enumerate(behind)]
+        behind = [reference.apply_photometric(view, others.photometric(n)) for n, view in enumerate(behind)]
         behind = behind[1:] + behind[:1]
         expected = [reference.composite(*parts) for parts in zip(fronts, behind, self.cut, strict=True)]
 
-        donors, views = others.put_look(others.crops()), own.put_look(own.crops())
+        donors, views = others.put_photometric(others.crops()), own.put_photometric(own.crops())
         donors["source"], donors["slot"] = TILE, -1
         views["background"], views["background_job"] = RENDERED, np.roll(np.arange(self.count), -1)
         views["mask_of"] += self.count
@@ -271,7 +274,7 @@ def compare_pixels(samples: list[Sample], device: str = "cpu", seed: int = 0) ->
     both = _Comparison(samples, torch.device("cuda", 0) if device == "gpu" else torch.device("cpu"), seed)
     with closing(both.renderer):
         both.cropping()
-        both.looks()
+        both.photometrics()
         both.backgrounds(255 * np.random.default_rng(seed + 1).random(len(samples)))
         both.tiled()
         both.whole_view()

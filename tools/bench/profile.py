@@ -11,16 +11,16 @@ from pipelines import LoaderConfig
 from pipelines.build import choose_device
 from tools.bench.stages import time_loaders
 
-_NO_LOOK = {f"photometric.{name}": 0.0 for name in ("jitter_p", "grey_p", "blur_p", "solarize_p")}
-_LOOKS = {"jitter": "jitter_p", "grayscale": "grey_p", "blur": "blur_p", "solarize": "solarize_p"}
+_NO_PHOTOMETRIC = {f"photometric.{name}": 0.0 for name in ("jitter_p", "grey_p", "blur_p", "solarize_p")}
+_PHOTOMETRIC = {"jitter": "jitter_p", "grayscale": "grey_p", "blur": "blur_p", "solarize": "solarize_p"}
 
 
 def steps(values: dict[str, Any], pipeline: str) -> dict[str, LoaderConfig]:
     """Configs by step, each with what was before; steps that change nothing of this pipeline are left out."""
-    settings: dict[str, Any] = {"background.kind": "none", "crop.fg_min": 0.0, **_NO_LOOK}
+    settings: dict[str, Any] = {"background.kind": "none", "crop.fg_min": 0.0, **_NO_PHOTOMETRIC}
     plans = {"crop and normalise": dict(settings)}
-    for name, look in _LOOKS.items():
-        settings.pop(f"photometric.{look}")  # the method's own value
+    for name, option in _PHOTOMETRIC.items():
+        settings.pop(f"photometric.{option}")  # the method's own value
         plans[name] = dict(settings)
     plans["foreground-aware crop boxes"] = dict(settings) | {"crop.fg_min": 0.1}
     settings["crop.fg_min"] = 0.1

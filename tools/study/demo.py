@@ -61,7 +61,7 @@ def run_demo(
     else:
         _say(1, f"photos: {data}")
     detector = choose_detector(None, masks, None, [])
-    _say(2, f"masks: {'imported' if masks else 'found by robust background detection'}")
+    _say(2, f"masks: {'imported' if masks else 'found by the detector fused'}")
     write_mask_store(data, detector, out / "masks", per_file=PER_FILE, workers=workers).finish()
     _say(3, "tiles: every photo's background, tiled")
     write_tile_store(out / "masks", out / "tiles", workers=workers).finish()

@@ -28,7 +28,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 METHODS = ("moco_v2", "byol", "swav", "rotnet", "supervised")
 WORDS = ("data.background.kind=none", "data.crop.fg_min=0")
 MOCO_WORDS = ("data.crop.scale=[0.2, 1.0]",)
-"""The demo of MoCo-v2 looks near the object; here it sees what the other methods see."""
+"""The demo of MoCo-v2 crops near the object; here it sees what the other methods see."""
 BANK, QUESTIONS = "train", "mixed_same"
 SETTINGS = DemoSettings(test_photos=900)
 

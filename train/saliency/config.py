@@ -46,6 +46,9 @@ class SaliencyConfig(Options):
     trunk: BackboneName = "drn_d_105"
     init: Free[Path | None] = Field(default=None, strict=False)
     """The trunk's weights: a run, a checkpoint or an export of this project; None: random ones."""
+    head_std: float = Field(default=1.0, gt=0)
+    """Standard deviation of the head's first weights: 1 by the rule of DRNs, sqrt(2 / outputs). Predictions
+    are then sure of themselves from the start, and a trunk that is not nearly right unlearns it slowly."""
     side: int = Field(default=432, ge=32)
     """Photos and maps are stretched to squares of so many pixels."""
     batch_size: int = Field(default=20, ge=1)

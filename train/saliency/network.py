@@ -22,15 +22,15 @@ STRIDE = 8
 class SaliencyNetwork(nn.Module):
     """Photos [N, 3, H, W], normalised -> probability of the object, [N, H, W]."""
 
-    def __init__(self, trunk: str) -> None:
-        """trunk: of `networks.FEATURES`, but AlexNet."""
+    def __init__(self, trunk: str, head_std: float = 1.0) -> None:
+        """trunk: of `networks.FEATURES`, but AlexNet. head_std: of the head's first weights."""
         super().__init__()
         self.trunk = build_backbone(trunk)
         if isinstance(self.trunk, torchvision.models.ResNet):
             _dilate(self.trunk.layer3, 1)
             _dilate(self.trunk.layer4, 2)
         self.head = nn.Conv2d(FEATURES[trunk], 2, 1)
-        nn.init.normal_(self.head.weight)  # by the rule of DRNs, sqrt(2 / outputs)
+        nn.init.normal_(self.head.weight, std=head_std)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

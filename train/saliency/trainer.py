@@ -108,7 +108,7 @@ class SaliencyTrainer(AbstractContextManager):
         self.steps_per_epoch = -(-len(data.keys) // config.batch_size)
         self.steps = self.steps_per_epoch * sum(stage.epochs for stage in self.stages)
         self.stage = self.epoch = self.steps_done = 0
-        self.network = SaliencyNetwork(config.trunk)
+        self.network = SaliencyNetwork(config.trunk, config.head_std)
         self._identity = f"{config.identity()} {data.source} {trunk.sha256}"
         self._checkpoints = out / "checkpoints"
         self._resumed = self._load()
@@ -156,7 +156,7 @@ class SaliencyTrainer(AbstractContextManager):
     def _begin(self, stage: Stage) -> None:
         """A network with the trunk's weights and a new head, or the checkpoint's."""
         torch.manual_seed(self.config.seed + self.stage)
-        network = SaliencyNetwork(self.config.trunk)
+        network = SaliencyNetwork(self.config.trunk, self.config.head_std)
         if self._trunk.weights is not None:
             network.trunk.load_state_dict(self._trunk.weights)
         self.network = network.to(self.device)

@@ -23,6 +23,8 @@ from train.saliency.photos import PhotoSet, prepare
 from train.saliency.trainer import SaliencyTrainer, Trunk
 
 LISTED = 10
+PATIENCE_S = 3600.0
+"""How long a rank waits for another, which may be decoding all photos."""
 
 
 def train(config: SaliencyConfig, out: Path) -> None:
@@ -41,6 +43,7 @@ def train(config: SaliencyConfig, out: Path) -> None:
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     workers = config.workers or max(1, len(os.sched_getaffinity(0)) // ranks - 1)
     with distributed.process_group(device), distributed.hold(out / "lock", f"--out={out}"):
+        distributed.limit_waiting(PATIENCE_S)
         trunk = load_trunk(config)
         data = _prepare(config, out / "data", workers)
         with SaliencyTrainer(config, data, trunk, device, out, workers) as trainer:
