@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from dali_bgaug.config import override, validate
+from dali_bgaug.config import merge, validate
 from dali_bgaug.errors import UserError
 from dali_bgaug.shards import Manifest, TileKind, extensions, open_shards
 from pipelines import LoaderConfig
@@ -81,9 +81,9 @@ def plain_config(values: dict[str, Any], pipeline: str, kind: str = "none") -> L
     for name, option in (("background", "kind"), ("crop", "fg_min")):
         if option in values.get(name, {}):
             raise UserError(f"{name}.{option}: the benchmark's stages set it themselves; leave it out")
-    stage = [f"background.kind={kind}", f"crop.fg_min={0 if kind == 'none' else 0.1}"]
-    options = override({**values, "pipeline": pipeline}, stage)
-    return validate(LoaderConfig, options, f"the benchmark's options for {pipeline}")
+    fg_min = 0.0 if kind == "none" else 0.1
+    stage = {"pipeline": pipeline, "background": {"kind": kind}, "crop": {"fg_min": fg_min}}
+    return validate(LoaderConfig, merge(values, stage), f"the benchmark's options for {pipeline}")
 
 
 def stage_configs(values: dict[str, Any], pipeline: str) -> dict[str, LoaderConfig]:

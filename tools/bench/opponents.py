@@ -180,14 +180,16 @@ class _TwoViews:
     """Two views of one photo, torchvision's way."""
 
     def __init__(self, config: LoaderConfig) -> None:
-        crop, look = config.views["query"].crop, config.views["query"].photometric
-        jitter = transforms.ColorJitter(look.brightness, look.contrast, look.saturation, look.hue)
+        crop, photometric = config.views["query"].crop, config.views["query"].photometric
+        jitter = transforms.ColorJitter(
+            photometric.brightness, photometric.contrast, photometric.saturation, photometric.hue
+        )
         self._make = transforms.Compose(
             [
                 transforms.RandomResizedCrop(crop.size, scale=crop.scale, ratio=crop.ratio),
-                transforms.RandomApply([jitter], p=look.jitter_p),
-                transforms.RandomGrayscale(p=look.grey_p),
-                transforms.RandomApply([_Blur(*look.blur_sigma)], p=look.blur_p),
+                transforms.RandomApply([jitter], p=photometric.jitter_p),
+                transforms.RandomGrayscale(p=photometric.grey_p),
+                transforms.RandomApply([_Blur(*photometric.blur_sigma)], p=photometric.blur_p),
                 transforms.RandomHorizontalFlip(p=crop.flip_p),
                 transforms.ToTensor(),
                 transforms.Normalize(config.normalise.mean, config.normalise.std),
@@ -217,13 +219,13 @@ class FfcvStage:
     """FFCV in a child process: it gets a number of batches as a line and answers when they are made."""
 
     def __init__(self, config: LoaderConfig, workers: int, python: Path, beton: Path) -> None:
-        crop, look = config.views["query"].crop, config.views["query"].photometric
+        crop, photometric = config.views["query"].crop, config.views["query"].photometric
         options = {
             "size": crop.size,
             "scale": crop.scale,
             "ratio": crop.ratio,
-            "spread": [look.brightness, look.contrast, look.saturation],
-            "jitter_p": look.jitter_p,
+            "spread": [photometric.brightness, photometric.contrast, photometric.saturation],
+            "jitter_p": photometric.jitter_p,
             "batch_size": config.batch_size,
             "workers": workers,
             "mean": config.normalise.mean,

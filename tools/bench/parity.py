@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dali_bgaug.config import override, validate
+from dali_bgaug.config import merge, override, validate
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
 from dali_bgaug.shards import open_shards, read_samples
@@ -123,8 +123,8 @@ def main() -> None:
     device = "cpu" if choose_device(values.get("device", "auto"), None) is None else "gpu"
     distributions = {}
     for method, kind in tqdm(FULLEST.items(), desc="parity", unit="method"):
-        words = [f"pipeline={method}", f"background.kind={kind}"]
-        config = validate(LoaderConfig, override(values, words), "the options")
+        own = {"pipeline": method, "background": {"kind": kind}}
+        config = validate(LoaderConfig, merge(values, own), "the options")
         rows = compare_distributions(config, args.distribution)
         distributions |= {f"{method}/{name}": row for name, row in rows.items()}
     result = {

@@ -6,36 +6,33 @@ time.
 
 from typing import Any
 
-from dali_bgaug.config import override, validate
+from dali_bgaug.config import merge, validate
 from pipelines import LoaderConfig
 from pipelines.build import choose_device
 from tools.bench.stages import time_loaders
 
-_NO_PHOTOMETRIC = {f"photometric.{name}": 0.0 for name in ("jitter_p", "grey_p", "blur_p", "solarize_p")}
 _PHOTOMETRIC = {"jitter": "jitter_p", "grayscale": "grey_p", "blur": "blur_p", "solarize": "solarize_p"}
 
 
 def steps(values: dict[str, Any], pipeline: str) -> dict[str, LoaderConfig]:
     """Configs by step, each with what was before; steps that change nothing of this pipeline are left out."""
-    settings: dict[str, Any] = {"background.kind": "none", "crop.fg_min": 0.0, **_NO_PHOTOMETRIC}
-    plans = {"crop and normalise": dict(settings)}
+    without, aware = dict.fromkeys(_PHOTOMETRIC.values(), 0.0), {"crop": {"fg_min": 0.1}}
+    plain: dict[str, Any] = {"background": {"kind": "none"}, "crop": {"fg_min": 0.0}}
+    plans = {"crop and normalise": plain | {"photometric": dict(without)}}
     for name, option in _PHOTOMETRIC.items():
-        settings.pop(f"photometric.{option}")  # the method's own value
-        plans[name] = dict(settings)
-    plans["foreground-aware crop boxes"] = dict(settings) | {"crop.fg_min": 0.1}
-    settings["crop.fg_min"] = 0.1
-    plans["masks and a grey behind (rm)"] = settings | {"background.kind": "rm"}
+        del without[option]  # the method's own value
+        plans[name] = plain | {"photometric": dict(without)}
+    plans["foreground-aware crop boxes"] = plain | aware
+    plans["masks and a grey behind (rm)"] = aware | {"background": {"kind": "rm"}}
     donor = "none" if pipeline == "rotnet" else "crop"
-    tiles = settings | {"background.kind": "random"}
-    plans["tiles instead of grey (random)"] = tiles | {"background.donor": donor}
+    plans["tiles instead of grey (random)"] = aware | {"background": {"kind": "random", "donor": donor}}
     if pipeline != "rotnet":
-        plans["the tiles' jitter and blur"] = tiles
+        plans["the tiles' jitter and blur"] = aware | {"background": {"kind": "random"}}
     if pipeline == "moco_v2":
-        plans["matched negatives (swaps)"] = settings | {"background.kind": "swaps"}
+        plans["matched negatives (swaps)"] = aware | {"background": {"kind": "swaps"}}
     found: dict[str, LoaderConfig] = {}
     for name, plan in plans.items():
-        words = [f"{key}={value}" for key, value in plan.items()]
-        options = override({**values, "pipeline": pipeline}, words)
+        options = merge(values, {"pipeline": pipeline, **plan})
         config = validate(LoaderConfig, options, f"the profile of {pipeline}")
         if config not in found.values():
             found[name] = config
