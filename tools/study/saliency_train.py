@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-from dali_bgaug.config import override, read_yaml
 from tools.cli import default_workers, require, run, start, tool_parser
 from tools.offline.detectors import read_options
 from tools.offline.masks import write_mask_store
@@ -35,17 +34,16 @@ def main() -> None:
     add("--nproc", type=int, default=gpus, help="ranks that train on this machine (a GPU each; %(default)s)")
     add("overrides", nargs="*", metavar="key=value", help="changes of the recipe")
     args = parser.parse_intermixed_args()
-    override(read_yaml(args.config), args.overrides)  # what is wrong with these is said before the masks
     require(len(set(args.voters)) == len(args.voters), "--voters: each once")
     detectors = {voter: read_options(voter, {}, []) for voter in args.voters}
-    words = [f"photos={args.photos}"]
-    for voter, detector in detectors.items():
-        store = args.out / "voters" / voter
-        write_mask_store(args.photos, detector, store, size=args.size, workers=args.workers).finish()
-        words.append(f"maps.{voter}={store}")
+    stores = {voter: args.out / "voters" / voter for voter in detectors}
+    words = [f"photos={args.photos}", *(f"maps.{voter}={store}" for voter, store in stores.items())]
     if args.list:
         words.append(f"photo_list={args.list}")
     command = ["train.saliency", f"--config={args.config}", f"--out={args.out}", *words, *args.overrides]
+    start(*command, "--print", quiet=True)  # what is wrong with these is said before the masks are made
+    for voter, detector in detectors.items():
+        write_mask_store(args.photos, detector, stores[voter], size=args.size, workers=args.workers).finish()
     if args.nproc > 1:
         command = ["torch.distributed.run", "--standalone", f"--nproc-per-node={args.nproc}", "-m", *command]
     start(*command)
