@@ -10,7 +10,7 @@ from dali_bgaug import stores
 from tests.helpers.detectors import iou, scene
 from tools.offline.detectors import Photo, read_options
 from tools.offline.detectors.dsr import lasso, smooth
-from tools.offline.detectors.fused import centred
+from tools.offline.detectors.fused import agreed, centred
 from tools.offline.detectors.hs import reconcile, regions
 from tools.offline.detectors.mc import absorption
 from tools.offline.detectors.superpixels import Superpixels
@@ -109,6 +109,16 @@ def test_small_regions_are_merged_and_layers_nest() -> None:
     layers = [Superpixels(each, luv) for each in (fine, middle, coarse)]
     saliency = reconcile(layers)[fine]
     assert saliency[60, 120] > 2 * saliency[5, 5]
+
+
+def test_voters_count_by_how_much_the_others_explain_of_them() -> None:
+    """Two alike, one without anything in common with them, one against them: the first two alone count."""
+    one = np.array([[0.0, 0.0, 1.0, 1.0]])
+    other, against = np.array([[0.0, 1.0, 0.0, 1.0]]), 1 - one
+    np.testing.assert_allclose(agreed(np.stack([one, one, other])), one)
+    np.testing.assert_allclose(agreed(np.stack([one, one, one, against])), one)
+    constant = np.full((3, 1, 4), [[[0.2]], [[0.4]], [[0.6]]])
+    np.testing.assert_allclose(agreed(constant), np.full((1, 4), 0.4))
 
 
 def test_the_mean_is_centred_on_its_own_threshold() -> None:

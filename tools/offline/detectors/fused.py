@@ -1,12 +1,16 @@
-"""Fusion of the detectors without weights: the mean of their four maps, refined by the random field.
+"""Fusion of the detectors without weights: the weighted mean of their four maps, refined by the random field.
 
-Their errors differ, so the mean is better than the best of them. Where the voters disagree it stays below .5
-all over the photo; so Otsu's threshold of each photo's mean becomes .5, by scaling the odds. The field takes
-that for the probability of foreground and mends its greys; foreground is from .5 on, where the field changes
-the label. No number here is chosen by truth: the voters' and the field's are those of their papers and
-programs, but for rbd's, which says where its own are from. (Of three rules without numbers, mean as it is,
-stretched, or by Otsu's threshold, the last was best on a hundred photos of ASD and 75 of ImageNet.) For speed
-`dsr` has three of its eight scales, and `dsr` and `hs` work on photos of 200 pixels.
+Their errors differ, so the mean is better than the best of them. A voter counts by how much of its map the
+others' mean explains, in each photo anew (the squared correlation): one that sees what no other sees counts
+little. Where voters disagree the mean stays below .5 all over the photo; so Otsu's threshold of each photo's
+mean becomes .5, by scaling the odds. The field takes that for the probability of foreground and mends its
+greys; foreground is from .5 on, where the field changes the label.
+
+No number here is fitted to truth: the voters' and the field's are those of their papers and programs, but for
+rbd's, which says where its own are from. But among rules without numbers these were the best, or nearly, on
+250 to 500 photos of ASD and 75 of ImageNet with u2netp's masks: means of maps or of their log odds, all alike
+or by agreement; the mean as it is, stretched, or by Otsu's threshold. For speed `dsr` has three of its eight
+scales, and `dsr` and `hs` work on photos of 200 pixels.
 """
 
 from typing import Literal
@@ -53,7 +57,18 @@ class Fused(Detector):
         height, width = small[max(small)].rgb.shape[:2]
         maps = [each.detect(small[each.side]).astype(np.float32) for each in self.detectors]
         same = [Image.fromarray(each).resize((width, height), Image.Resampling.BILINEAR) for each in maps]
-        return centred(np.mean(same, 0))
+        return centred(agreed(np.stack(same)))
+
+
+def agreed(maps: np.ndarray) -> np.ndarray:
+    """The mean of maps [N, h, w], each weighted by its squared correlation with the mean of the others."""
+    weights = []
+    for number, own in enumerate(maps):
+        others = np.delete(maps, number, 0).mean(0)
+        scale = own.std() * others.std()
+        correlation = ((own - own.mean()) * (others - others.mean())).mean() / scale if scale else 0.0
+        weights.append(max(correlation, 0.0) ** 2)
+    return np.average(maps, 0, weights) if any(weights) else maps.mean(0)
 
 
 def centred(saliency: np.ndarray) -> np.ndarray:
