@@ -59,8 +59,8 @@ def write_scenes(folder: Path, count: int = 13) -> dict[str, Any]:
         "trunk": "resnet10_narrow",
         "side": 32,
         "batch_size": 4,
-        "refine": {"lr": [1e-3, 1e-3], "epochs": 2},
-        "fuse": {"lr": 1e-3, "epochs": 3, "beta2": 1.0},
+        "refine": {"lr": [1e-3, 1e-3], "epochs": 3},
+        "fuse": {"lr": 1e-3, "epochs": 2, "beta2": 1.0},
         "device": "cpu",
         "workers": 1,
     }

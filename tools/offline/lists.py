@@ -69,13 +69,15 @@ def read_lines(path: Path, option: str) -> list[Line]:
     return lines
 
 
-def read_subset(path: Path, keys: Sequence[str], left_out: Collection[str] = ()) -> np.ndarray:
+def read_subset(
+    path: Path, keys: Sequence[str], left_out: Collection[str] = (), option: str = "--subset"
+) -> np.ndarray:
     """The photos a list names (paths, or names of files; one a line), as sorted indices, int64 [M].
 
     left_out: photos that were found to be bad; a list of others may name them.
     """
-    option = f"--subset={path}"
-    lines = read_lines(path, "--subset")
+    lines = read_lines(path, option)
+    option = f"{option}={path}"
     photos, bad = Photos(keys), Photos(left_out)
     found = [photos.find(line.text) for line in lines]
     wanted = set(found)

@@ -12,8 +12,12 @@ from pathlib import Path
 
 import torch
 
-from tools.cli import default_workers, require, run, start, tool_parser
+from dali_bgaug.config import override, read_yaml
+from dali_bgaug.files import write_text
+from dali_bgaug.photo_tree import list_photos
+from tools.cli import ALL, default_workers, hold, require, run, start, tool_parser
 from tools.offline.detectors import read_options
+from tools.offline.lists import read_subset
 from tools.offline.masks import write_mask_store
 
 VOTERS = ("mc", "hs", "dsr", "rbd")
@@ -27,25 +31,38 @@ def main() -> None:
     recipe = Path("configs/saliency/small.yaml")
     add("--config", type=Path, default=recipe, help="recipe (%(default)s)")
     add("--voters", nargs="+", default=VOTERS, metavar="DETECTOR", help=f"({' '.join(VOTERS)})")
-    add("--list", type=Path, help="text file of the photos to train with, one a line (all)")
+    add(
+        "--list",
+        type=Path,
+        help="text file of the photos to train with, one a line (all)",
+    )
     add("--size", type=int, default=256, help="side of the voters' maps (%(default)s)")
     add("--workers", type=int, default=default_workers(), help="processes that make masks (all CPUs)")
-    gpus = max(1, torch.cuda.device_count())
-    add("--nproc", type=int, default=gpus, help="ranks that train on this machine (a GPU each; %(default)s)")
+    what = "ranks that train, a GPU each (as many of this machine's as divide batch_size)"
+    add("--nproc", type=int, help=what)
     add("overrides", nargs="*", metavar="key=value", help="changes of the recipe")
     args = parser.parse_intermixed_args()
+    batch = override(read_yaml(args.config), args.overrides).get("batch_size", 20)
+    nproc = args.nproc or max(n for n in range(1, max(1, torch.cuda.device_count()) + 1) if batch % n == 0)
+    require(batch % nproc == 0, f"--nproc={nproc}: must divide batch_size={batch}")
     require(len(set(args.voters)) == len(args.voters), "--voters: each once")
     detectors = {voter: read_options(voter, {}, []) for voter in args.voters}
     stores = {voter: args.out / "voters" / voter for voter in detectors}
     words = [f"photos={args.photos}", *(f"maps.{voter}={store}" for voter, store in stores.items())]
     if args.list:
-        words.append(f"photo_list={args.list}")
+        keys = list_photos(args.photos).keys
+        chosen = [keys[row] for row in read_subset(args.list, keys, option="--list")]
+        write_text(args.out / "photos.txt", "".join(f"{key}\n" for key in chosen))
+        words.append(f"photo_list={args.out / 'photos.txt'}")
     command = ["train.saliency", f"--config={args.config}", f"--out={args.out}", *words, *args.overrides]
     start(*command, "--print", quiet=True)  # what is wrong with these is said before the masks are made
     for voter, detector in detectors.items():
-        write_mask_store(args.photos, detector, stores[voter], size=args.size, workers=args.workers).finish()
-    if args.nproc > 1:
-        command = ["torch.distributed.run", "--standalone", f"--nproc-per-node={args.nproc}", "-m", *command]
+        with hold(stores[voter], ALL):
+            write_mask_store(
+                args.photos, detector, stores[voter], size=args.size, workers=args.workers
+            ).finish()
+    if nproc > 1:
+        command = ["torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}", "-m", *command]
     start(*command)
 
 

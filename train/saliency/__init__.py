@@ -7,8 +7,10 @@ DeepUSPS (T. Nguyen et al., "DeepUSPS: Deep Robust Unsupervised Saliency Predict
     network.py   a trunk with a head, and its export as ONNX
     config.py    SaliencyConfig
     photos.py    photos and voters' maps at the training size
+    workers.py   worker processes, arrays on the disk
     average.py   moving average of refined predictions
-    trainer.py   phases 1 and 2
+    stages.py    the networks of both phases, and what they learn
+    trainer.py   epochs and steps
     training.py  from mask stores to an ONNX file
     __main__.py  the command
 """

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dali_bgaug.config import override, read_yaml, validate
 from dali_bgaug.errors import run_program
+from dali_bgaug.processes import follow_launcher
 
 
 def main() -> None:
@@ -27,6 +28,7 @@ def main() -> None:
         return
     from train.saliency.training import train
 
+    follow_launcher()
     train(config, args.out)
 
 

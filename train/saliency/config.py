@@ -10,11 +10,17 @@ from pipelines.config import Free, free_fields
 from train.networks import BackboneName
 from train.saliency.network import STRIDE
 
+VoterName = Annotated[str, Field(pattern=r"^[\w-]+$")]
+
 
 class RefineOptions(Options):
     """Phase 1: networks of every voter's own smooth its maps."""
 
-    lr: Annotated[tuple[float, ...], Field(strict=False, min_length=1)] = (1e-6, 2e-6, 5e-6)
+    lr: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(strict=False, min_length=1)] = (
+        1e-6,
+        2e-6,
+        5e-6,
+    )
     """Learning rate of each round. A round starts from the trunk's weights anew, and learns what the round
     before has averaged."""
     epochs: int = Field(default=25, ge=1)
@@ -39,10 +45,11 @@ class SaliencyConfig(Options):
 
     photos: Free[Path] = Field(strict=False)
     """Folder of photos."""
-    maps: Free[dict[str, Annotated[Path, Field(strict=False)]]] = Field(min_length=1)
+    maps: Free[dict[VoterName, Annotated[Path, Field(strict=False)]]] = Field(min_length=1)
     """Mask stores of the photos by the voters' names: at least one."""
     photo_list: Free[Path | None] = Field(default=None, strict=False)
-    """Text file of the photos to train with, a path below `photos` a line; None: all that have maps."""
+    """Text file of the photos to train with, a path below `photos` a line; None: all that have maps. Those
+    without a map are left out and named."""
     trunk: BackboneName = "drn_d_105"
     init: Free[Path | None] = Field(default=None, strict=False)
     """The trunk's weights: a run, a checkpoint or an export of this project; None: random ones."""
@@ -55,7 +62,7 @@ class SaliencyConfig(Options):
     """Photos of all ranks between two steps."""
     accumulate: int = Field(default=1, ge=1)
     """Passes a step, each with its part of `batch_size`."""
-    thresholds: dict[str, float] = Field(default={})
+    thresholds: dict[VoterName, Annotated[float, Field(ge=0, lt=1)]] = Field(default={})
     """By voter: from which saliency on its own maps are foreground. A voter that is not here has Otsu's
     threshold of all its maps, which needs no labels."""
     refine: RefineOptions = RefineOptions()
@@ -82,5 +89,7 @@ class SaliencyConfig(Options):
         return self
 
     def identity(self) -> str:
-        """The identity of the training, equal wherever it resumes: all fields but those marked Free."""
-        return self.model_dump_json(exclude=dict.fromkeys(free_fields(SaliencyConfig), True))
+        """The identity of the training, equal wherever it resumes: all fields but those marked Free, and the
+        voters, in their order."""
+        fields = self.model_dump_json(exclude=dict.fromkeys(free_fields(SaliencyConfig), True))
+        return f"{fields} {', '.join(self.maps)}"

@@ -76,18 +76,16 @@ class _Whole(nn.Module):
         return self.network((photo - self.mean) / self.std)[:, None]
 
 
-def export_onnx(network: SaliencyNetwork, mean: list[float], std: list[float], side: int, path: Path) -> None:
-    """Write the network as ONNX: `photo`, RGB of 0 to 255, float32 [N, 3, side, side] -> `saliency`.
-
-    Raises:
-        UserError: the package onnx is not installed.
-    """
+def require_onnx(path: Path) -> None:
+    """Refuse a machine without the package onnx, which torch's exporter needs."""
     try:
-        import onnx  # noqa: F401  (torch's exporter wants it)
+        import onnx  # noqa: F401
     except ModuleNotFoundError:
-        raise UserError(
-            f"{path}: to write it takes the package onnx: pip install '.[saliency]', and run the same again"
-        ) from None
+        raise UserError(f"{path}: to write it takes the package onnx: pip install '.[saliency]'") from None
+
+
+def export_onnx(network: SaliencyNetwork, mean: list[float], std: list[float], side: int, path: Path) -> None:
+    """Write the network as ONNX: `photo`, RGB of 0 to 255, float32 [N, 3, side, side] -> `saliency`."""
     whole = _Whole(network, mean, std).cpu().eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the other exporter needs one package more

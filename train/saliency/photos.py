@@ -1,8 +1,6 @@
 """Photos and the voters' maps at the training size: decoded once, arrays on the disk, mapped into memory."""
 
-import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+import io
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -14,8 +12,9 @@ from tqdm import tqdm
 
 from dali_bgaug import stores
 from dali_bgaug.errors import UserError, some
-from dali_bgaug.files import atomic, digest, read_json, write_json
+from dali_bgaug.files import digest, read_json, write_json
 from dali_bgaug.orientation import read_orientation, upright
+from train.saliency.workers import worker_pool, written
 
 CHUNK = 32
 """Photos a worker decodes at a time."""
@@ -41,6 +40,11 @@ class PhotoSet(NamedTuple):
     def photos(self) -> Path:
         """The array of photos."""
         return self.folder / "photos.npy"
+
+    @property
+    def averages(self) -> Path:
+        """The folder of the maps that are being averaged."""
+        return self.folder / "averages"
 
     def maps(self, voter: str, round_: int) -> Path:
         """The array of a voter's maps after so many rounds; 0: its own."""
@@ -68,11 +72,11 @@ def prepare(
         workers: processes that decode.
 
     Raises:
-        UserError: no store, photos of the list without maps, fewer than two photos.
+        UserError: no store, a photo that cannot be read, fewer than two photos that can be used.
     """
     places = {voter: _locate(store, f"maps.{voter}") for voter, store in maps.items()}
     every = set.union(*(set(place.rows) for place in places.values()))
-    wanted = sorted(every) if photo_list is None else _read_list(photo_list, every)
+    wanted = sorted(every) if photo_list is None else _read_list(photo_list)
     source = digest(side, wanted, {voter: _source(place.files) for voter, place in places.items()})
     record = folder / "photos.json"
     if record.is_file():
@@ -88,31 +92,30 @@ def prepare(
     keys = [key for key in wanted if key not in left_out]
     if not photos.is_dir():
         raise UserError(f"photos={photos}: no such folder; give the one that the masks were made of")
-    decoded = np.empty((len(keys), side, side, 3), np.uint8)
-    whole = np.zeros(len(keys), bool)
-    for start, chunk, problems in _decode(photos, keys, side, workers):
-        decoded[start : start + len(chunk)] = chunk
-        whole[start : start + len(chunk)] = [problem is None for problem in problems]
-        left_out |= {keys[start + row]: problem for row, problem in enumerate(problems) if problem}
-    keys = [key for key, good in zip(keys, whole, strict=True) if good]
+    problems = _decode(photos, keys, side, folder / "decoded.npy", workers)
+    left_out |= problems
+    rows = [row for row, key in enumerate(keys) if key not in problems]
+    keys = [keys[row] for row in rows]
     if len(keys) < 2:
         raise UserError(
-            f"photos={photos}: {len(keys)} of {len(wanted)} photos can be used; at least 2 are needed"
+            f"photos={photos}: {len(keys)} of {len(wanted)} photos can be used, at least 2 are needed; "
+            f"{some([f'{key}: {reason}' for key, reason in left_out.items()], 1)}"
         )
     result = PhotoSet(folder, keys, left_out, source)
-    save(result.photos, decoded[whole])
-    for voter, (files, rows) in places.items():
-        with stores.StoreReader(files) as store:
-            scaled = [_scaled(store.saliency(*rows[key]), side) for key in keys]
-        save(result.maps(voter, 0), np.stack(scaled))
+    decoded = np.load(folder / "decoded.npy", mmap_mode="r")
+    with written(result.photos, (len(keys), side, side, 3)) as values:
+        for number, row in enumerate(rows):
+            values[number] = decoded[row]
+    (folder / "decoded.npy").unlink()
+    for voter, (files, places_) in places.items():
+        with (
+            stores.StoreReader(files) as store,
+            written(result.maps(voter, 0), (len(keys), side, side)) as values,
+        ):
+            for number, key in enumerate(keys):
+                values[number] = _scaled(store.saliency(*places_[key]), side)
     write_json(record, {"keys": keys, "left_out": left_out, "source": source})
     return result
-
-
-def save(path: Path, values: np.ndarray) -> None:
-    """Write an array atomically."""
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        np.save(file, values)
 
 
 def _locate(store: Path, option: str) -> _Place:
@@ -129,50 +132,50 @@ def _source(files: list[Path]) -> list[str]:
     return [stores.read_source(path).source for path in files]
 
 
-def _read_list(path: Path, known: set[str]) -> list[str]:
-    """The photos of a list, sorted; each must have a map."""
+def _read_list(path: Path) -> list[str]:
+    """The photos of a list, sorted."""
     try:
-        names = {line.strip() for line in path.read_text().splitlines() if line.strip()}
+        return sorted(
+            {line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()}
+        )
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"photo_list={path}: cannot be read ({error})") from error
-    if missing := sorted(names - known):
-        raise UserError(
-            f"photo_list={path}: {len(missing)} of {len(names)} photos have no map ({some(missing, 3)}); a "
-            "line is a path below the photo folder, as in the mask stores"
-        )
-    return sorted(names)
 
 
-def _decode(
-    photos: Path, keys: list[str], side: int, workers: int
-) -> Iterator[tuple[int, np.ndarray, list[str | None]]]:
-    starts = range(0, len(keys), CHUNK)
-    chunks = [keys[start : start + CHUNK] for start in starts]
+def _decode(photos: Path, keys: list[str], side: int, path: Path, workers: int) -> dict[str, str]:
+    """Decode photos into an array, uint8 [N, side, side, 3]; returns what is wrong with which."""
+    problems: dict[str, str] = {}
+    chunks = [keys[start : start + CHUNK] for start in range(0, len(keys), CHUNK)]
     read = partial(_read, photos, side)
     with ExitStack() as stack:
+        values = stack.enter_context(written(path, (len(keys), side, side, 3)))
         bar = stack.enter_context(tqdm(total=len(keys), desc="photos", unit="photo", dynamic_ncols=True))
-        if workers > 1:  # neither h5py's nor torch's threads survive a fork
-            context = multiprocessing.get_context("spawn")
-            found = stack.enter_context(ProcessPoolExecutor(workers, context)).map(read, chunks)
-        else:
-            found = map(read, chunks)
-        for start, (chunk, problems) in zip(starts, found, strict=True):
-            yield start, chunk, problems
-            bar.update(len(chunk))
+        found = map(read, chunks)
+        if workers > 1:
+            found = stack.enter_context(worker_pool(workers, "decodes photos")).map(read, chunks)
+        for pixels, wrong in found:
+            values[bar.n : bar.n + len(pixels)] = pixels
+            problems |= wrong
+            bar.update(len(pixels))
+    return problems
 
 
-def _read(photos: Path, side: int, keys: list[str]) -> tuple[np.ndarray, list[str | None]]:
-    """Photos uint8 [n, side, side, 3], and what is wrong with each."""
-    pixels, problems = np.zeros((len(keys), side, side, 3), np.uint8), []
+def _read(photos: Path, side: int, keys: list[str]) -> tuple[np.ndarray, dict[str, str]]:
+    """Photos uint8 [n, side, side, 3], and what is wrong with which."""
+    pixels, problems = np.zeros((len(keys), side, side, 3), np.uint8), {}
     for row, key in enumerate(keys):
         try:
             data = (photos / key).read_bytes()
-            with Image.open(photos / key) as image:
+        except OSError as error:  # the machine's fault: to leave it out would lose data
+            raise UserError(
+                f"{photos / key}: cannot be read ({error.strerror}); fix that and run again"
+            ) from error
+        try:
+            with Image.open(io.BytesIO(data)) as image:
                 turned = upright(image.convert("RGB"), read_orientation(data))
             pixels[row] = np.asarray(turned.resize((side, side), Image.Resampling.BICUBIC))
-            problems.append(None)
         except Exception as error:  # PIL raises nearly anything
-            problems.append(f"cannot be decoded ({error})")
+            problems[key] = f"cannot be decoded ({error})"
     return pixels, problems
 
 

@@ -1,13 +1,13 @@
 """DeepUSPS's two phases: networks that smooth each voter's maps, then one network of all of them."""
 
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from skimage.filters import threshold_otsu
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -15,61 +15,18 @@ from dali_bgaug.errors import UserError
 from train import checkpoint, distributed
 from train.monitor import Monitor
 from train.records import SALIENCY_VERSION, LogLine, SaliencyRecord
-from train.saliency.average import MovingAverage
+from train.saliency.average import MovingAverage, checksum
 from train.saliency.config import SaliencyConfig
 from train.saliency.loss import f_loss, soft_threshold
 from train.saliency.network import SaliencyNetwork
-from train.saliency.photos import PhotoSet, save
+from train.saliency.photos import PhotoSet
+from train.saliency.stages import Stage, Trunk, find_thresholds, stages
+from train.saliency.workers import worker_pool
 
-LATER_THRESHOLD = 0.5
-"""Foreground on maps that a network has averaged."""
 POWER = 0.9
 """Of the learning rate's fall, by epoch."""
 KEPT = 2
 """Newest checkpoints that are kept."""
-
-
-class Trunk(NamedTuple):
-    """What every stage starts from."""
-
-    weights: dict[str, torch.Tensor] | None
-    """None: random ones."""
-    mean: list[float]
-    """Of photos in [0, 1], by channel, that its input is normalised by."""
-    std: list[float]
-    sha256: str
-    """Hash of the weights; "random" without."""
-
-
-class Stage(NamedTuple):
-    """A network from its first step to its last: a round of phase 1, or phase 2."""
-
-    name: str
-    labels: tuple[tuple[str, int], ...]
-    """Maps it learns: a voter, and after how many rounds."""
-    lr: float
-    epochs: int
-    beta2: float
-    averages: tuple[str, int] | None
-    """The voter whose next maps it averages, and their round; None in phase 2."""
-
-
-def stages(config: SaliencyConfig) -> list[Stage]:
-    """All stages of a training, in order."""
-    refine, fuse = config.refine, config.fuse
-    rounds = len(refine.lr)
-    first = [
-        Stage(
-            f"{voter}, round {number + 1} of {rounds}",
-            ((voter, number),),
-            *(lr, refine.epochs, refine.beta2),
-            averages=(voter, number + 1),
-        )
-        for voter in config.maps
-        for number, lr in enumerate(refine.lr)
-    ]
-    labels = tuple((voter, rounds) for voter in config.maps)
-    return [*first, Stage("all voters", labels, fuse.lr, fuse.epochs, fuse.beta2, averages=None)]
 
 
 class SaliencyTrainer(AbstractContextManager):
@@ -108,50 +65,52 @@ class SaliencyTrainer(AbstractContextManager):
         self.steps_per_epoch = -(-len(data.keys) // config.batch_size)
         self.steps = self.steps_per_epoch * sum(stage.epochs for stage in self.stages)
         self.stage = self.epoch = self.steps_done = 0
-        self.network = SaliencyNetwork(config.trunk, config.head_std)
         self._identity = f"{config.identity()} {data.source} {trunk.sha256}"
         self._checkpoints = out / "checkpoints"
         self._resumed = self._load()
+        self._compare_averages()
         self.monitor = Monitor(out, self.steps_done, self.steps, None) if self.rank == 0 else None
 
     def __exit__(self, *_: object) -> None:
         if self.monitor:
             self.monitor.close()
 
-    def run(self) -> None:
-        """All stages that are not done."""
-        last, config = len(self.stages) - 1, self.config
-        with MovingAverage(self.data.photos, self.data.folder, config.refine.decay, self._workers) as average:
-            self._stage(average)
-            while self.stage < last:
-                self.stage, self.epoch, self._resumed = self.stage + 1, 0, None
-                self._stage(average)
-            if self.rank == 0:
-                average.remove()
+    @property
+    def turn(self) -> int:
+        """Epochs of all stages that are done."""
+        return self.steps_done // self.steps_per_epoch
 
-    def _stage(self, refined: MovingAverage) -> None:
-        """The stage at hand, or the rest of it."""
+    def run(self) -> SaliencyNetwork:
+        """Do all stages that are not done; returns the last one's network."""
+        ahead = 2 * (
+            self.config.batch_size // self.ranks + self._workers
+        )  # a batch and more, while one is made
+        with worker_pool(self._workers, "refines predictions") as pool:
+            decay, data = self.config.refine.decay, self.data
+            average = MovingAverage(data.photos, data.averages, decay, pool, ahead)
+            network = self._stage(average)
+            while self.stage < len(self.stages) - 1:
+                self.stage, self.epoch = self.stage + 1, 0
+                network = self._stage(average)
+        if self.rank == 0:
+            shutil.rmtree(data.averages, ignore_errors=True)
+        return network
+
+    def _stage(self, refined: MovingAverage) -> SaliencyNetwork:
+        """The stage at hand, or the rest of it; returns its network."""
         stage = self.stages[self.stage]
         average = refined if stage.averages else None
-        if (
-            self._resumed
-            and average
-            and self.epoch
-            and average.checksum(self.epoch - 1) != self._resumed.average
-        ):
-            self._say(f"{stage.name}: its averaged maps are not those of the checkpoint; begun anew")
-            self.steps_done -= self.epoch * self.steps_per_epoch
-            self.epoch, self._resumed = 0, None
         self._begin(stage)
         if self.epoch < stage.epochs:
             self._say(f"stage {self.stage + 1} of {len(self.stages)}: {stage.name}, {stage.epochs} epochs")
-        thresholds = self._thresholds(stage)
+        thresholds = find_thresholds(self.config, self.data, stage)
         labels = [np.load(self.data.maps(*label), mmap_mode="r") for label in stage.labels]
         while self.epoch < stage.epochs:
             self._epoch(stage, labels, thresholds, average)
-        if average and stage.averages and self.rank == 0:
-            save(self.data.maps(*stage.averages), average.mean(stage.epochs))
+        if stage.averages and self.rank == 0:
+            refined.write_mean(self.turn - 1, stage.epochs, self.data.maps(*stage.averages))
         distributed.all_gather_objects(None)  # nobody reads the maps before they are there
+        return self.network
 
     def _begin(self, stage: Stage) -> None:
         """A network with the trunk's weights and a new head, or the checkpoint's."""
@@ -164,24 +123,11 @@ class SaliencyTrainer(AbstractContextManager):
         if self._resumed:
             self.network.load_state_dict(self._resumed.network)
             self._optimizer.load_state_dict(self._resumed.optimiser)
+            self._resumed = None
         self._module: nn.Module = self.network
         if self.ranks > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
             self._module = DistributedDataParallel(self.network, device_ids=ids)
-
-    def _thresholds(self, stage: Stage) -> list[float]:
-        """From which value on each of a stage's maps is foreground."""
-        found = []
-        for voter, round_ in stage.labels:
-            if round_:
-                found.append(LATER_THRESHOLD)
-            elif voter in self.config.thresholds:
-                found.append(self.config.thresholds[voter])
-            else:
-                maps = np.load(self.data.maps(voter, 0), mmap_mode="r")
-                counts = sum(np.bincount(one.ravel(), minlength=256) for one in maps)
-                found.append(float(threshold_otsu(hist=(counts, np.arange(256)))) / 255)
-        return found
 
     def _epoch(
         self, stage: Stage, labels: list[np.ndarray], thresholds: list[float], average: MovingAverage | None
@@ -192,9 +138,9 @@ class SaliencyTrainer(AbstractContextManager):
             group["lr"] = lr
         if average:
             if self.rank == 0:
-                average.create(self.epoch)
+                average.create(self.turn)
             distributed.all_gather_objects(None)
-            average.begin(self.epoch)
+            average.begin(self.turn, first=self.epoch == 0)
         losses = []
         for rows, first in self._batches():
             losses.append(self._step(rows, labels, thresholds, stage.beta2, average, first))
@@ -204,10 +150,11 @@ class SaliencyTrainer(AbstractContextManager):
         if average:
             average.finish()
         loss = float(distributed.all_reduce_mean(torch.stack(losses).mean()))
-        if not np.isfinite(loss):
+        finite = all(bool(values.isfinite().all()) for values in self.network.parameters())
+        if not (np.isfinite(loss) and finite):
             raise UserError(
-                f"--out={self._out}: the loss is {loss} in stage '{stage.name}', epoch {self.epoch + 1}; a "
-                "lower learning rate may help (refine.lr, fuse.lr)"
+                f"--out={self._out}: the loss is {loss}, or weights are no numbers, in stage "
+                f"'{stage.name}', epoch {self.epoch + 1}; a lower learning rate may help (refine.lr, fuse.lr)"
             )
         self.epoch += 1
         if self.monitor:
@@ -281,7 +228,7 @@ class SaliencyTrainer(AbstractContextManager):
             config=self.config.model_dump_json(),
             network=self.network.state_dict(),
             optimiser=self._optimizer.state_dict(),
-            average=average.checksum(self.epoch - 1) if average else 0,
+            average=checksum(self.data.averages, self.turn - 1) if average else 0,
         )
         checkpoint.write(self._checkpoints, record)
         for path in checkpoint.list_checkpoints(self._checkpoints)[:-KEPT]:
@@ -294,7 +241,7 @@ class SaliencyTrainer(AbstractContextManager):
             print(f"left out: {problem}")
         if record is None and problems:
             raise UserError(
-                f"{self._checkpoints}: no checkpoint can be read; delete {self._out} to start anew"
+                f"{self._checkpoints}: no checkpoint can be read; choose another --out, or delete that folder"
             )
         if record is None:
             return None
@@ -305,6 +252,25 @@ class SaliencyTrainer(AbstractContextManager):
             )
         self.stage, self.epoch, self.steps_done = record.stage, record.epoch, record.step
         return record
+
+    def _compare_averages(self) -> None:
+        """Begin a stage anew whose averaged maps are not its checkpoint's; every rank must call this."""
+        if self._resumed is None or not self.stages[self.stage].averages:
+            return
+        same = checksum(self.data.averages, self.turn - 1) == self._resumed.average
+        distributed.all_gather_objects(None)  # all have read what rank 0 deletes
+        if same:
+            return
+        self.steps_done -= self.epoch * self.steps_per_epoch
+        self.epoch, self._resumed = 0, None
+        if self.rank == 0:
+            print(
+                f"stage {self.stage + 1}: its averaged maps are not those of the checkpoint; begun anew",
+                file=sys.stderr,
+            )
+            for path in checkpoint.list_checkpoints(self._checkpoints):
+                if checkpoint.step_of(path) > self.steps_done:
+                    path.unlink()
 
     def _say(self, text: str) -> None:
         if self.monitor:

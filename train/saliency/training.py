@@ -18,9 +18,10 @@ from train.device import choose_torch_device
 from train.export import load_weights, read_backbone
 from train.records import SALIENCY_VERSION, SaliencyCard
 from train.saliency.config import SaliencyConfig
-from train.saliency.network import SaliencyNetwork, export_onnx
+from train.saliency.network import SaliencyNetwork, export_onnx, require_onnx
 from train.saliency.photos import PhotoSet, prepare
-from train.saliency.trainer import SaliencyTrainer, Trunk
+from train.saliency.stages import Trunk
+from train.saliency.trainer import SaliencyTrainer
 
 LISTED = 10
 PATIENCE_S = 3600.0
@@ -36,10 +37,13 @@ def train(config: SaliencyConfig, out: Path) -> None:
 
     Raises:
         UserError: stores or photos that are missing, another training in `out`, weights of another trunk, a
-            loss that is no number, no package onnx (after all else is written).
+            loss that is no number, no package onnx.
     """
     _one_machine()
-    device = choose_torch_device(config.device)
+    require_onnx(out / "saliency.onnx")
+    if any((out / "checkpoints").glob("*.pt")) and not (out / "data").exists():
+        raise UserError(f"--out={out}: holds a run of another kind; choose another --out")
+    device = choose_torch_device(config.device, "device")
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     workers = config.workers or max(1, len(os.sched_getaffinity(0)) // ranks - 1)
     with distributed.process_group(device), distributed.hold(out / "lock", f"--out={out}"):
@@ -49,8 +53,7 @@ def train(config: SaliencyConfig, out: Path) -> None:
         with SaliencyTrainer(config, data, trunk, device, out, workers) as trainer:
             if trainer.rank == 0:
                 write_text(out / "config.json", config.model_dump_json(indent=1) + "\n")
-            trainer.run()
-            network = trainer.network
+            network = trainer.run()
         if distributed.rank() == 0:
             _write_maps(config, data, out / "refined")
             export(config, network, trunk, len(data.keys), out)

@@ -10,7 +10,7 @@ from dali_bgaug import stores
 from tests.helpers.detectors import iou, scene
 from tools.offline.detectors import Photo, read_options
 from tools.offline.detectors.dsr import lasso, smooth
-from tools.offline.detectors.fused import agreed, centred
+from tools.offline.detectors.fused import agreement, centred, pooled
 from tools.offline.detectors.hs import reconcile, regions
 from tools.offline.detectors.mc import absorption
 from tools.offline.detectors.superpixels import Superpixels
@@ -112,13 +112,18 @@ def test_small_regions_are_merged_and_layers_nest() -> None:
 
 
 def test_voters_count_by_how_much_the_others_explain_of_them() -> None:
-    """Two alike, one without anything in common with them, one against them: the first two alone count."""
-    one = np.array([[0.0, 0.0, 1.0, 1.0]])
-    other, against = np.array([[0.0, 1.0, 0.0, 1.0]]), 1 - one
-    np.testing.assert_allclose(agreed(np.stack([one, one, other])), one)
-    np.testing.assert_allclose(agreed(np.stack([one, one, one, against])), one)
-    constant = np.full((3, 1, 4), [[[0.2]], [[0.4]], [[0.6]]])
-    np.testing.assert_allclose(agreed(constant), np.full((1, 4), 0.4))
+    """Of three alike and one against them the last does not count; without any in common all count alike."""
+    one, other = np.array([[0.0, 0.0, 1.0, 1.0]]), np.array([[0.0, 1.0, 0.0, 1.0]])
+    assert agreement(np.stack([one, one, one, 1 - one])) == pytest.approx([1, 1, 1, 0])
+    assert agreement(np.stack([one, one, other])) == pytest.approx([0.5, 0.5, 0])
+    assert agreement(np.stack([one, other])) == [1, 1]
+    assert agreement(np.full((2, 1, 4), 0.5)) == [1, 1]
+
+
+def test_pooling_is_between_the_mean_and_that_of_log_odds() -> None:
+    """Of two maps, at .2 and .8, .5 and .5, 0 and .9: the last have the odds 1 / 9 and 9, together 1."""
+    maps = np.array([[[0.2, 0.5, 0.0]], [[0.8, 0.5, 0.9]]])
+    np.testing.assert_allclose(pooled(maps), [[0.5, 0.5, (0.45 + 0.5) / 2]])
 
 
 def test_the_mean_is_centred_on_its_own_threshold() -> None:

@@ -76,19 +76,28 @@ def test_they_are_prepared_once(tmp_path: Path) -> None:
         _prepare(tmp_path)
 
 
-def test_a_list_names_photos_that_have_maps(tmp_path: Path) -> None:
+def test_a_list_says_which_photos(tmp_path: Path) -> None:
     write_scenes(tmp_path, 4)
     listed = tmp_path / "list.txt"
-    listed.write_text("a/03.png\na/01.png\n\n")
-    assert _prepare(tmp_path, photo_list=listed).keys == ["a/01.png", "a/03.png"]
-    listed.write_text("a/03.png\nb/01.png\n")
-    with pytest.raises(UserError, match=r"photo_list=.*list.txt: 1 of 2 photos have no map \(b/01.png\)"):
-        _prepare(tmp_path, "other", listed)
+    listed.write_text("a/03.png\na/01.png\nb/01.png\n\n")
+    data = _prepare(tmp_path, photo_list=listed)
+    assert data.keys == ["a/01.png", "a/03.png"]
+    assert data.left_out == {"b/01.png": "no map by near, far"}
+    with pytest.raises(UserError, match="photo_list=.*none.txt: cannot be read"):
+        _prepare(tmp_path, "other", tmp_path / "none.txt")
+
+
+def test_a_photo_that_cannot_be_read_is_not_left_out(tmp_path: Path) -> None:
+    write_scenes(tmp_path, 3)
+    (tmp_path / "photos/a/01.png").unlink()
+    with pytest.raises(UserError, match="01.png: cannot be read"):
+        _prepare(tmp_path)
+    assert not (tmp_path / "data/photos.json").exists()
 
 
 def test_no_photos(tmp_path: Path) -> None:
     write_scenes(tmp_path, 1)
-    with pytest.raises(UserError, match="1 of 1 photos can be used"):
+    with pytest.raises(UserError, match="1 of 1 photos can be used, at least 2 are needed"):
         _prepare(tmp_path)
     shutil.rmtree(tmp_path / "near")
     with pytest.raises(UserError, match="maps.near=.*does not exist"):

@@ -1,8 +1,9 @@
 """A training from stores to an ONNX file: what it leaves, that it goes on after a kill, on ranks, errors."""
 
-import os
+import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,13 @@ from dali_bgaug.files import read_json, read_log
 from tests.helpers.processes import finish, launch, run
 from tests.helpers.saliency import read_config, train_rank, write_scenes
 from train import checkpoint
-from train.records import SaliencyCard
-from train.saliency.trainer import stages
+from train.records import SaliencyCard, SaliencyRecord
+from train.saliency.photos import prepare
+from train.saliency.stages import Trunk, stages
+from train.saliency.trainer import SaliencyTrainer
 from train.saliency.training import train
 
-EPOCHS = 4 * 2 + 3
+EPOCHS = 4 * 3 + 2
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +52,16 @@ def test_stages(values: dict[str, Any]) -> None:
         ((("far", 1),), 2e-6, ("far", 2)),
         ((("near", 2), ("far", 2)), 1e-3, None),
     ]
-    assert [stage.epochs for stage in found] == [25, 25, 25, 25, 3]
+    assert [stage.epochs for stage in found] == [25, 25, 25, 25, 2]
 
 
 def test_what_it_leaves(whole: Path, values: dict[str, Any]) -> None:
     lines, _ = read_log(whole / "log.jsonl")
-    assert [line["stage"] for line in lines] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 5]
+    assert [line["stage"] for line in lines] == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5]
     assert lines[-1]["step"] == EPOCHS * 4  # 13 photos in batches of 4, the last one filled up
-    assert lines[1]["lr"] == pytest.approx(1e-3 * 0.5**0.9)
-    assert lines[-1]["loss"] < lines[-3]["loss"]
+    assert lines[1]["lr"] == pytest.approx(1e-3 * (2 / 3) ** 0.9)
+    assert lines[-1]["loss"] < lines[-2]["loss"]
+    assert not (whole / "data/averages").exists()
     card = SaliencyCard.model_validate(read_json(whole / "saliency.json", ""))
     assert (card.trunk, card.side, card.photos, card.voters) == ("resnet10_narrow", 32, 13, ["near", "far"])
     assert set(card.sha256) == {"saliency.pt", "saliency.onnx"}
@@ -80,19 +84,27 @@ def test_it_learns(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("epoch", [1, 3, 9])
+@pytest.mark.parametrize("epoch", [1, 3, 10])
 def test_it_goes_on_after_a_kill(whole: Path, values: dict[str, Any], tmp_path: Path, epoch: int) -> None:
-    """Wherever it is killed after so many epochs, the same command ends with the same bytes."""
+    """Wherever it is killed after so many epochs, the same command ends with the same bytes. After 3 the next
+    round is under way, whose first epoch must not write over the averages of the last."""
     out = tmp_path / "out"
     [process] = launch(train_rank, values, out)
     deadline = time.monotonic() + 60
     while len(checkpoint.list_checkpoints(out / "checkpoints")) < min(epoch, 2) or _steps(out) < 4 * epoch:
         assert process.is_alive() and time.monotonic() < deadline
         time.sleep(0.01)
+    if epoch == 3:
+        while not (out / "data/near-1.npy").exists() and process.is_alive():
+            time.sleep(0.01)
+        time.sleep(0.2)
     process.kill()
     process.join()
     assert not (out / "saliency.pt").exists()
-    run(train_rank, values, out)
+    assert _steps(out) >= 4 * epoch
+    told = tmp_path / "told.txt"
+    assert finish(launch(train_rank, values, out, errors=told)) == [0]
+    assert "begun anew" not in told.read_text()
     assert all(torch.equal(value, _weights(whole)[name]) for name, value in _weights(out).items())
     for name in ("near-1", "near-2", "far-2"):
         assert (out / f"data/{name}.npy").read_bytes() == (whole / f"data/{name}.npy").read_bytes()
@@ -107,35 +119,71 @@ def _steps(out: Path) -> int:
 
 
 def test_averages_that_are_not_the_checkpoints_begin_their_stage_anew(
-    whole: Path, values: dict[str, Any], tmp_path: Path
+    whole: Path, values: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out"
-    config = read_config(values, refine={"lr": [1e-3, 1e-3], "epochs": 2})
+    """Checkpoints of later steps make way, the log has every step once, and the end is the same."""
+    out, config = tmp_path / "out", read_config(values)
     torch.set_num_threads(1)
-    train(config, out)
+    shutil.copytree(whole, out)
     paths = checkpoint.list_checkpoints(out / "checkpoints")
-    record = checkpoint.load(paths[-1], checkpoint.SaliencyRecord)
-    first = record.model_copy(update={"stage": 1, "epoch": 1, "step": 12, "average": 7})
+    record = checkpoint.load(paths[-1], SaliencyRecord)
     for path in paths:
         path.unlink()
-    checkpoint.write(out / "checkpoints", first)
+    for step in (16, 20):
+        changes = {"stage": 1, "epoch": step // 4 - 3, "step": step, "average": 7}
+        checkpoint.write(out / "checkpoints", record.model_copy(update=changes))
     (out / "data/near-2.npy").unlink()
     train(config, out)
+    assert "stage 2: its averaged maps are not those of the checkpoint; begun anew" in capsys.readouterr().err
     assert (out / "data/near-2.npy").read_bytes() == (whole / "data/near-2.npy").read_bytes()
+    steps = [line["step"] for line in read_log(out / "log.jsonl")[0]]
+    assert steps == sorted(set(steps)) == [4 * epoch for epoch in range(1, EPOCHS + 1)]
 
 
-def test_two_ranks(values: dict[str, Any], tmp_path: Path) -> None:
-    """Each photo is averaged once an epoch; the loss falls as that of one rank does."""
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_every_photo_is_predicted_once_an_epoch(ranks: int) -> None:
+    """13 photos in batches of 4: the last batch is filled up by three that were there before."""
+    parts = []
+    for rank in range(ranks):
+        trainer = SaliencyTrainer.__new__(SaliencyTrainer)
+        trainer.config = SimpleNamespace(seed=3, batch_size=4)
+        trainer.data = SimpleNamespace(keys=list(range(13)))
+        trainer.rank, trainer.ranks, trainer.stage, trainer.epoch = rank, ranks, 1, 2
+        parts.append(list(trainer._batches()))
+    assert {len(part) for part in parts} == {4}
+    assert all(len(rows) == 4 // ranks for part in parts for rows, _ in part)
+    new = sorted(row for part in parts for rows, first in part for row in rows[:first])
+    assert new == list(range(13))
+    joined = [row for batch in range(4) for part in parts for row in part[batch][0]]
+    assert joined[13:] == joined[:3]
+
+
+@pytest.mark.slow
+def test_two_ranks_average_all_photos(values: dict[str, Any], tmp_path: Path) -> None:
     run(train_rank, values, tmp_path / "out", ranks=2)
-    assert (np.load(tmp_path / "out/data/far-2.npy").reshape(13, -1).max(1) > 50).all()
-    losses = [line["loss"] for line in read_log(tmp_path / "out/log.jsonl")[0]]
-    assert len(losses) == EPOCHS
-    assert losses[-1] < losses[0]
-
-
-def test_accumulation_is_the_same_step_but_for_batch_norm(values: dict[str, Any], tmp_path: Path) -> None:
-    run(train_rank, {**values, "accumulate": 2}, tmp_path / "out")
+    maps = np.load(tmp_path / "out/data/far-2.npy").reshape(13, -1)
+    assert (maps.max(1) > 150).all() and (maps.min(1) < 100).all()
     assert len(read_log(tmp_path / "out/log.jsonl")[0]) == EPOCHS
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(values: dict[str, Any], tmp_path: Path) -> None:
+    """But for batch norm, whose statistics are of a pass: here it is in evaluation mode."""
+    found = []
+    for parts in (1, 2):
+        config = read_config(values, accumulate=parts)
+        data = prepare(config.photos, config.maps, 32, None, tmp_path / "data", 1)
+        trunk = Trunk(None, [0.5] * 3, [0.2] * 3, "random")
+        with SaliencyTrainer(config, data, trunk, torch.device("cpu"), tmp_path / str(parts), 1) as trainer:
+            trainer._begin(trainer.stages[-1])
+            trainer._module.eval()
+            trainer._optimizer = SimpleNamespace(zero_grad=lambda **_: None, step=lambda: None)
+            labels = [np.load(data.maps(voter, 0)) for voter in config.maps]
+            loss = trainer._step([0, 3, 5, 7], labels, [0.5, 0.5], 1.0, None, 4)
+            found.append((loss, [one.grad for one in trainer.network.parameters()]))
+    (loss, gradients), (other, others) = found
+    torch.testing.assert_close(loss, other)
+    for one, two in zip(gradients, others, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5)
 
 
 def test_another_training_in_the_folder(whole: Path, values: dict[str, Any]) -> None:
@@ -149,7 +197,7 @@ def test_another_training_in_the_folder(whole: Path, values: dict[str, Any]) -> 
 def test_damaged_checkpoints(values: dict[str, Any], whole: Path, tmp_path: Path) -> None:
     """The one before will do; without any it does not start anew by itself."""
     out = tmp_path / "out"
-    os.system(f"cp -r '{whole}' '{out}'")
+    shutil.copytree(whole, out)
     newest = checkpoint.list_checkpoints(out / "checkpoints")[-1]
     newest.write_bytes(newest.read_bytes()[:-100])
     before = _weights(out)
@@ -171,6 +219,9 @@ def test_damaged_checkpoints(values: dict[str, Any], whole: Path, tmp_path: Path
         ({"accumulate": 3}, "accumulate=3: must divide batch_size=4"),
         ({"thresholds": {"rbd": 0.3}}, r"thresholds.rbd: no voter of this name in maps \(near, far\)"),
         ({"maps": {}}, "maps"),
+        ({"maps": {"a/b": "s"}}, "maps"),
+        ({"thresholds": {"near": 31.0}}, "thresholds.near"),
+        ({"refine": {"lr": [-1e-3]}}, "refine.lr"),
         ({"batch_size": 16}, "batch_size=16: must be .* at most the 13 photos"),
     ],
 )
@@ -189,11 +240,22 @@ def test_ranks_on_several_machines(
 
 
 def test_a_loss_that_is_no_number(values: dict[str, Any], tmp_path: Path) -> None:
-    [code] = finish(
-        launch(
-            train_rank,
-            {**values, "fuse": {"lr": 1e20, "epochs": 3}, "refine": {"lr": [1e20], "epochs": 1}},
-            tmp_path / "out",
-        )
-    )
-    assert code == 2
+    """Both ranks see it, and neither waits for the other."""
+    changes = {"fuse": {"lr": 1e20, "epochs": 2}, "refine": {"lr": [1e20], "epochs": 1}}
+    told = tmp_path / "told.txt"
+    assert finish(launch(train_rank, {**values, **changes}, tmp_path / "out", ranks=2, errors=told)) == [2, 2]
+    assert "or weights are no numbers, in stage 'near, round 1 of 1', epoch 1" in told.read_text()
+
+
+def test_the_order_of_voters_is_part_of_a_training(whole: Path, values: dict[str, Any]) -> None:
+    turned = {name: values["maps"][name] for name in ("far", "near")}
+    with pytest.raises(UserError, match="holds a training with another config"):
+        train(read_config({**values, "maps": turned}), whole)
+
+
+def test_a_run_of_another_kind(values: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "out/checkpoints").mkdir(parents=True)
+    (tmp_path / "out/checkpoints/step-00000001.pt").write_bytes(b"a run")
+    with pytest.raises(UserError, match="holds a run of another kind; choose another --out"):
+        train(read_config(values), tmp_path / "out")
+    assert not (tmp_path / "out/data").exists()
