@@ -1,6 +1,5 @@
 """The way from photos to a detector of masks without any label."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -8,75 +7,55 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dali_bgaug.errors import UserError
 from tests.helpers.detectors import scene
+from tools.offline.detectors import read_options
+from tools.offline.masks import write_mask_store
+from tools.study import saliency_train
 
-ROOT = Path(__file__).parents[3]
+SMALL = ("trunk=resnet10_narrow", "side=32", "batch_size=4", "refine.epochs=1", "fuse.epochs=1", "device=cpu")
 
 
-def _run(*words: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "tools.saliency_train", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+def _run(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> None:
+    given = ("--photos", str(folder / "photos"), "--out", str(folder / "out"), "--workers", "1", *words)
+    monkeypatch.setattr(sys, "argv", ["saliency_train", *given])
+    saliency_train.main()
 
 
 @pytest.mark.slow
-def test_from_photos_to_masks(tmp_path: Path) -> None:
-    """Voters' stores, a short training, a network that `tools.masks` takes; damaged photos are left out."""
+def test_from_photos_to_masks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Voters' stores, a short training, a network that makes masks; damaged photos are left out."""
     (tmp_path / "photos").mkdir()
     image, _ = scene()
-    for number in range(5):
+    for number in range(6):
         turned = np.roll(image, 7 * number, 1)
         Image.fromarray(turned).save(tmp_path / "photos" / f"{number}.jpg", quality=95)
     (tmp_path / "photos" / "bad.jpg").write_bytes(b"")
-    words = (
-        "--photos",
-        f"{tmp_path}/photos",
-        "--out",
-        f"{tmp_path}/out",
-        "--voters",
-        "mc",
-        "rbd",
-        "--workers",
-        "1",
-    )
-    small = (
-        "trunk=resnet10_narrow",
-        "side=32",
-        "batch_size=4",
-        "refine.epochs=1",
-        "fuse.epochs=1",
-        "device=cpu",
-    )
-    done = _run(*words, *small)
-    assert done.returncode == 0, done.stderr
+    (tmp_path / "list.txt").write_text("0.jpg\n1.jpg\n2.jpg\n3.jpg\n4.jpg\nbad.jpg\n")
+    words = ("--voters", "mc", "rbd", "--list", str(tmp_path / "list.txt"), *SMALL)
+    _run(monkeypatch, tmp_path, *words)
     assert (tmp_path / "out/voters/mc/00000-of-00001.h5").is_file()
-    weights = tmp_path / "out/saliency.onnx"
-    masks = [
-        sys.executable,
-        "-m",
-        "tools.masks",
-        "--photos",
-        f"{tmp_path}/photos",
-        "--out",
-        f"{tmp_path}/masks",
-    ]
-    masks += ["--detector", "deepusps", "--weights", str(weights), "--workers", "1", "--threshold", ".001"]
-    found = subprocess.run(masks, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert found.returncode == 0, found.stderr
-    assert "5 photos in 1 file" in found.stdout
-    again = _run(*words, *small)  # nothing is done anew
-    assert again.returncode == 0
-    assert "stage" not in again.stdout
+    assert "1 photos are left out: bad.jpg: no map by mc, rbd" in capfd.readouterr().out
+    assert len(np.load(tmp_path / "out/data/photos.npy")) == 5
+    weights = {"weights": str(tmp_path / "out/saliency.onnx")}
+    report = write_mask_store(
+        tmp_path / "photos", read_options("deepusps", weights, []), tmp_path / "masks", threshold=0.001
+    )
+    assert report.photos == 6
 
 
-def test_bad_words_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+def test_bad_words_are_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "photos").mkdir()
-    words = ("--photos", f"{tmp_path}/photos", "--out", f"{tmp_path}/out")
-    for more, message in (
+    for words, message in (
         (("--voters", "mc", "nothing"), "--detector=nothing: there are"),
         (("--voters", "mc", "mc"), "--voters: each once"),
-        (("side=",), "side="),
-        (("sides=128",), "sides"),
+        (("--nproc", "3", "batch_size=4"), "--nproc=3: must divide batch_size=4"),
+        (("sides=128",), r"sides: unknown key .* \(did you mean side\?\)"),
     ):
-        done = _run(*words, *more)
-        assert done.returncode == 2 and message in done.stderr, (more, done.stderr)
+        with pytest.raises(UserError, match=message):
+            _run(monkeypatch, tmp_path, *words)
     assert not (tmp_path / "out").exists()
