@@ -13,7 +13,7 @@ import torch
 
 from dali_bgaug.dataset import open_packed
 from dali_bgaug.journal import Journal
-from dali_bgaug.loader import Share
+from dali_bgaug.loader import EpochShard
 from dali_bgaug.reading import Seeds
 from dali_bgaug.views.plan import Recipe, plan
 from dali_bgaug.views.render import Decoded, Rendered, Renderer
@@ -71,7 +71,7 @@ def decoded(
     common = {"shards": shards, "batch_size": 12, "device": "cpu", "threads": 2}
     config = LoaderConfig(pipeline=method, crop=crop, background=background, **common, **values)
     recipe, data = loader_recipe(config, with_sources=True), open_packed(shards)
-    share, seeds = Share(data.samples, 12, 0, 1), Seeds(config.seed, 0)
+    share, seeds = EpochShard(data.samples, 12, 0, 1), Seeds(config.seed, 0)
     with closing(build_maker(config, recipe, data, share, Journal(data), None)) as maker:
         maker.reader.schedule()
         batch = maker.reader.take()

@@ -1,7 +1,7 @@
 """Write the mask store: one saliency map a photo, by a detector or imported from a folder tree of masks.
 
     python -m tools.masks --photos DATA                                        four detectors and a CRF, fused
-    python -m tools.masks --photos DATA --detector rbd                         one of them, five times as fast
+    python -m tools.masks --photos DATA --detector rbd                         one of them, six times as fast
     python -m tools.masks --photos DATA --masks TREE                           masks made elsewhere
     python -m tools.masks --photos DATA --detector u2net --weights u2netp.onnx
     python -m tools.masks --photos DATA --detector ncut --weights RUN/backbone.pt   your backbone

@@ -18,12 +18,12 @@ def test_every_step_is_the_references(textured: Path) -> None:
 
 def test_another_parameter_would_be_noticed(textured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the test above relies on: a tenth more contrast is out of bounds."""
-    right = parity_steps.Parameters.put_look
+    right = parity_steps.Parameters.put_photometric
 
     def put_more(self: parity_steps.Parameters, jobs: np.ndarray, **more: bool) -> np.ndarray:
         return right(replace(self, contrast=1.1 * self.contrast), jobs, **more)
 
-    monkeypatch.setattr(parity_steps.Parameters, "put_look", put_more)
+    monkeypatch.setattr(parity_steps.Parameters, "put_photometric", put_more)
     found = parity_steps.compare_pixels(samples_of(textured, 8))
     assert found["contrast"]["mean"] > BOUNDS["contrast"][0]
     assert found["brightness"]["mean"] > BOUNDS["brightness"][0]

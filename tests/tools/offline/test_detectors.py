@@ -203,7 +203,7 @@ def test_ncut_refuses_what_is_no_backbone(tmp_path: Path) -> None:
 
 
 def test_the_command_line_chooses(tmp_path: Path) -> None:
-    assert choose_detector(None, None, None, []).name == "rbd"
+    assert choose_detector(None, None, None, []).name == "fused"
     assert choose_detector(None, tmp_path, None, []).name == "import"
     assert choose_detector("rbd", None, None, ["superpixels=100"]).superpixels == 100
     assert choose_detector("ncut", None, tmp_path / "b.pt", ["tie=0.1"]).tie == 0.1
