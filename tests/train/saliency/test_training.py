@@ -84,7 +84,7 @@ def test_it_learns(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("epoch", [1, 3, 10])
+@pytest.mark.parametrize("epoch", [3, 10])
 def test_it_goes_on_after_a_kill(whole: Path, values: dict[str, Any], tmp_path: Path, epoch: int) -> None:
     """Wherever it is killed after so many epochs, the same command ends with the same bytes. After 3 the next
     round is under way, whose first epoch must not write over the averages of the last."""
