@@ -1,4 +1,4 @@
-"""Child processes: signals when the process that started this one dies."""
+"""Child processes: how they begin, and signals when the process that started one dies."""
 
 import ctypes
 import os
@@ -10,6 +10,15 @@ _PR_SET_PDEATHSIG = 1
 def signal_with_parent(number: signal.Signals) -> None:
     """Have the kernel (Linux) send this process a signal when its parent dies, however it does."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
+def begin_worker(parent: int) -> None:
+    """Begin a worker process of `parent`, for a pool's initializer: it dies with it, however that dies, and
+    leaves Ctrl-C to it."""
+    signal_with_parent(signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.getppid() != parent:  # killed while this process was starting
+        os._exit(1)
 
 
 def follow_launcher() -> None:

@@ -4,7 +4,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from dali_bgaug.errors import UserError, run_program
 from dali_bgaug.files import lock
-from dali_bgaug.processes import signal_with_parent
+from dali_bgaug.processes import begin_worker
 
 
 def run(main: Callable[[], None]) -> None:
@@ -33,8 +32,10 @@ def require(holds: object, message: str) -> None:
         raise UserError(message)
 
 
-def start(module: str, *words: str, threads: int | None = None, quiet: bool = False) -> None:
+def start(module: str, *words: str, threads: int | None = None, quiet: bool = False) -> str:
     """Run `python -m module words…` to its end: training is a program of its own, which tools do not import.
+
+    Returns what it printed, if quiet.
 
     Args:
         module, words: the command.
@@ -49,7 +50,7 @@ def start(module: str, *words: str, threads: int | None = None, quiet: bool = Fa
     pipe = subprocess.PIPE if quiet else None
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as child:
         try:
-            _, errors = child.communicate()
+            printed, errors = child.communicate()
         except KeyboardInterrupt:
             child.communicate()  # Ctrl-C has reached it, too, and training saves before it ends
             raise
@@ -57,6 +58,7 @@ def start(module: str, *words: str, threads: int | None = None, quiet: bool = Fa
         said = f" (status {child.returncode}); it says why above"
         said = f":\n{errors.strip()[-2000:]}" if quiet else said
         raise UserError(f"python -m {module} {' '.join(words)} failed{said}")
+    return printed or ""
 
 
 def ask(module: str, job: str, asker: str) -> dict[str, Any]:
@@ -148,14 +150,6 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _die_with_parent(parent: int) -> None:
-    # A killed parent (kill -9, the OOM killer) must not leave workers behind that go on writing.
-    signal_with_parent(signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if os.getppid() != parent:  # killed while this process was starting
-        os._exit(1)
-
-
 def process(
     function: Callable[..., Any], jobs: Iterable[tuple], sizes: Sequence[int], workers: int, title: str
 ) -> Iterator[Any]:
@@ -173,7 +167,7 @@ def process(
                 bar.update(size)
             return
         context = multiprocessing.get_context("spawn")  # h5py and DALI must not be forked
-        pool = ProcessPoolExecutor(min(workers, len(sizes)), context, _die_with_parent, (os.getpid(),))
+        pool = ProcessPoolExecutor(min(workers, len(sizes)), context, begin_worker, (os.getpid(),))
         with _one_thread_each(), pool:
             under_way = {pool.submit(function, *job): size for job, size in islice(todo, 2 * workers)}
             try:

@@ -39,13 +39,18 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*.pt") if _NAME.search(path.name))
 
 
-def write(folder: Path, record: CheckpointRecord | SaliencyRecord) -> Path:
-    """Write a checkpoint atomically, and point `latest.pt` at it; returns its path."""
-    path = path_of(folder, record.step)
+def save(path: Path, values: dict[str, Any]) -> None:
+    """Write a file of torch.save atomically."""
     buffer = io.BytesIO()  # torch's own writer turns a full disk into a RuntimeError that does not say so
-    torch.save(dict(record), buffer)
+    torch.save(values, buffer)
     with atomic(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
+
+
+def write(folder: Path, record: CheckpointRecord | SaliencyRecord) -> Path:
+    """Write a checkpoint, and point `latest.pt` at it; returns its path."""
+    path = path_of(folder, record.step)
+    save(path, dict(record))
     write_pointer(folder / LATEST, path.name)
     return path
 

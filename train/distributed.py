@@ -138,6 +138,11 @@ def all_gather_objects(value: Any) -> list[Any]:
     return values
 
 
+def barrier() -> None:
+    """Wait until every rank has come so far."""
+    all_gather_objects(None)
+
+
 @torch.no_grad()
 def all_gather_rows(rows: torch.Tensor) -> torch.Tensor:
     """[N, …] of every rank -> [ranks * N, …] on every rank, in order of ranks."""

@@ -11,7 +11,6 @@ A run that ends leaves both in its folder.
 
 import argparse
 import hashlib
-import io
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ from torch import nn
 
 from dali_bgaug import __version__
 from dali_bgaug.errors import UserError, run_program, some
-from dali_bgaug.files import atomic, read_json, sha256, write_json
+from dali_bgaug.files import read_json, sha256, write_json
 from train import checkpoint, distributed, foreign
 from train.networks import FEATURES, build_backbone
 from train.records import CARD_VERSION, CHECKPOINT_VERSION, Card, CheckpointRecord, ConfigRecord, wrong_field
@@ -145,10 +144,7 @@ def export_backbone(record: CheckpointRecord, out: Path) -> Path:
     config, weights = record.run_config(), backbone_weights(record)
     # Complete, or an error here and not at its user's.
     load_weights(build_backbone(config["backbone"]), weights, f"the checkpoint of step {record.step}")
-    buffer = io.BytesIO()
-    torch.save(weights, buffer)
-    with atomic(out) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    checkpoint.save(out, weights)
     card = Card(
         format="dali_bgaug backbone",
         version=CARD_VERSION,

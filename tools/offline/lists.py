@@ -87,12 +87,13 @@ def read_subset(
             f"{option}: {len(unknown)} of its {len(lines)} photos are not in the stores: "
             f"{some(list(map(str, unknown)))}; take them off the list, or make masks and tiles of them"
         )
+    names = wanted.difference(keys)  # what is a path means that photo, and none of this name elsewhere
     by_name: dict[str, str] = {}
     for key in keys:
         name = file_of(key)
-        if key not in wanted and name in wanted and by_name.setdefault(name, key) != key:
+        if key not in wanted and name in names and by_name.setdefault(name, key) != key:
             raise UserError(f"{option}: {name} may be {by_name[name]} or {key}; give paths in place of names")
-    chosen = [index for index, key in enumerate(keys) if key in wanted or file_of(key) in wanted]
+    chosen = [index for index, key in enumerate(keys) if key in wanted or file_of(key) in names]
     return np.array(chosen, np.int64)
 
 

@@ -30,16 +30,10 @@ from dali_bgaug.photo_tree import list_photos
 from dali_bgaug.tiles import tile_geometry
 from tools.cli import ALL, Part, add_scale_arguments, pick, require, run, run_part
 from tools.offline import photos
-from tools.offline.detectors import DETECTORS, Detector, DetectorOptions, Photo, read_options
+from tools.offline.detectors import DETECTORS, Detector, DetectorOptions, Photo, options_of, read_options
 from tools.offline.detectors.base import scale
 from tools.offline.report import Done, LeftOut, Report
 
-WEIGHTS = {
-    "u2net": "the .onnx file of u2net or u2netp",
-    "ncut": "the backbone.pt of a run",
-    "deepusps": "the saliency.onnx of a training",
-}
-"""The weights that detectors need."""
 MIN_AREA = 0.001
 """Of a foreground, as a share of the photo [ours]: a crop that must hold a few specks holds nothing else."""
 
@@ -275,9 +269,10 @@ def choose_detector(
     name = name or ("import" if masks else "fused")
     if name == "import" and masks is None:
         raise UserError("--detector import: give --masks, the folder tree of masks parallel to the photos")
-    if name in WEIGHTS and weights is None:
-        raise UserError(f"--detector {name}: give --weights, {WEIGHTS[name]}")
-    if weights is not None and name not in WEIGHTS:
+    needed = options_of(name).WEIGHTS
+    if needed and weights is None:
+        raise UserError(f"--detector {name}: give --weights, {needed}")
+    if weights is not None and not needed:
         raise UserError(f"--weights={weights}: the detector {name} has none")
     values = {"folder": str(masks)} if masks else {"weights": str(weights)} if weights else {}
     return read_options(name, values, overrides)

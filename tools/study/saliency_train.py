@@ -8,11 +8,11 @@ Voters are detectors that need no weights; their mask stores are kept in OUT/vot
 command goes on. key=value change the recipe (`train.saliency`).
 """
 
+import json
 from pathlib import Path
 
 import torch
 
-from dali_bgaug.config import override, read_yaml
 from dali_bgaug.files import write_text
 from dali_bgaug.photo_tree import list_photos
 from tools.cli import ALL, default_workers, hold, require, run, start, tool_parser
@@ -42,9 +42,6 @@ def main() -> None:
     add("--nproc", type=int, help=what)
     add("overrides", nargs="*", metavar="key=value", help="changes of the recipe")
     args = parser.parse_intermixed_args()
-    batch = override(read_yaml(args.config), args.overrides).get("batch_size", 20)
-    nproc = args.nproc or max(n for n in range(1, max(1, torch.cuda.device_count()) + 1) if batch % n == 0)
-    require(batch % nproc == 0, f"--nproc={nproc}: must divide batch_size={batch}")
     require(len(set(args.voters)) == len(args.voters), "--voters: each once")
     detectors = {voter: read_options(voter, {}, []) for voter in args.voters}
     stores = {voter: args.out / "voters" / voter for voter in detectors}
@@ -55,7 +52,11 @@ def main() -> None:
         write_text(args.out / "photos.txt", "".join(f"{key}\n" for key in chosen))
         words.append(f"photo_list={args.out / 'photos.txt'}")
     command = ["train.saliency", f"--config={args.config}", f"--out={args.out}", *words, *args.overrides]
-    start(*command, "--print", quiet=True)  # what is wrong with these is said before the masks are made
+    # What is wrong with the recipe is said before the masks are made.
+    batch = json.loads(start(*command, "--print", quiet=True))["batch_size"]
+    gpus = max(1, torch.cuda.device_count())
+    nproc = args.nproc or max(count for count in range(1, gpus + 1) if batch % count == 0)
+    require(batch % nproc == 0, f"--nproc={nproc}: must divide batch_size={batch}")
     for voter, detector in detectors.items():
         with hold(stores[voter], ALL):
             write_mask_store(

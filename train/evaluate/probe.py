@@ -82,7 +82,7 @@ def run_probe(job: ProbeJob, device: torch.device, stop: StopRequest) -> dict[st
             return None
         photos = loop.trainer.data["photos"]
     distributed.limit_waiting(distributed.START.total_seconds())  # testing, ranks meet at the end only
-    distributed.all_gather_objects(None)  # the last checkpoint is written
+    distributed.barrier()  # the last checkpoint is written
     trained = load_classifier(job.out)  # with the first rank's batch-norm statistics, as others will
     data = evaluation_config(config.data, job.test, runtime=Runtime.of(config.data))
     right, tested = count_right(ready(trained.network, device), data, device, "test")

@@ -57,23 +57,37 @@ def stages(config: SaliencyConfig) -> list[Stage]:
     return [*first, Stage("all voters", labels, fuse.lr, fuse.epochs, fuse.beta2, averages=None)]
 
 
-def find_thresholds(config: SaliencyConfig, data: PhotoSet, stage: Stage) -> list[float]:
-    """From which value on each of a stage's maps is foreground.
+class Labels(NamedTuple):
+    """Maps that a stage learns."""
+
+    maps: np.ndarray
+    """uint8 [N, side, side], in a file."""
+    threshold: float
+    """From which value, of 0 to 1, on they are foreground."""
+
+
+def read_labels(config: SaliencyConfig, data: PhotoSet, stage: Stage) -> list[Labels]:
+    """The maps a stage learns.
 
     Raises:
         UserError: a voter's maps have one value only.
     """
     found = []
     for voter, round_ in stage.labels:
+        maps = np.load(data.maps(voter, round_), mmap_mode="r")
         if round_:
-            found.append(LATER_THRESHOLD)
+            threshold = LATER_THRESHOLD
         elif voter in config.thresholds:
-            found.append(config.thresholds[voter])
+            threshold = config.thresholds[voter]
         else:
-            maps = np.load(data.maps(voter, 0), mmap_mode="r")
-            counts = sum(np.bincount(one.ravel(), minlength=256) for one in maps)
-            if np.count_nonzero(counts) < 2:
-                raise UserError(f"maps.{voter}: all its maps are of one value; leave this voter out")
-            level = int(threshold_otsu(hist=(counts, np.arange(256))))
-            found.append((level + 0.5) / 255)  # between two levels, however a device rounds these
+            threshold = _otsu(maps, voter)
+        found.append(Labels(maps, threshold))
     return found
+
+
+def _otsu(maps: np.ndarray, voter: str) -> float:
+    counts = sum(np.bincount(one.ravel(), minlength=256) for one in maps)
+    if np.count_nonzero(counts) < 2:
+        raise UserError(f"maps.{voter}: all its maps are of one value; leave this voter out")
+    level = int(threshold_otsu(hist=(counts, np.arange(256))))
+    return (level + 0.5) / 255  # between two levels, however a device rounds these

@@ -20,7 +20,7 @@ from train.saliency.config import SaliencyConfig
 from train.saliency.loss import f_loss, soft_threshold
 from train.saliency.network import SaliencyNetwork
 from train.saliency.photos import PhotoSet
-from train.saliency.stages import Stage, Trunk, find_thresholds, stages
+from train.saliency.stages import Labels, Stage, Trunk, read_labels, stages
 from train.saliency.workers import worker_pool
 
 POWER = 0.9
@@ -82,9 +82,8 @@ class SaliencyTrainer(AbstractContextManager):
 
     def run(self) -> SaliencyNetwork:
         """Do all stages that are not done; returns the last one's network."""
-        ahead = 2 * (
-            self.config.batch_size // self.ranks + self._workers
-        )  # a batch and more, while one is made
+        # A batch and more may wait, so that the workers have something to do while the next is made.
+        ahead = 2 * (self.config.batch_size // self.ranks + self._workers)
         with worker_pool(self._workers, "refines predictions") as pool:
             decay, data = self.config.refine.decay, self.data
             average = MovingAverage(data.photos, data.averages, decay, pool, ahead)
@@ -103,13 +102,12 @@ class SaliencyTrainer(AbstractContextManager):
         self._begin(stage)
         if self.epoch < stage.epochs:
             self._say(f"stage {self.stage + 1} of {len(self.stages)}: {stage.name}, {stage.epochs} epochs")
-        thresholds = find_thresholds(self.config, self.data, stage)
-        labels = [np.load(self.data.maps(*label), mmap_mode="r") for label in stage.labels]
+        labels = read_labels(self.config, self.data, stage)
         while self.epoch < stage.epochs:
-            self._epoch(stage, labels, thresholds, average)
+            self._epoch(stage, labels, average)
         if stage.averages and self.rank == 0:
             refined.write_mean(self.turn - 1, stage.epochs, self.data.maps(*stage.averages))
-        distributed.all_gather_objects(None)  # nobody reads the maps before they are there
+        distributed.barrier()  # nobody reads the maps before they are there
         return self.network
 
     def _begin(self, stage: Stage) -> None:
@@ -129,9 +127,7 @@ class SaliencyTrainer(AbstractContextManager):
             ids = [self.device.index] if self.device.type == "cuda" else None
             self._module = DistributedDataParallel(self.network, device_ids=ids)
 
-    def _epoch(
-        self, stage: Stage, labels: list[np.ndarray], thresholds: list[float], average: MovingAverage | None
-    ) -> None:
+    def _epoch(self, stage: Stage, labels: list[Labels], average: MovingAverage | None) -> None:
         self._module.train()
         lr = stage.lr * (1 - self.epoch / stage.epochs) ** POWER
         for group in self._optimizer.param_groups:
@@ -139,11 +135,11 @@ class SaliencyTrainer(AbstractContextManager):
         if average:
             if self.rank == 0:
                 average.create(self.turn)
-            distributed.all_gather_objects(None)
+            distributed.barrier()
             average.begin(self.turn, first=self.epoch == 0)
         losses = []
         for rows, first in self._batches():
-            losses.append(self._step(rows, labels, thresholds, stage.beta2, average, first))
+            losses.append(self._step(rows, first, labels, stage.beta2, average))
             self.steps_done += 1
             if self.monitor:
                 self.monitor.advance()
@@ -158,12 +154,10 @@ class SaliencyTrainer(AbstractContextManager):
             )
         self.epoch += 1
         if self.monitor:
-            epochs = self.steps_done // self.steps_per_epoch
-            self.monitor.note(
-                LogLine(step=self.steps_done, epoch=epochs, loss=loss, lr=lr, stage=self.stage + 1)
-            )
+            line = LogLine(step=self.steps_done, epoch=self.turn, loss=loss, lr=lr, stage=self.stage + 1)
+            self.monitor.note(line)
             self._save(average)
-        distributed.all_gather_objects(None)
+        distributed.barrier()
 
     def _batches(self) -> Iterator[tuple[list[int], int]]:
         """This rank's photos of each batch of an epoch, and how many of them come for the first time.
@@ -181,13 +175,15 @@ class SaliencyTrainer(AbstractContextManager):
     def _step(
         self,
         rows: list[int],
-        labels: list[np.ndarray],
-        thresholds: list[float],
+        first: int,
+        labels: list[Labels],
         beta2: float,
         average: MovingAverage | None,
-        first: int,
     ) -> torch.Tensor:
-        """An optimizer step; returns its loss, and hands predictions before it to the average."""
+        """An optimizer step; returns its loss, and hands predictions before it to the average.
+
+        first: how many of the photos come for the first time in this epoch.
+        """
         self._optimizer.zero_grad(set_to_none=True)
         parts = self.config.accumulate
         size, total = len(rows) // parts, torch.zeros((), device=self.device)
@@ -198,12 +194,8 @@ class SaliencyTrainer(AbstractContextManager):
             with waiting:
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
                     probability = self._module(self._pixels(chunk)).float()
-                loss = torch.stack(
-                    [
-                        f_loss(*soft_threshold(probability, self._labels(maps, chunk), level), beta2).mean()
-                        for maps, level in zip(labels, thresholds, strict=True)
-                    ]
-                ).mean()
+                sides = [soft_threshold(probability, *self._labels(one, chunk)) for one in labels]
+                loss = torch.stack([f_loss(*side, beta2).mean() for side in sides]).mean()
                 (loss / parts).backward()
             total += loss.detach() / parts
             if average and (new := max(0, min(size, first - part * size))):
@@ -215,8 +207,8 @@ class SaliencyTrainer(AbstractContextManager):
         photos = torch.from_numpy(self._photos[rows]).to(self.device).permute(0, 3, 1, 2)
         return (photos.float() - self._mean) / self._std
 
-    def _labels(self, maps: np.ndarray, rows: list[int]) -> torch.Tensor:
-        return torch.from_numpy(maps[rows]).to(self.device).float() / 255
+    def _labels(self, labels: Labels, rows: list[int]) -> tuple[torch.Tensor, float]:
+        return torch.from_numpy(labels.maps[rows]).to(self.device).float() / 255, labels.threshold
 
     def _save(self, average: MovingAverage | None) -> None:
         record = SaliencyRecord(
@@ -258,7 +250,7 @@ class SaliencyTrainer(AbstractContextManager):
         if self._resumed is None or not self.stages[self.stage].averages:
             return
         same = checksum(self.data.averages, self.turn - 1) == self._resumed.average
-        distributed.all_gather_objects(None)  # all have read what rank 0 deletes
+        distributed.barrier()  # all have read what rank 0 deletes
         if same:
             return
         self.steps_done -= self.epoch * self.steps_per_epoch

@@ -1,11 +1,9 @@
 """A training of a saliency network, from mask stores to an ONNX file."""
 
-import io
 import os
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from tqdm import tqdm
 
@@ -13,9 +11,10 @@ from dali_bgaug import __version__
 from dali_bgaug.errors import UserError, some
 from dali_bgaug.files import atomic, sha256, write_json, write_text
 from dali_bgaug.views.options import NormaliseOptions
-from train import distributed
+from train import checkpoint, distributed
 from train.device import choose_torch_device
 from train.export import load_weights, read_backbone
+from train.networks import build_backbone
 from train.records import SALIENCY_VERSION, SaliencyCard
 from train.saliency.config import SaliencyConfig
 from train.saliency.network import SaliencyNetwork, export_onnx, require_onnx
@@ -79,9 +78,7 @@ def load_trunk(config: SaliencyConfig) -> Trunk:
             f"init={config.init}: weights of backbone={stored.config['backbone']}; take "
             f"trunk={stored.config['backbone']}, or other weights"
         )
-    network = SaliencyNetwork(config.trunk)
-
-    load_weights(network.trunk, stored.weights, f"init={config.init}")
+    load_weights(build_backbone(config.trunk), stored.weights, f"init={config.init}")
     values = stored.config["data"]["normalise"]
     return Trunk(stored.weights, list(values["mean"]), list(values["std"]), stored.sha256)
 
@@ -118,10 +115,7 @@ def _write_maps(config: SaliencyConfig, data: PhotoSet, folder: Path) -> None:
 def export(config: SaliencyConfig, network: SaliencyNetwork, trunk: Trunk, photos: int, out: Path) -> None:
     """Write `saliency.pt` (a state_dict), `saliency.onnx`, and their card `saliency.json`."""
     weights, whole = out / "saliency.pt", out / "saliency.onnx"
-    buffer = io.BytesIO()
-    torch.save({name: value.cpu() for name, value in network.state_dict().items()}, buffer)
-    with atomic(weights) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    checkpoint.save(weights, {name: value.cpu() for name, value in network.state_dict().items()})
     with atomic(whole) as temporary:
         export_onnx(network, trunk.mean, trunk.std, config.side, temporary)
     normalise = {"mean": trunk.mean, "std": trunk.std}

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -14,7 +13,7 @@ from numpy.typing import DTypeLike
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic
-from dali_bgaug.processes import signal_with_parent
+from dali_bgaug.processes import begin_worker
 
 
 @contextmanager
@@ -25,7 +24,7 @@ def worker_pool(workers: int, work: str) -> Iterator[ProcessPoolExecutor]:
         UserError: one of them was killed.
     """
     context = multiprocessing.get_context("spawn")  # neither torch's threads nor h5py survive a fork
-    pool = ProcessPoolExecutor(workers, context, _start, (os.getpid(),))
+    pool = ProcessPoolExecutor(workers, context, begin_worker, (os.getpid(),))
     try:
         yield pool
     except BrokenProcessPool:
@@ -35,14 +34,6 @@ def worker_pool(workers: int, work: str) -> Iterator[ProcessPoolExecutor]:
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _start(parent: int) -> None:
-    """Begin a worker, which leaves Ctrl-C to its parent."""
-    signal_with_parent(signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def create(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:

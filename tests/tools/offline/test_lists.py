@@ -31,6 +31,14 @@ def test_subsets_are_balanced_nested_and_can_be_packed(tmp_path: Path) -> None:
         read_subset(path, keys)
 
 
+def test_a_path_means_no_photo_of_its_name_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text("x.jpg\n")
+    assert read_subset(path, ["a.jpg", "sub/x.jpg", "x.jpg"]).tolist() == [2]
+    with pytest.raises(UserError, match=r"x.jpg may be one/x.jpg or sub/x.jpg; give paths"):
+        read_subset(path, ["one/x.jpg", "sub/x.jpg"])
+
+
 def test_simclrs_lists_are_subsets(tmp_path: Path) -> None:
     """A line is a file's name, without its class folder."""
     keys = ["n01440764/n01440764_10026.JPEG", "n01440764/n01440764_10043.JPEG", "n15075141/n15075141_9.JPEG"]

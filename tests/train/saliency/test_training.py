@@ -18,7 +18,7 @@ from tests.helpers.saliency import read_config, train_rank, write_scenes
 from train import checkpoint
 from train.records import SaliencyCard, SaliencyRecord
 from train.saliency.photos import prepare
-from train.saliency.stages import Trunk, stages
+from train.saliency.stages import Labels, Trunk, stages
 from train.saliency.trainer import SaliencyTrainer
 from train.saliency.training import train
 
@@ -177,8 +177,8 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(values: dict[str, An
             trainer._begin(trainer.stages[-1])
             trainer._module.eval()
             trainer._optimizer = SimpleNamespace(zero_grad=lambda **_: None, step=lambda: None)
-            labels = [np.load(data.maps(voter, 0)) for voter in config.maps]
-            loss = trainer._step([0, 3, 5, 7], labels, [0.5, 0.5], 1.0, None, 4)
+            labels = [Labels(np.load(data.maps(voter, 0)), 0.5) for voter in config.maps]
+            loss = trainer._step([0, 3, 5, 7], 4, labels, 1.0, None)
             found.append((loss, [one.grad for one in trainer.network.parameters()]))
     (loss, gradients), (other, others) = found
     torch.testing.assert_close(loss, other)

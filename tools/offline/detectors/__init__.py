@@ -35,18 +35,23 @@ DETECTORS = {
 }
 
 
+def options_of(name: str) -> type[DetectorOptions]:
+    """The model of a detector's options; UserError if there is no such detector."""
+    if name not in DETECTORS:
+        raise UserError(f"--detector={name}: there are {', '.join(DETECTORS)}")
+    module, options = DETECTORS[name]
+    # Only what is used is imported: ncut brings torch, rbd scikit-image.
+    return getattr(import_module(f"{__name__}.{module}"), options)
+
+
 def read_options(name: str, values: dict[str, Any], overrides: list[str]) -> DetectorOptions:
     """The options of the detector `name`, from values and, over them, `key=value` overrides.
 
     Raises:
         UserError: no such detector; an unknown, missing or bad option.
     """
-    if name not in DETECTORS:
-        raise UserError(f"--detector={name}: there are {', '.join(DETECTORS)}")
-    module, options = DETECTORS[name]
-    # Only what is used is imported: ncut brings torch, rbd scikit-image.
-    model = getattr(import_module(f"{__name__}.{module}"), options)
+    model = options_of(name)
     return validate(model, override({"name": name, **values}, overrides), f"--detector {name}")
 
 
-__all__ = ["DETECTORS", "Detector", "DetectorOptions", "Photo", "read_options"]
+__all__ = ["DETECTORS", "Detector", "DetectorOptions", "Photo", "options_of", "read_options"]

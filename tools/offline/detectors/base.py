@@ -53,6 +53,9 @@ class DetectorOptions(Options):
     THRESHOLD: ClassVar[float] = 0.9
     """Foreground is saliency >= this, unless the user says otherwise."""
 
+    WEIGHTS: ClassVar[str] = ""
+    """The file `weights` that it needs, for messages; empty: none."""
+
     crf: bool = False
     """Refine every map by a dense conditional random field (`crf`), before the threshold."""
 
@@ -94,6 +97,13 @@ class DetectorOptions(Options):
     def _build(self) -> Detector:
         """The detector whose maps are not refined yet."""
         raise NotImplementedError
+
+
+def thumbnail(image: np.ndarray, side: int) -> np.ndarray:
+    """Uint8 [H, W, 3] -> the photo with its longest side at most `side` pixels, uint8 [h, w, 3]."""
+    small = Image.fromarray(image)
+    small.thumbnail((side, side), Image.Resampling.BOX)
+    return np.asarray(small)
 
 
 def to_saliency(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:

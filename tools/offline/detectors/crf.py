@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
 from dali_bgaug.crf import refine
-from tools.offline.detectors.base import Detector, Photo, scale, to_saliency
+from tools.offline.detectors.base import Detector, Photo, scale, thumbnail, to_saliency
 
 WORKING_SIDE = 300
 """The longest side of the photo, at most, in pixels."""
@@ -26,6 +25,5 @@ class Refined(Detector):
 
 
 def _refined(image: np.ndarray, saliency: np.ndarray) -> np.ndarray:
-    small = Image.fromarray(image)
-    small.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BOX)
-    return to_saliency(refine(np.asarray(small), scale(saliency, small.size) / 255), image.shape[1::-1])
+    small = thumbnail(image, WORKING_SIDE)
+    return to_saliency(refine(small, scale(saliency, small.shape[1::-1]) / 255), image.shape[1::-1])

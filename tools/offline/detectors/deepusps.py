@@ -21,6 +21,8 @@ FILE = "the saliency.onnx of a training (python -m tools.saliency_train)"
 class DeepUSPSOptions(OnnxOptions):
     """Options of DeepUSPS."""
 
+    WEIGHTS = FILE
+
     name: Literal["deepusps"] = "deepusps"
     crf: bool = True
     """Refine every map by the random field."""

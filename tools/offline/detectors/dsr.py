@@ -45,8 +45,6 @@ BINS = 60
 class DSROptions(HandcraftedOptions):
     """Options of dense and sparse reconstruction."""
 
-    THRESHOLD = 0.5
-
     name: Literal["dsr"] = "dsr"
     scales: Literal[3, 8] = 8
     """Sizes of superpixels."""
@@ -58,15 +56,13 @@ class DSROptions(HandcraftedOptions):
 class DSR(Handcrafted):
     """Dense and sparse reconstruction."""
 
-    def __init__(self, options: DSROptions) -> None:
-        super().__init__(options)
-        self.scales = SCALES[options.scales]
+    options: DSROptions
 
     def detect(self, photo: Small) -> np.ndarray:
         """The map of the smaller photo, float [h, w] in [0, 1]."""
         features = pixel_features(photo)
         total, weights = np.zeros((2, *features.shape[1:])), 1e-12
-        for count, compactness in self.scales:
+        for count, compactness in SCALES[self.options.scales]:
             pixels = segment(photo, count, compactness)
             if pixels.flat:
                 continue

@@ -56,9 +56,9 @@ class Fused(Detector):
 
     def saliency(self, image: np.ndarray) -> np.ndarray:
         """A photo, uint8 [H, W, 3] -> its map at the largest size, float [h, w] in [0, 1]."""
-        small = {side: shrink(image, side) for side in {each.side for each in self.detectors}}
+        small = {side: shrink(image, side) for side in {each.options.side for each in self.detectors}}
         height, width = small[max(small)].rgb.shape[:2]
-        maps = [each.detect(small[each.side]).astype(np.float32) for each in self.detectors]
+        maps = [each.detect(small[each.options.side]).astype(np.float32) for each in self.detectors]
         same = [Image.fromarray(each).resize((width, height), Image.Resampling.BILINEAR) for each in maps]
         return centred(pooled(np.stack(same)))
 

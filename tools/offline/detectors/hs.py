@@ -41,8 +41,6 @@ TREE_WEIGHT = 4.0
 class HSOptions(HandcraftedOptions):
     """Options of hierarchical saliency."""
 
-    THRESHOLD = 0.5
-
     name: Literal["hs"] = "hs"
     side: int = Field(default=200, ge=64)
     """The photo is worked on with its longest side at most this, in pixels."""

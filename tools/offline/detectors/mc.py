@@ -37,8 +37,6 @@ INSIDE = 0.3
 class MCOptions(HandcraftedOptions):
     """Options of the absorbing Markov chain."""
 
-    THRESHOLD = 0.5
-
     name: Literal["mc"] = "mc"
     superpixels: int = Field(default=250, ge=16)
     """About as many superpixels a photo."""
@@ -52,9 +50,7 @@ class MCOptions(HandcraftedOptions):
 class MC(Handcrafted):
     """Absorbing Markov chain."""
 
-    def __init__(self, options: MCOptions) -> None:
-        super().__init__(options)
-        self.options = options
+    options: MCOptions
 
     def detect(self, photo: Small) -> np.ndarray:
         """The map of the smaller photo, float [h, w] in [0, 1]."""

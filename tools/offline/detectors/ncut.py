@@ -33,6 +33,8 @@ SHARPNESS = 10.0
 class NCutOptions(DetectorOptions):
     """Options of the normalised cut."""
 
+    WEIGHTS = "the backbone.pt of a run"
+
     name: Literal["ncut"] = "ncut"
     weights: Path
     """A run's backbone.pt (a ResNet), with its card backbone.json beside it."""

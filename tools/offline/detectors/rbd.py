@@ -56,9 +56,7 @@ class RBDOptions(HandcraftedOptions):
 class RBD(Handcrafted):
     """Robust background detection."""
 
-    def __init__(self, options: RBDOptions) -> None:
-        super().__init__(options)
-        self.options = options
+    options: RBDOptions
 
     def detect(self, photo: Small) -> np.ndarray:
         """The map of the smaller photo, float [h, w] in [0, 1]."""

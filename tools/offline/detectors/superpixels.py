@@ -6,13 +6,12 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 from pydantic import Field
 from scipy.spatial.distance import cdist
 from skimage.color import rgb2lab
 from skimage.segmentation import slic
 
-from tools.offline.detectors.base import Detector, DetectorOptions
+from tools.offline.detectors.base import Detector, DetectorOptions, thumbnail
 
 VISIBLE = 2.0
 """Distance in Lab that an eye just sees: a photo without any has no foreground, and its noise must not
@@ -30,9 +29,7 @@ class Small(NamedTuple):
 
 def shrink(image: np.ndarray, side: int) -> Small:
     """Uint8 [H, W, 3] -> the photo with its longest side at most `side` pixels."""
-    small = Image.fromarray(image)
-    small.thumbnail((side, side), Image.Resampling.BOX)
-    rgb = np.asarray(small)
+    rgb = thumbnail(image, side)
     return Small(rgb, rgb2lab(rgb))
 
 
@@ -115,6 +112,8 @@ def distances(points: np.ndarray) -> np.ndarray:
 class HandcraftedOptions(DetectorOptions):
     """Options of every detector that works on a smaller photo, without weights."""
 
+    THRESHOLD = 0.5
+
     side: int = Field(default=300, ge=64)
     """The photo is worked on with its longest side at most this, in pixels."""
 
@@ -123,11 +122,11 @@ class Handcrafted(Detector):
     """A detector without weights: a photo at a time, made smaller."""
 
     def __init__(self, options: HandcraftedOptions) -> None:
-        self.side = options.side
+        self.options = options
 
     def saliency(self, image: np.ndarray) -> np.ndarray:
         """A photo, uint8 [H, W, 3] -> its map at the smaller size, float [h, w] in [0, 1]."""
-        return self.detect(shrink(image, self.side))
+        return self.detect(shrink(image, self.options.side))
 
     @abstractmethod
     def detect(self, photo: Small) -> np.ndarray:

@@ -23,6 +23,8 @@ MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224,
 class U2NetOptions(OnnxOptions):
     """Options of U²-Net."""
 
+    WEIGHTS = FILE
+
     name: Literal["u2net"] = "u2net"
     stretch: bool = True
     """Stretch every map to [0, 1]: each photo that is not flat then has some foreground."""
