@@ -1,5 +1,6 @@
 """Errors that a user can fix, UserError, as programs print them; any other exception is a bug of ours."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -34,6 +35,7 @@ def run_program(main: Callable[[], None], interrupted: str) -> None:
     """
     try:
         main()
+        sys.stdout.flush()
     except UserError as error:
         first, *rest = map(shown, str(error).split("\n"))
         print("\n  ".join([f"error: {first}", *(line.removeprefix("  ") for line in rest)]), file=sys.stderr)
@@ -41,3 +43,6 @@ def run_program(main: Callable[[], None], interrupted: str) -> None:
     except KeyboardInterrupt:
         print(f"interrupted; {interrupted}", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # whoever read the output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest at its end
+        sys.exit(1)
