@@ -38,6 +38,8 @@ class FuseOptions(Options):
     epochs: int = Field(default=200, ge=1)
     beta2: float = Field(default=4.0, gt=0)
     """How much recall counts in the F loss."""
+    flip: bool = False
+    """Mirror half of the photos, drawn anew in every epoch, with their maps. DeepUSPS mirrors none."""
 
 
 class SaliencyConfig(Options):

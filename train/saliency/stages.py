@@ -35,6 +35,8 @@ class Stage(NamedTuple):
     lr: float
     epochs: int
     beta2: float
+    flip: bool
+    """Whether half of the photos are mirrored."""
     averages: tuple[str, int] | None
     """The voter whose next maps it averages, and their round; None in phase 2."""
 
@@ -48,13 +50,14 @@ def stages(config: SaliencyConfig) -> list[Stage]:
             f"{voter}, round {number + 1} of {rounds}",
             ((voter, number),),
             *(lr, refine.epochs, refine.beta2),
+            flip=False,  # these networks are there for these photos only
             averages=(voter, number + 1),
         )
         for voter in config.maps
         for number, lr in enumerate(refine.lr)
     ]
     labels = tuple((voter, rounds) for voter in config.maps)
-    return [*first, Stage("all voters", labels, fuse.lr, fuse.epochs, fuse.beta2, averages=None)]
+    return [*first, Stage("all voters", labels, fuse.lr, fuse.epochs, fuse.beta2, fuse.flip, averages=None)]
 
 
 class Labels(NamedTuple):

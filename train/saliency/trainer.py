@@ -193,7 +193,7 @@ class SaliencyTrainer(AbstractContextManager):
             waiting = nullcontext() if last or self.ranks == 1 else self._module.no_sync()
             with waiting:
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
-                    probability = self._module(self._pixels(chunk)).float()
+                    probability = self._module(self._mirror(self._pixels(chunk), chunk)).float()
                 sides = [soft_threshold(probability, *self._labels(one, chunk)) for one in labels]
                 loss = torch.stack([f_loss(*side, beta2).mean() for side in sides]).mean()
                 (loss / parts).backward()
@@ -208,7 +208,16 @@ class SaliencyTrainer(AbstractContextManager):
         return (photos.float() - self._mean) / self._std
 
     def _labels(self, labels: Labels, rows: list[int]) -> tuple[torch.Tensor, float]:
-        return torch.from_numpy(labels.maps[rows]).to(self.device).float() / 255, labels.threshold
+        maps = torch.from_numpy(labels.maps[rows]).to(self.device).float() / 255
+        return self._mirror(maps, rows), labels.threshold
+
+    def _mirror(self, images: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        """Images [n, …, H, W] of photos, those mirrored that are in this epoch."""
+        if not self.stages[self.stage].flip:
+            return images
+        rng = np.random.default_rng((self.config.seed, self.stage, self.epoch, 1))
+        mirrored = torch.from_numpy(rng.random(len(self.data.keys))[rows] < 0.5).to(self.device)
+        return torch.where(mirrored.view(-1, *[1] * (images.dim() - 1)), images.flip(-1), images)
 
     def _save(self, average: MovingAverage | None) -> None:
         record = SaliencyRecord(

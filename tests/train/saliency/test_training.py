@@ -17,6 +17,7 @@ from tests.helpers.processes import finish, launch, run
 from tests.helpers.saliency import read_config, train_rank, write_scenes
 from train import checkpoint
 from train.records import SaliencyCard, SaliencyRecord
+from train.saliency import trainer as trainer_module
 from train.saliency.photos import prepare
 from train.saliency.stages import Labels, Trunk, stages
 from train.saliency.trainer import SaliencyTrainer
@@ -184,6 +185,32 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(values: dict[str, An
     torch.testing.assert_close(loss, other)
     for one, two in zip(gradients, others, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5)
+
+
+def test_mirrored_photos(values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that says how red a photo is, and maps that do: both are mirrored for the same photos, others
+    in each epoch, and in phase 2 only."""
+    config = read_config(values, batch_size=13, fuse={"epochs": 2, "flip": True})
+    data = prepare(config.photos, config.maps, 32, None, tmp_path / "data", 1)
+    red = np.load(data.photos)[..., 0]
+    shown: list[tuple[torch.Tensor, torch.Tensor]] = []
+    monkeypatch.setattr(trainer_module, "soft_threshold", lambda *given: shown.append(given[:2]) or given[:2])
+    monkeypatch.setattr(trainer_module, "f_loss", lambda probability, *_: probability.mean((1, 2)))
+    trunk = Trunk(None, [0.0] * 3, [1.0] * 3, "random")
+    with SaliencyTrainer(config, data, trunk, torch.device("cpu"), tmp_path / "out", 1) as trainer:
+        trainer._module = lambda photos: photos[:, 0].requires_grad_()
+        trainer._optimizer = SimpleNamespace(zero_grad=lambda **_: None, step=lambda: None)
+        for trainer.stage, trainer.epoch in ((0, 0), (4, 0), (4, 1)):
+            trainer._step(list(range(13)), 13, [Labels(red, 0.5)], 1.0, None)
+    mirrored = []
+    for probability, maps in shown:
+        torch.testing.assert_close(probability.detach(), maps, atol=1e-6, rtol=0)
+        turned = [np.allclose(maps[row], red[row, :, ::-1] / 255) for row in range(13)]
+        assert all(turned[row] or np.allclose(maps[row], red[row] / 255) for row in range(13))
+        mirrored.append(turned)
+    assert sum(mirrored[0]) == 0
+    assert 2 <= sum(mirrored[1]) <= 11
+    assert mirrored[1] != mirrored[2]
 
 
 def test_another_training_in_the_folder(whole: Path, values: dict[str, Any]) -> None:
