@@ -7,6 +7,7 @@
     fast.py             the same on features of sets, extracted once
     probe.py            linear probes and fine-tuning by a recipe, as runs of the training loop
     background_gap.py   accuracy with other backgrounds
+    robustness/         accuracy under the paper's distribution shifts
     __main__.py         the command line
 
 Features and k-NN are `train.features` and `train.neighbours`, below the loop. Photos always come through the
