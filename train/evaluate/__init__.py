@@ -7,6 +7,7 @@
     fast.py             the same on features of sets, extracted once
     probe.py            linear probes and fine-tuning by a recipe, as runs of the training loop
     background_gap.py   accuracy with other backgrounds
+    report/             one table and picture of all results
     robustness/         accuracy under the paper's distribution shifts
     __main__.py         the command line
 
