@@ -56,7 +56,7 @@ def write_result(run: Path, name: str, **values: Any) -> Path:
 def write_top1(run: Path, name: str, top1: float, photos: int = 50000, **values: Any) -> Path:
     """A result of k-NN, or of a linear probe by MoCo-v2's recipe."""
     own: dict[str, Any] = {"k": 20, "temperature": 0.07, "bn": "eval"}
-    if name != "knn":
+    if not name.startswith("knn"):
         own = {"recipe": "linear_moco_v2", "epochs": 120, "batch_size": 2048, "lr": 30.0, "bn": "train"}
     sets = {"data": {"photos": 1281167}, "test": {"photos": photos}}
     return write_result(run, name, **{"top1": top1, **own, **sets, **values})

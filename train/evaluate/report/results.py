@@ -89,14 +89,18 @@ def _read(file: Path, given: bool) -> dict[str, Any] | None:
 
 
 def _measurements(result: dict[str, Any], file: Path, given: Path) -> list[Measurement]:
-    network = network_of(result, file)
     protocol = result["protocol"].removesuffix("-untrained")
-    take = {"robustness": _of_robustness, "background-gap": _of_gap}.get(protocol, _of_labels)
     try:
-        protocol = _probe_column(network, result) if is_probe(protocol) else protocol
+        network = network_of(result, file)
+        if protocol == "robustness":
+            taken = _of_robustness(result)
+        elif protocol == "background-gap":
+            taken = _of_gap(result)
+        else:
+            taken = _of_labels(protocol, result, network.traits.get("method.name"))
         return [
             Measurement(network, column, value, facts, file, given, table)
-            for column, value, facts, table in take(protocol, result)
+            for column, value, facts, table in taken
             if value is not None
         ]
     except (KeyError, TypeError, AttributeError) as error:
@@ -108,35 +112,31 @@ def _measurements(result: dict[str, Any], file: Path, given: Path) -> list[Measu
 _Taken = Iterator[tuple[str, float | None, dict[str, str], dict[str, dict[str, float]] | None]]
 
 
-def _probe_column(network: Network, result: dict[str, Any]) -> str:
-    """The column of a linear probe by a recipe: another, where batch norm is not as in the method's own."""
-    method = network.traits.get("method.name")
-    own = own_bn(method) if method in METHODS else result.get("recipe_bn", result["bn"])
-    return "linear" if result["bn"] == own else f"linear-bn-{result['bn']}"
-
-
-def _of_labels(protocol: str, result: dict[str, Any]) -> _Taken:
-    """A linear probe, fine-tuning or k-NN."""
+def _of_labels(protocol: str, result: dict[str, Any], method: str | None) -> _Taken:
+    """A linear probe, fine-tuning or k-NN. method: of the pre-training, if that is known."""
     facts = {PHOTOS: str(result["test"]["photos"]), "trained on": f"{result['data']['photos']} photos"}
     if protocol == "knn":
         facts |= {"k": str(result["k"]), "temperature": str(result["temperature"])}
     elif protocol == "linear-fast":
         facts["rates"] = " ".join(f"{rate:g}" for rate in result["rates"])
     else:
-        facts |= {"recipe": _recipe(protocol, result)}
+        kind = "linear" if is_probe(protocol) else "finetune"
+        facts["recipe"] = _recipe(result, f"{kind}_{method or ''}")
     if is_probe(protocol):
-        facts["batch norm"] = result["bn"]
+        facts["batch norm"] = bn = result["bn"]
+        own = own_bn(method) if method in METHODS else result.get("recipe_bn", bn)
+        protocol = "linear" if bn == own else f"linear-bn-{bn}"
     if labels := result.get("labels"):
         facts["labels"] = str(labels.get("list", "all of the shards"))
     yield protocol, result["top1"], facts, None
 
 
-def _recipe(protocol: str, result: dict[str, Any]) -> str:
-    """The recipe of a probe: `its method's`, and what differs from the file."""
+def _recipe(result: dict[str, Any], own: str) -> str:
+    """The recipe of a probe: `its method's`, and what differs from the file. own: what the name of such a
+    recipe begins with."""
     name = result["recipe"]
     path = RECIPES / f"{name}.yaml"
-    kind = "linear" if is_probe(protocol) else "finetune"
-    if not name.startswith(f"{kind}_") or not path.is_file():
+    if not name.startswith(own) or not path.is_file():
         return f"{name}, {result['epochs']} epochs"
     values = _recipe_values(path)
     said = {name: result[name] for name in ("epochs", "batch_size", "lr")}
@@ -151,7 +151,7 @@ def _recipe_values(path: Path) -> dict[str, Any]:
     return {"epochs": values.get("epochs"), "batch_size": batch, "lr": rate}
 
 
-def _of_gap(_: str, result: dict[str, Any]) -> _Taken:
+def _of_gap(result: dict[str, Any]) -> _Taken:
     """The background gap; its photos are turned upright."""
     suffix = "" if result["classifier"] == "its own" else " fast"
     facts = {"photos turned": "upright"}
@@ -165,7 +165,7 @@ def _splits(name: str, result: dict[str, Any], facts: dict[str, str], suffix: st
     yield f"{name}/bg_gap{suffix}", result.get("bg_gap"), facts, None
 
 
-def _of_robustness(_: str, result: dict[str, Any]) -> _Taken:
+def _of_robustness(result: dict[str, Any]) -> _Taken:
     """Every set of a robustness evaluation."""
     for name, found in result["sets"].items():
         facts = {
