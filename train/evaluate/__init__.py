@@ -1,4 +1,4 @@
-"""Evaluation of pre-trained backbones: `python -m train.evaluate linear | finetune | knn | background-gap`.
+"""Evaluation of pre-trained backbones: `python -m train.evaluate linear | finetune | knn | background-gap | report`.
 
     backbone.py         the backbone of a run, a checkpoint or an exported file
     classifier.py       a trained classifier, and how many photos of a set it gets right

@@ -13,6 +13,7 @@ OWN = "Own sets"
 GROUPS = (LABELS, SHIFTS, CORRUPTIONS, ATTACK, BACKGROUNDS, OWN)
 CATEGORIES = ("noise", "blur", "weather", "digital")
 """Of ImageNet-C (Hendrycks and Dietterich 2019)."""
+ONLY_FOREGROUND = "only-fg-imagenet-a"
 _LOWER = ("mce", "bg_gap")
 
 
@@ -67,7 +68,7 @@ _KNOWN = (
     Column("imagenet-v2/top-images", "v2 TI", SHIFTS, 10_000),
     Column("objectnet", "ObjectNet", SHIFTS, 18_574),
     Column("imagenet-a", "ImageNet-A", SHIFTS, 7_500),
-    Column("only-fg-imagenet-a", "Only-FG ImageNet-A", SHIFTS, 7_500),
+    Column(ONLY_FOREGROUND, "Only-FG ImageNet-A", SHIFTS, 7_500),
     Column("imagenet-r", "ImageNet-R", SHIFTS, 30_000),
     *_corruptions("imagenet-c", "C", CORRUPTIONS, 3_750_000),
     Column("fgsm", "FGSM", ATTACK, _VALIDATION),
@@ -84,6 +85,14 @@ def column_of(key: str) -> Column:
         return _BY_KEY[key][1]
     name, _, part = key.rpartition("/")
     return Column(key, f"{name} {'mCE' if part == 'mce' else part}" if name else key, OWN)
+
+
+def own_key(name: str, protocol: str) -> str:
+    """The key of a set by the name that its user gave it; a slash is no part of it, and what is called like
+    another protocol's column, but is not, has a key of its own."""
+    name = name.replace("/", "-")
+    is_known = any(key.partition("/")[0] == name for key in _BY_KEY)
+    return f"set {name}" if is_known and name not in (protocol, ONLY_FOREGROUND) else name
 
 
 def in_order(keys: set[str]) -> list[Column]:

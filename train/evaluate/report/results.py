@@ -10,12 +10,13 @@ from dali_bgaug.config import read_yaml
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json
 from train.evaluate.probe import RECIPES
+from train.evaluate.report.columns import own_key
 from train.evaluate.report.runs import METHODS, Network, is_probe, network_of, own_bn
 
 _KIND = r"(linear(-fast|-bn-\w+)?|finetune-\d+percent(-any-subset)?|knn|background-gap|robustness)"
 _PROTOCOL = re.compile(rf"{_KIND}(-untrained)?")
 _REMEDY = "evaluate again, or delete it"
-PHOTOS, UNREADABLE = "photos", "unreadable photos"
+PHOTOS, UNREADABLE, ORIENTATION = "photos", "unreadable photos", "EXIF orientation"
 
 
 class Measurement(NamedTuple):
@@ -154,7 +155,7 @@ def _recipe_values(path: Path) -> dict[str, Any]:
 def _of_gap(result: dict[str, Any]) -> _Taken:
     """The background gap; its photos are turned upright."""
     suffix = "" if result["classifier"] == "its own" else " fast"
-    facts = {"photos turned": "upright"}
+    facts = {ORIENTATION: "applied"}
     yield from _splits("imagenet-9", result, facts, suffix)
 
 
@@ -168,13 +169,11 @@ def _splits(name: str, result: dict[str, Any], facts: dict[str, str], suffix: st
 def _of_robustness(result: dict[str, Any]) -> _Taken:
     """Every set of a robustness evaluation."""
     for name, found in result["sets"].items():
-        facts = {
-            "photos turned": "as stored" if result["orientation"] == "ignored" else result["orientation"]
-        }
+        facts = {ORIENTATION: result["orientation"]}
         if found.get("unread"):
             facts[UNREADABLE] = str(len(found["unread"]))
         take = {"imagenet-v2": _v2, "imagenet-c": _corrupted, "imagenet-9": _nine}.get(found["protocol"])
-        yield from (take or _plain)(name, found, facts)
+        yield from (take or _plain)(own_key(name, found["protocol"]), found, facts)
 
 
 def _said(found: dict[str, Any], facts: dict[str, str]) -> dict[str, str]:
@@ -191,8 +190,8 @@ def _plain(name: str, found: dict[str, Any], facts: dict[str, str]) -> _Taken:
 
 
 def _v2(name: str, found: dict[str, Any], facts: dict[str, str]) -> _Taken:
-    for part, own in found["parts"].items():
-        yield f"{name}/{part}", own["value"], _said(own, facts), None
+    for part, own in found.get("parts", {found.get("part"): found}).items():
+        yield f"{name}/{part}" if part else name, own["value"], _said(own, facts), None
 
 
 def _nine(name: str, found: dict[str, Any], facts: dict[str, str]) -> _Taken:

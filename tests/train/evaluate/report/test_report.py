@@ -292,6 +292,22 @@ def test_all_sets_in_their_order(tmp_path: Path) -> None:
     assert set(before) == {"report.json", "report.md", "report.png", "imagenet-c.png"}
 
 
+def test_a_set_may_have_any_name(tmp_path: Path) -> None:
+    """That of a protocol, one with a slash, one sample of ImageNet-v2 that does not say which."""
+    run = write_run(tmp_path / "run", "moco_v2_full_none")
+    write_top1(run, "knn", 0.6)
+    sets = {"knn": 0.1, "imagenet-9": 0.2, "my/set": 0.3, "imagenet-a": 0.4}
+    values = {name: {"protocol": "folders", "value": value} for name, value in sets.items()}
+    write_robustness(run, values | {"imagenet-v2": {"value": 0.5}})
+    found, _ = report(tmp_path / "out", run)
+    titles = {column["key"]: column["title"] for column in found["columns"]}
+    (row,) = found["rows"]
+    assert {titles[key]: cell["mean"] for key, cell in row["cells"].items()} == {
+        **{"k-NN": 0.6, "set knn": 0.1, "set imagenet-9": 0.2, "my-set": 0.3, "set imagenet-a": 0.4},
+        "imagenet-v2": 0.5,
+    }
+
+
 def test_the_background_gap_is_told_by_whose_classifier_it_is(tmp_path: Path) -> None:
     """A fast one's is not in the column of a probe's."""
     run = write_run(tmp_path / "run", "moco_v2_full_none")
