@@ -1,4 +1,4 @@
-"""Evaluation of pre-trained backbones: `python -m train.evaluate linear | finetune | knn | background-gap | report`.
+"""Evaluation of pre-trained backbones: `python -m train.evaluate linear | finetune | knn | …`, and a report.
 
     backbone.py         the backbone of a run, a checkpoint or an exported file
     classifier.py       a trained classifier, and how many photos of a set it gets right
