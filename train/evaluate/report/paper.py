@@ -79,6 +79,16 @@ PAPER = (
     ),
 )
 
+TORCHVISION = "torchvision resnet50 IMAGENET1K_V1"
+"""The network that the paper compares with, as the robustness evaluation calls it."""
+_COMPARED = "the paper's ResNet-50 of torchvision, table not known"
+_FOREGROUND = "the paper's section 5.4: ResNet-50 of torchvision"
+TORCHVISION_FIGURES = {
+    **{"real": (82.9, _COMPARED), "imagenet-v2/matched-frequency": (63.3, _COMPARED)},
+    **{"objectnet": (24.7, _COMPARED), "cue-conflict": (22.1, "the paper's Table 20")},
+    **{"imagenet-a": (0.0, _FOREGROUND), "only-fg-imagenet-a": (2.8, _FOREGROUND)},
+}
+
 
 def figures_of(network: Network) -> dict[str, Figure]:
     """The paper's figures of a network by column: of the row whose method, setting and backgrounds it has.
@@ -86,16 +96,20 @@ def figures_of(network: Network) -> dict[str, Figure]:
     None of a network whose pre-training was on another data set than one of 1000 classes, is not all, or is
     followed by another than the usual linear classifier.
     """
+    if network.name == TORCHVISION and not network.traits:
+        return _figures(TORCHVISION_FIGURES)
     if network.classes not in (None, IMAGENET_CLASSES) or not network.traits:
         return {}
     variants = {variant for variant in network.variants if variant != IMPORTED}
     wanted = essence(network.traits)
     for row in PAPER:
         if variants == {row.variant} - {None} and _essence_of(row.recipe, row.words) == wanted:
-            return {
-                key: Figure(round(value / 100, 4), source) for key, (value, source) in row.figures.items()
-            }
+            return _figures(row.figures)
     return {}
+
+
+def _figures(percents: dict[str, tuple[float, str]]) -> dict[str, Figure]:
+    return {key: Figure(round(value / 100, 4), source) for key, (value, source) in percents.items()}
 
 
 @cache

@@ -79,11 +79,11 @@ def network_of(result: dict[str, Any], file: Path) -> Network:
     """
     shown = result.get("network", {})
     said = result.get("checkpoint")
-    foreign = result.get("pretraining", {}).get("source") is not None
-    stored = _find(Path(said), file.parent) if said and not foreign else None
+    project = result.get("pretraining", {}).get("source")  # whose file it is, if it is no run of ours
+    stored = _find(Path(said), file.parent) if said and not project else None
     if stored is None:
         weights = shown.get("sha256") or result.get("weights") or said
-        network = _unknown(weights, shown.get("name") or said)
+        network = _unknown(weights, shown.get("name") or _name_of(said, project))
     else:
         network = _network(stored, Path(said))
     protocol = result["protocol"]
@@ -99,6 +99,10 @@ def is_probe(protocol: str) -> bool:
 
 def _unknown(weights: str, name: str) -> Network:
     return Network(f"weights {weights.removeprefix('untrained ')}", name)
+
+
+def _name_of(said: str, project: str | None) -> str:
+    return f"{Path(said).name} of {project}" if project else said
 
 
 def _find(said: Path, beside: Path) -> _Stored | None:
@@ -159,8 +163,10 @@ def _of_probe(probe: _Stored) -> Network:
     options = probe.config.method
     stored = _find(options.checkpoint, probe.place.parent)
     if stored is None:
-        network = _unknown(str(options.weights), str(options.checkpoint))
-        method = getattr(getattr(options, "pretraining", None), "method", None)
+        pretraining = getattr(options, "pretraining", None)  # which probes of before have not
+        project = getattr(pretraining, "source", None)
+        network = _unknown(str(options.weights), _name_of(str(options.checkpoint), project))
+        method = getattr(pretraining, "method", None)
     else:
         network, method = _network(stored, options.checkpoint), stored.config.method.name
     if method == "supervised" and options.freeze:

@@ -68,6 +68,15 @@ def test_none_of_other_data_sets_or_untrained_networks(tmp_path: Path) -> None:
     assert figures_of(Network("weights abc", "moco_v2_full_none")) == {}
 
 
+def test_torchvisions_first_resnet50_is_what_the_paper_compares_with() -> None:
+    figures = figures_of(Network("weights abc", "torchvision resnet50 IMAGENET1K_V1"))
+    assert percent(figures) == {
+        **{"real": 82.9, "imagenet-v2/matched-frequency": 63.3, "objectnet": 24.7, "cue-conflict": 22.1},
+        **{"imagenet-a": 0.0, "only-fg-imagenet-a": 2.8},
+    }
+    assert figures_of(Network("weights abc", "torchvision resnet50 IMAGENET1K_V2")) == {}
+
+
 def test_recipes_of_the_paper_are_there_once() -> None:
     names = [(row.recipe, row.words) for row in PAPER]
     assert len(set(names)) == len(names)

@@ -237,6 +237,22 @@ def test_networks_without_a_config_are_known_by_their_weights(tmp_path: Path) ->
     assert "| /runs/gone | – | not known | – |" in text
 
 
+def test_another_projects_file_is_called_by_its_name(tmp_path: Path) -> None:
+    """A run of ours beside it is not it."""
+    run = write_run(tmp_path / "run", "moco_v2_full_none")
+    pretraining = {"source": "moco", "method": "moco_v2"}
+    given = {
+        "checkpoint": "/w/moco_800.pth.tar",
+        "pretraining": pretraining,
+        "bn": "eval",
+        "recipe_bn": "train",
+    }
+    write_top1(run, "linear", 0.7, **given)
+    found, _ = report(tmp_path / "out", run)
+    (row,) = found["rows"]
+    assert (row["name"], list(row["cells"])) == ("moco_800.pth.tar of moco", ["linear-bn-eval"])
+
+
 def corrupted(value: float) -> dict[str, Any]:
     """ImageNet-C with two of its corruptions and one extra."""
     rows = {"gaussian_noise": value, "fog": value + 0.1, "extra": {"spatter": dict.fromkeys(LEVELS, 0.5)}}
