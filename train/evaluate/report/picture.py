@@ -9,6 +9,7 @@ import numpy as np
 from dali_bgaug.errors import shown
 from dali_bgaug.figures import plt, save
 from train.evaluate.report.columns import GROUPS, Column
+from train.evaluate.report.results import Corruptions
 from train.evaluate.report.table import Row, Table
 
 _INCH_A_BAR = 0.16
@@ -99,8 +100,8 @@ def _label(row: Row) -> str:
 
 class _Map(NamedTuple):
     title: str
-    values: dict[str, dict[str, float]]
-    """Percent, or points over the baseline, by corruption and severity."""
+    values: Corruptions
+    """Accuracy, or what there is more than the baseline's."""
     is_gain: bool
 
 
@@ -117,7 +118,9 @@ def _draw_maps(table: Table, path: Path) -> list[Path]:
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for axis in axes.flat[len(maps) :]:
         axis.remove()
-    gains = [abs(v) for each in maps if each.is_gain for row in each.values.values() for v in row.values()]
+    gains = [
+        abs(100 * v) for each in maps if each.is_gain for row in each.values.values() for v in row.values()
+    ]
     for axis, each in zip(axes.flat, maps):
         _draw_map(axis, each, max(gains, default=1) or 1)
     save(figure, path, dpi=_DPI)
@@ -125,39 +128,28 @@ def _draw_maps(table: Table, path: Path) -> list[Path]:
 
 
 def _maps_of(table: Table, column: Column) -> list[_Map]:
-    found = {row.name: _mean_table(row, column.key) for row in table.rows}
-    found = {name: values for name, values in found.items() if values}
-    base = None if table.baseline is None else found.get(table.baseline.name)
+    base = None if table.baseline is None else table.baseline.cells.get(column.key)
     maps = []
-    for name, values in found.items():
-        title = f"{shown(column.key)}, %\n{shown(name)}"
-        if base is None or name == table.baseline.name:
-            maps.append(_Map(title, values, is_gain=False))
-            continue
-        both = {corruption: cells for corruption, cells in values.items() if corruption in base}
-        more = {
-            corruption: {
-                level: v - base[corruption][level] for level, v in cells.items() if level in base[corruption]
-            }
-            for corruption, cells in both.items()
-        }
-        maps.append(_Map(f"{shown(column.key)}, points over the baseline\n{shown(name)}", more, is_gain=True))
+    for row in table.rows:
+        values = row.cells[column.key].table if column.key in row.cells else {}
+        is_gain = base is not None and column.key in row.gains
+        if is_gain:
+            values = _more(values, base.table)
+        if values:
+            what = "points over the baseline" if is_gain else "%"
+            maps.append(_Map(f"{shown(column.key)}, {what}\n{shown(row.name)}", values, is_gain))
     return maps
 
 
-def _mean_table(row: Row, key: str) -> dict[str, dict[str, float]]:
-    """Means over seeds, in percent, of what all seeds have."""
-    cell = row.cells.get(key)
-    tables = [each.table for each in cell.measured if each.table] if cell and cell.mean else []
-    if not tables:
-        return {}
+def _more(values: Corruptions, base: Corruptions) -> Corruptions:
     return {
         corruption: {
-            level: 100 * float(np.mean([table[corruption][level] for table in tables]))
-            for level in levels
-            if all(level in table.get(corruption, {}) for table in tables)
+            level: value - base[corruption][level]
+            for level, value in levels.items()
+            if level in base[corruption]
         }
-        for corruption, levels in tables[0].items()
+        for corruption, levels in values.items()
+        if corruption in base
     }
 
 
@@ -166,7 +158,7 @@ def _draw_map(axis: plt.Axes, found: _Map, largest: float) -> None:
     grid = np.full((len(found.values), len(levels)), np.nan)
     for y, cells in enumerate(found.values.values()):
         for level, value in cells.items():
-            grid[y, levels.index(level)] = value
+            grid[y, levels.index(level)] = 100 * value
     limits = (
         {"cmap": "RdBu", "vmin": -largest, "vmax": largest} if found.is_gain else {"vmin": 0, "vmax": 100}
     )

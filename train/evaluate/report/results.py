@@ -16,6 +16,8 @@ from train.evaluate.report.runs import METHODS, Network, is_probe, network_of, o
 _KIND = r"(linear(-fast|-bn-\w+)?|finetune-\d+percent(-any-subset)?|knn|background-gap|robustness)"
 _PROTOCOL = re.compile(rf"{_KIND}(-untrained)?")
 _REMEDY = "evaluate again, or delete it"
+Corruptions = dict[str, dict[str, float]]
+"""Accuracy by corruption and severity."""
 PHOTOS, UNREADABLE, ORIENTATION = "photos", "unreadable photos", "EXIF orientation"
 
 
@@ -32,8 +34,8 @@ class Measurement(NamedTuple):
     file: Path
     given: Path
     """The argument it was found under."""
-    table: dict[str, dict[str, float]] | None = None
-    """ImageNet-C's: accuracy by corruption and severity."""
+    table: Corruptions | None = None
+    """Of ImageNet-C."""
 
 
 class Found(NamedTuple):
@@ -110,7 +112,7 @@ def _measurements(result: dict[str, Any], file: Path, given: Path) -> list[Measu
         ) from error
 
 
-_Taken = Iterator[tuple[str, float | None, dict[str, str], dict[str, dict[str, float]] | None]]
+_Taken = Iterator[tuple[str, float | None, dict[str, str], Corruptions | None]]
 
 
 def _of_labels(protocol: str, result: dict[str, Any], method: str | None) -> _Taken:

@@ -12,7 +12,7 @@ from dali_bgaug.errors import UserError, some
 from train.evaluate.report.columns import Column, in_order
 from train.evaluate.report.paper import Figure, figures_of
 from train.evaluate.report.recipes import changes
-from train.evaluate.report.results import PHOTOS, UNREADABLE, Measurement
+from train.evaluate.report.results import PHOTOS, UNREADABLE, Corruptions, Measurement
 from train.evaluate.report.runs import Network
 
 
@@ -45,6 +45,20 @@ class Cell:
         names = dict.fromkeys(name for each in self.measured for name in each.facts)
         said = {name: [each.facts.get(name, "–") for each in self.measured] for name in names}
         return {name: " and ".join(dict.fromkeys(values)) for name, values in said.items()}
+
+    @property
+    def table(self) -> Corruptions:
+        """Means over seeds of what all have; {} where there is no such table, or no mean."""
+        tables = [each.table for each in self.measured if each.table and self.mean]
+        first = tables[0] if tables else {}
+        return {
+            corruption: {
+                level: float(np.mean([each[corruption][level] for each in tables]))
+                for level in levels
+                if all(level in each.get(corruption, {}) for each in tables)
+            }
+            for corruption, levels in first.items()
+        }
 
 
 @dataclass
@@ -245,6 +259,9 @@ def _row_json(row: Row) -> dict[str, Any]:
         values = {each.network.seed: each.value for each in cell.measured}
         own = {"mean": mean, "standard_error": error, "seeds": len(values), "values": values}
         cells[key] = own | {"facts": cell.facts, "notes": cell.notes, "files": files}
+        if cell.table:
+            means = cell.table.items()
+            cells[key]["table"] = {name: {k: round(v, 5) for k, v in row.items()} for name, row in means}
     gains = {key: _rounded(gain) for key, gain in row.gains.items()}
     return {
         "name": row.name,

@@ -308,6 +308,22 @@ def test_all_sets_in_their_order(tmp_path: Path) -> None:
     assert set(before) == {"report.json", "report.md", "report.png", "imagenet-c.png"}
 
 
+def test_corruptions_by_severity_are_means_over_seeds(tmp_path: Path) -> None:
+    """Those that all seeds have."""
+    for seed, value in enumerate((0.3, 0.5)):
+        run = write_run(tmp_path / "runs" / str(seed), "byol_full_none", seed=seed)
+        found = corrupted(value)
+        if seed == 1:
+            del found["table"]["fog"], found["table"]["gaussian_noise"]["5"]
+        write_robustness(run, {"imagenet-c": found})
+    found, _ = report(tmp_path / "out", tmp_path / "runs")
+    assert found["rows"][0]["cells"]["imagenet-c"]["table"] == {
+        "gaussian_noise": {"1": 0.4, "2": 0.4, "3": 0.4, "4": 0.4},
+        "fog": {},
+        "spatter": dict.fromkeys(LEVELS, 0.5),
+    }
+
+
 def test_a_set_may_have_any_name(tmp_path: Path) -> None:
     """That of a protocol, one with a slash, one sample of ImageNet-v2 that does not say which."""
     run = write_run(tmp_path / "run", "moco_v2_full_none")
