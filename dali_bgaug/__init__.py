@@ -3,6 +3,8 @@
     errors       UserError: bad input, in one clear line
     files        atomic writing and checksums
     config       strict YAML -> pydantic models
+    markdown     tables of results
+    figures      by matplotlib, without a screen
     processes    signals of a process that started this one
     photo_tree   which files of a folder are its photos
     orientation  EXIF orientation as the training decoder reads it

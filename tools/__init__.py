@@ -1,8 +1,6 @@
 """Programs around the loader, in rooms: none imports from one that is further down.
 
     cli         errors as one line, worker processes, parts of a job, starting of programs
-    markdown    tables
-    figures    by matplotlib
     offline     photos to shards
     synthetic   data with known truth
     bench       numbers: speed, quality, capacity

@@ -50,7 +50,7 @@ def test_modules_are_imported_by_their_rooms_name() -> None:
     """The short names are for `python -m` alone: a module imported by two names would be two modules."""
     for path in [*FILES, *ROOT.glob("tests/**/*.py")]:
         names = [name.split(".")[1] for name in _imports(path)]
-        assert set(names) <= {*ROOMS, "ROOMS", "cli", "clean", "markdown", "figures", "__main__"}, path
+        assert set(names) <= {*ROOMS, "ROOMS", "cli", "clean", "__main__"}, path
 
 
 @pytest.mark.parametrize("module", MODULES.values())

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
-from tools import markdown
+from dali_bgaug import markdown
 
 Protocol = Literal["native", "deepusps"]
 BETA2 = 0.3

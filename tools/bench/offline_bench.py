@@ -25,11 +25,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dali_bgaug import stores
+from dali_bgaug import markdown, stores
 from dali_bgaug.decoding import Decoder
 from dali_bgaug.files import write_text
 from dali_bgaug.photo_tree import list_photos
-from tools import markdown
 from tools.bench.machine import machine
 from tools.cli import require, run, tool_parser
 from tools.offline import photos

@@ -7,9 +7,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from dali_bgaug import markdown
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, write_text
-from tools import markdown
 from tools.cli import run, tool_parser
 
 _OURS, _OTHERS, _SHARED = "#2a6fbb", "#c8761a", "#8a8a8a"
@@ -209,7 +209,7 @@ def _shown(name: str, value: str) -> str:
 
 def draw(result: dict[str, Any], path: Path) -> None:
     """Bars with their intervals, and the curve over threads."""
-    from tools.figures import plt, save  # slow to import
+    from dali_bgaug.figures import plt, save  # slow to import
 
     rows = [row for row in result["rows"] if row["stage"] != "read"]  # ten times the rest
     curves = sorted({(row["pipeline"], row["stage"]) for row in result["scaling"]})

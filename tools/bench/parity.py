@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from dali_bgaug import markdown
 from dali_bgaug.config import merge, override, validate
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
@@ -24,7 +25,6 @@ from dali_bgaug.shards import open_shards, read_samples
 from pipelines import LoaderConfig, build_loader
 from pipelines.build import choose_device
 from pipelines.torchvision_loader import TorchvisionLoader
-from tools import markdown
 from tools.bench.parity_steps import compare_pixels
 from tools.cli import require, run, tool_parser
 

@@ -19,11 +19,10 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 from PIL import Image
 
-from dali_bgaug import stores
+from dali_bgaug import markdown, stores
 from dali_bgaug.errors import UserError, some
 from dali_bgaug.files import require_folder, sha256, write_text
 from dali_bgaug.photo_tree import JPEG_ENDINGS, find_files, told
-from tools import markdown
 from tools.bench.map_scores import (
     THRESHOLDS,
     Curves,
@@ -224,7 +223,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def draw(curves: dict[str, Curves], out: Path) -> None:
     """Write the precision-recall curves as a PNG."""
-    from tools.figures import plt, save  # slow to import
+    from dali_bgaug.figures import plt, save  # slow to import
 
     figure, axis = plt.subplots(figsize=(5, 5), layout="constrained")
     for name, curve in curves.items():

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.patches import Rectangle
 from PIL import Image, ImageOps
 
+from dali_bgaug.figures import plt, save
 from dali_bgaug.tiles import fill, fits
-from tools.figures import plt, save
 
 COLUMNS = 6
 LABEL = 24  # characters of a photo's name

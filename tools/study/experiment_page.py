@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tools import markdown
+from dali_bgaug import markdown
+from dali_bgaug.figures import plt, save
 from tools.bench.machine import describe
-from tools.figures import plt, save
 
 NAMES = {"moco_v2": "MoCo-v2", "byol": "BYOL", "swav": "SwAV", "untrained": "untrained"}
 BACKGROUNDS = {"none": "none", "rm": "BG_RM", "random": "BG_Random", "swaps": "BG_Swaps"}

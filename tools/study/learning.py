@@ -15,9 +15,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from dali_bgaug import markdown
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, write_json, write_text
-from tools import markdown
 from tools.bench.machine import describe, machine
 from tools.cli import default_workers, require, run, start, tool_parser
 from tools.study.experiment_page import mean

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from dali_bgaug.errors import UserError
+from dali_bgaug.figures import plt, save
 from dali_bgaug.files import read_log
 from tools.cli import run, tool_parser
-from tools.figures import plt, save
 
 LAST = ("lr", "images_per_s", "data_wait")
 """What comes after a method's own metrics."""

@@ -17,9 +17,9 @@ from matplotlib.patches import Rectangle
 
 from dali_bgaug.config import override, read_yaml, validate
 from dali_bgaug.errors import UserError
+from dali_bgaug.figures import plt, save
 from pipelines import LoaderConfig, build_loader
 from tools.cli import run, tool_parser
-from tools.figures import plt, save
 
 COLOURS = [*matplotlib.colormaps["tab10"].colors]
 SOURCES = ("photo", "mask", "tile")

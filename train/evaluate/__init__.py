@@ -1,4 +1,4 @@
-"""Evaluation of pre-trained backbones: `python -m train.evaluate linear | finetune | knn | background-gap`.
+"""Evaluation of pre-trained backbones: `python -m train.evaluate linear | finetune | knn | …`, and a report.
 
     backbone.py         the backbone of a run, a checkpoint or an exported file
     classifier.py       a trained classifier, and how many photos of a set it gets right
@@ -7,6 +7,7 @@
     fast.py             the same on features of sets, extracted once
     probe.py            linear probes and fine-tuning by a recipe, as runs of the training loop
     background_gap.py   accuracy with other backgrounds
+    report/             one table and picture of all results
     robustness/         accuracy under the paper's distribution shifts
     __main__.py         the command line
 

@@ -4,6 +4,7 @@
     python -m train.evaluate finetune       --checkpoint RUN --data SHARDS --test SHARDS --percent 1
     python -m train.evaluate knn            --checkpoint RUN --data SHARDS --test SHARDS
     python -m train.evaluate background-gap --checkpoint RUN --data FOLDER [--train SHARDS]
+    python -m train.evaluate report         RUN … [--baseline NAME] [--paper] [--out DIR]
 
 `torchrun --nproc-per-node=8 -m train.evaluate …` shares the work. `--test` also takes a folder of class
 folders of photos. The same command goes on with a linear probe or fine-tuning that was interrupted.
@@ -234,15 +235,22 @@ PROTOCOLS: dict[str, tuple[Callable[[], argparse.ArgumentParser], Callable[..., 
     "background-gap": (_gap_parser, _background_gap),
 }
 
+REPORT = "report"
+"""Computes nothing, so it needs no device and no ranks."""
+
 
 def main() -> None:
     """Evaluate from the command line."""
     words = sys.argv[1:]
+    if words[:1] == [REPORT]:
+        from train.evaluate.report.program import main as report  # matplotlib is slow to import
+
+        return report(words[1:])
     if not words or words[0] not in PROTOCOLS:
         top = argparse.ArgumentParser(
             "train.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        top.add_argument("protocol", choices=PROTOCOLS, help="--help after it lists its options")
+        top.add_argument("protocol", choices=[*PROTOCOLS, REPORT], help="--help after it lists its options")
         top.parse_args(words[:1])
         return
     make_parser, evaluate = PROTOCOLS[words[0]]

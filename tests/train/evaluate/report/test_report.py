@@ -1,0 +1,354 @@
+"""The report: rows, columns, means, gains and footnotes of result files whose numbers are chosen here."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dali_bgaug.errors import UserError
+from dali_bgaug.files import write_json
+from tests.helpers.reports import write_probe, write_result, write_robustness, write_run, write_top1
+from train.evaluate.__main__ import main
+
+LEVELS = ("1", "2", "3", "4", "5")
+
+
+def report(out: Path, *words: str | Path) -> tuple[dict[str, Any], str]:
+    """The command's JSON and page."""
+    argv, sys.argv = sys.argv, ["evaluate", "report", *map(str, words), f"--out={out}"]
+    try:
+        main()
+    finally:
+        sys.argv = argv
+    return json.loads((out / "report.json").read_text()), (out / "report.md").read_text()
+
+
+def tables(text: str) -> list[str]:
+    """The tables of a page."""
+    return [part for part in text.split("\n\n") if part.startswith("|")]
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """MoCo-v2 without backgrounds from three seeds, with BG_RM from two, with BG_Swaps from one."""
+    folder = tmp_path / "runs"
+    tops = {"none": (0.70, 0.71, 0.72), "rm": (0.718, 0.722), "swaps": (0.73,)}
+    for background, values in tops.items():
+        for seed, top1 in enumerate(values):
+            run = write_run(folder / f"{background}{seed}", f"moco_v2_full_{background}", seed=seed)
+            write_top1(run, "linear", top1)
+            if seed < 2:
+                write_top1(run, "knn", top1 - 0.1)
+    return folder
+
+
+def test_seeds_are_one_row_with_a_standard_error(runs: Path, tmp_path: Path) -> None:
+    """none: deviation .01 over root 3; rm: .0028284 over root 2."""
+    found, text = report(tmp_path / "out", runs)
+    assert tables(text)[0] == (
+        "| network | seeds | linear | k-NN |\n"
+        "| --- | --: | --: | --: |\n"
+        "| moco_v2_full_none | 3 | 71.0 ± 0.6 | 60.5 ± 0.5 (n=2) |\n"
+        "| moco_v2_full_rm | 2 | 72.0 ± 0.2 | 62.0 ± 0.2 |\n"
+        "| moco_v2_full_swaps | 1 | 73.0 | 63.0 |"
+    )
+    cell = found["rows"][0]["cells"]["linear"]
+    assert (cell["mean"], cell["standard_error"], cell["seeds"]) == (0.71, 0.00577, 3)
+    assert cell["values"] == {"0": 0.7, "1": 0.71, "2": 0.72}
+    assert found["rows"][1]["cells"]["linear"]["standard_error"] == 0.002
+    assert (found["files"], found["ignored"]) == (11, 6)
+
+
+def test_gains_have_the_error_of_a_difference_where_both_have_seeds(runs: Path, tmp_path: Path) -> None:
+    """.01 ± sqrt(.0057735² + .002²) = .0061101"""
+    found, text = report(tmp_path / "out", runs, "--baseline=moco_v2_full_none")
+    assert tables(text)[1] == (
+        "| network | linear | k-NN |\n"
+        "| --- | --: | --: |\n"
+        "| moco_v2_full_rm | +1.0 ± 0.6 | +1.5 ± 0.5 |\n"
+        "| moco_v2_full_swaps | +2.0 | +2.5 |"
+    )
+    gains = [row["gains"].get("linear") for row in found["rows"]]
+    assert gains == [
+        None,
+        {"gain": 0.01, "standard_error": 0.00611},
+        {"gain": 0.02, "standard_error": None},
+    ]
+
+
+def test_a_baseline_that_is_not_there_is_told_what_is(runs: Path, tmp_path: Path) -> None:
+    there = "moco_v2_full_none; moco_v2_full_rm; moco_v2_full_swaps"
+    with pytest.raises(UserError, match=rf"--baseline=byol: .*there are {there}"):
+        report(tmp_path / "out", runs, "--baseline=byol")
+
+
+def test_a_row_can_be_named(runs: Path, tmp_path: Path) -> None:
+    words = [runs / "none0", runs / "rm0", f"--name={runs / 'rm0'}=ours", "--baseline=moco_v2_full_none"]
+    found, _ = report(tmp_path / "out", *words)
+    assert [row["name"] for row in found["rows"]] == ["moco_v2_full_none", "ours"]
+    assert found["rows"][1]["gains"]["linear"]["gain"] == 0.018
+    with pytest.raises(UserError, match="--name=elsewhere=ours"):
+        report(tmp_path / "out", runs, "--name=elsewhere=ours")
+
+
+def test_two_results_for_one_seed_are_refused(runs: Path, tmp_path: Path) -> None:
+    again = write_run(runs / "again", "moco_v2_full_none", seed=1)
+    write_top1(again, "knn", 0.5)
+    with pytest.raises(UserError, match=r"again/knn.json and .*none1/knn.json: both have k-NN .* seed 1"):
+        report(tmp_path / "out", runs)
+
+
+def test_one_file_by_two_ways_counts_once(runs: Path, tmp_path: Path) -> None:
+    found, _ = report(tmp_path / "out", runs, runs / "none0", runs / "none0" / "knn.json")
+    assert (found["files"], found["rows"][0]["cells"]["knn"]["seeds"]) == (11, 2)
+
+
+def test_damaged_results_are_errors_and_other_files_are_counted(runs: Path, tmp_path: Path) -> None:
+    (runs / "none0" / "notes.json").write_text("{")
+    write_json(runs / "none0" / "study.json", {"protocol": "something else"})
+    assert report(tmp_path / "out", runs)[0]["ignored"] == 8
+    path = runs / "rm0" / "linear.json"
+    whole = path.read_text()
+    path.write_text(whole.replace("0.718", "0.818"))
+    with pytest.raises(UserError, match=r"rm0/linear.json: damaged or edited"):
+        report(tmp_path / "out", runs)
+    path.write_text(whole[:50])
+    with pytest.raises(UserError, match=r"rm0/linear.json: damaged, or no JSON"):
+        report(tmp_path / "out", runs)
+    write_json(path, {"protocol": "linear", "checkpoint": str(runs / "rm0"), "bn": "train"})
+    with pytest.raises(UserError, match=r"rm0/linear.json: not what linear writes \(KeyError: 'test'\)"):
+        report(tmp_path / "out", runs)
+
+
+def test_nothing_to_report_is_an_error(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "moco_v2_full_none")
+    with pytest.raises(UserError, match="no results of train.evaluate in 1 JSON files"):
+        report(tmp_path / "out", run)
+    with pytest.raises(UserError, match=r"backbone.json: no result of train.evaluate"):
+        report(tmp_path / "out", run / "backbone.json")
+    with pytest.raises(UserError, match="elsewhere: no such folder"):
+        report(tmp_path / "out", tmp_path / "elsewhere")
+
+
+def test_what_is_measured_otherwise_has_a_footnote_and_no_gain(runs: Path, tmp_path: Path) -> None:
+    byol = write_run(runs / "x", "byol_full_none")
+    write_top1(byol, "linear", 0.5, recipe="linear_byol", epochs=3, batch_size=1024, lr=0.2)
+    write_top1(byol, "knn", 0.4, photos=100)
+    found, text = report(tmp_path / "out", runs, "--baseline=moco_v2_full_none")
+    assert "| byol_full_none | 1 | 50.0 [1] | 40.0 [2] |" in text
+    assert found["notes"] == [
+        "recipe: its method's, epochs=3; the column's others: its method's",
+        "photos: 100; the column's others: 50000",
+    ]
+    (row,) = [row for row in found["rows"] if row["name"] == "byol_full_none"]
+    assert row["gains"] == {"knn": {"gain": -0.205, "standard_error": None}}
+
+
+def test_seeds_that_were_not_measured_alike_have_no_mean(tmp_path: Path) -> None:
+    for seed, k in enumerate((20, 200)):
+        run = write_run(tmp_path / "runs" / str(seed), "swav_full_none", seed=seed)
+        write_top1(run, "knn", 0.5, k=k)
+    found, text = report(tmp_path / "out", tmp_path / "runs")
+    assert "| swav_full_none | 2 | – [1] |" in text
+    assert found["notes"] == [
+        "seeds were not measured alike, so there is no mean of them (k: 20 and 200)",
+    ]
+
+
+def test_untrained_networks_are_rows_of_their_own(runs: Path, tmp_path: Path) -> None:
+    write_top1(runs / "none0", "knn-untrained", 0.02, weights="untrained w")
+    found, _ = report(tmp_path / "out", runs / "none0")
+    values = {row["name"]: row["cells"]["knn"]["mean"] for row in found["rows"]}
+    assert values == {"moco_v2_full_none, untrained": 0.02, "moco_v2_full_none": 0.6}
+
+
+def test_batch_norm_otherwise_than_the_recipes_is_another_column(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "moco_v2_full_none")
+    write_top1(run, "linear", 0.71)
+    write_top1(run, "linear-bn-eval", 0.705, protocol="linear", bn="eval")
+    _, text = report(tmp_path / "out", run)
+    assert tables(text)[0] == (
+        "| network | seeds | linear | linear, BN eval |\n"
+        "| --- | --: | --: | --: |\n"
+        "| moco_v2_full_none | 1 | 71.0 | 70.5 |"
+    )
+
+
+def test_classifiers_belong_to_the_row_of_their_backbone(tmp_path: Path) -> None:
+    """But one that is not the usual linear one, which has its own."""
+    run = write_run(tmp_path / "run", "byol_medium_rm")
+    write_top1(run, "knn", 0.6)
+    for name, bn, freeze, value in (("linear", "train", True, 0.1), ("other", "eval", True, 0.2)):
+        write_robustness(write_probe(run / name, run, bn, freeze), {"fgsm": {"value": value}})
+    write_robustness(write_probe(run / "tuned", run, "train", False), {"fgsm": {"value": 0.3}})
+    found, _ = report(tmp_path / "out", run)
+    assert {row["name"]: row["cells"]["fgsm"]["mean"] for row in found["rows"]} == {
+        "byol_medium_rm": 0.1,
+        "byol_medium_rm, probe with BN eval": 0.2,
+        "byol_medium_rm, fine-tuned on 100 photos": 0.3,
+    }
+
+
+def test_supervised_networks_retrained_and_fine_tuned_have_rows_of_their_own(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "supervised_medium_rm")
+    write_top1(run, "knn", 0.6)
+    write_top1(
+        run, "linear", 0.75, recipe="linear_supervised", epochs=40, batch_size=4096, lr=0.01, bn="eval"
+    )
+    write_robustness(write_probe(run / "linear", run, "eval"), {"fgsm": {"value": 0.1}})
+    write_robustness(run, {"fgsm": {"value": 0.2}})
+    tuned = write_run(tmp_path / "tuned", "supervised_finetune_none", f"init={run}")
+    write_robustness(tuned, {"fgsm": {"value": 0.3}})
+    found, _ = report(tmp_path / "out", tmp_path)
+    assert {
+        row["name"]: {key: cell["mean"] for key, cell in row["cells"].items()} for row in found["rows"]
+    } == {
+        "supervised_medium_rm": {"knn": 0.6, "fgsm": 0.2},
+        "supervised_medium_rm, retrained": {"linear": 0.75, "fgsm": 0.1},
+        "supervised_finetune_none, from supervised_medium_rm": {"fgsm": 0.3},
+    }
+
+
+def test_runs_that_were_moved_are_found_beside_their_results(runs: Path, tmp_path: Path) -> None:
+    write_robustness(
+        write_probe(runs / "none0" / "linear", runs / "none0", "train"), {"fgsm": {"value": 0.1}}
+    )
+    runs.rename(tmp_path / "moved")
+    found, _ = report(tmp_path / "out", tmp_path / "moved")
+    assert found["rows"][0]["name"] == "moco_v2_full_none"
+    assert set(found["rows"][0]["cells"]) == {"linear", "knn", "fgsm"}
+
+
+def test_networks_without_a_config_are_known_by_their_weights(tmp_path: Path) -> None:
+    """Of other projects, of torchvision, or of runs that are gone."""
+    gone = write_top1(tmp_path / "results", "knn", 0.5, checkpoint="/runs/gone", weights="abc")
+    network = {"name": "torchvision resnet50", "sha256": "def"}
+    sets = {"fgsm": {"protocol": "fgsm", "value": 0.1, "photos": 5, "unread": []}}
+    other = write_result(tmp_path / "more", "robustness", orientation="ignored", network=network, sets=sets)
+    values = json.loads(other.read_text())
+    del values["checkpoint"]
+    write_json(other, values)
+    found, text = report(tmp_path / "out", gone, other)
+    assert [row["name"] for row in found["rows"]] == ["/runs/gone", "torchvision resnet50"]
+    assert "| /runs/gone | – | not known | – |" in text
+
+
+def test_another_projects_file_is_called_by_its_name(tmp_path: Path) -> None:
+    """A run of ours beside it is not it."""
+    run = write_run(tmp_path / "run", "moco_v2_full_none")
+    pretraining = {"source": "moco", "method": "moco_v2"}
+    given = {
+        "checkpoint": "/w/moco_800.pth.tar",
+        "pretraining": pretraining,
+        "bn": "eval",
+        "recipe_bn": "train",
+    }
+    write_top1(run, "linear", 0.7, **given)
+    found, _ = report(tmp_path / "out", run)
+    (row,) = found["rows"]
+    assert (row["name"], list(row["cells"])) == ("moco_800.pth.tar of moco", ["linear-bn-eval"])
+
+
+def corrupted(value: float) -> dict[str, Any]:
+    """ImageNet-C with two of its corruptions and one extra."""
+    rows = {"gaussian_noise": value, "fog": value + 0.1, "extra": {"spatter": dict.fromkeys(LEVELS, 0.5)}}
+    table = {n: v if n == "extra" else dict.fromkeys(LEVELS, v) for n, v in rows.items()}
+    categories = {"noise": value, "blur": None, "weather": value + 0.1, "digital": None}
+    return {
+        "value": value + 0.05,
+        "table": table,
+        "by_category": categories,
+        "mce": None,
+        "cells": "10 of 75",
+    }
+
+
+def test_all_sets_in_their_order(tmp_path: Path) -> None:
+    """Those of the paper first, however they are written, the user's own by name; pictures of them."""
+    for recipe, more in (("moco_v2_full_none", 0.0), ("moco_v2_full_rm", 0.1)):
+        run = write_run(tmp_path / "runs" / recipe, recipe)
+        splits = {"mixed_same": {"accuracy": 0.8, "photos": 9}, "mixed_rand": {"accuracy": 0.7, "photos": 9}}
+        parts = {"top-images": {"value": 0.7, "photos": 4}, "matched-frequency": {"value": 0.6, "photos": 4}}
+        sets = {
+            "zebras": {"protocol": "folders", "value": 0.9},
+            "apples": {"protocol": "folders", "value": 0.8},
+            "imagenet-9": {"value": 0.7, "bg_gap": 0.1 - more / 2, "splits": splits},
+            "cue-conflict": {"value": 0.22 + more, "shape": 22, "texture": 78},
+            "fgsm": {"value": 0.1, "epsilon": 8},
+            "imagenet-c": corrupted(0.3 + more),
+            "imagenet-r": {"value": 0.3},
+            "only-fg-imagenet-a": {"protocol": "folders", "value": 0.03},
+            "imagenet-a": {"value": 0.01},
+            "objectnet": {"value": 0.2},
+            "imagenet-v2": {"parts": parts, "value": 0.6},
+            "real": {"value": 0.78, "top1": 0.71, "top1_photos": 50000},
+        }
+        write_robustness(run, sets)
+    out = tmp_path / "out"
+    found, text = report(out, tmp_path / "runs", "--baseline=moco_v2_full_none")
+    assert [column["title"] for column in found["columns"]] == [
+        *("validation", "ReaL", "v2 MF", "v2 TI", "ObjectNet", "ImageNet-A", "Only-FG ImageNet-A"),
+        *("ImageNet-R", "C noise", "C weather", "C mean", "FGSM", "shape bias"),
+        *("mixed same", "mixed rand", "BG-gap", "apples", "zebras"),
+    ]
+    assert [column["title"] for column in found["columns"] if column["lower_is_better"]] == ["BG-gap"]
+    (nine,) = [table for table in tables(text) if "mixed same | mixed rand | BG-gap ↓ |" in table][:1]
+    assert nine.splitlines()[3] == "| moco_v2_full_rm | 1 | 80.0 | 70.0 | 5.0 |"
+    assert "| moco_v2_full_rm | +10.0 | +10.0 | +10.0 |" in text
+    for name in ("report.png", "imagenet-c.png"):
+        with Image.open(out / name) as picture:
+            assert np.asarray(picture.convert("L")).std() > 10
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    report(out, tmp_path / "runs", "--baseline=moco_v2_full_none")
+    assert before == {path.name: path.read_bytes() for path in out.iterdir()}
+    assert set(before) == {"report.json", "report.md", "report.png", "imagenet-c.png"}
+
+
+def test_corruptions_by_severity_are_means_over_seeds(tmp_path: Path) -> None:
+    """Those that all seeds have."""
+    for seed, value in enumerate((0.3, 0.5)):
+        run = write_run(tmp_path / "runs" / str(seed), "byol_full_none", seed=seed)
+        found = corrupted(value)
+        if seed == 1:
+            del found["table"]["fog"], found["table"]["gaussian_noise"]["5"]
+        write_robustness(run, {"imagenet-c": found})
+    found, _ = report(tmp_path / "out", tmp_path / "runs")
+    assert found["rows"][0]["cells"]["imagenet-c"]["table"] == {
+        "gaussian_noise": {"1": 0.4, "2": 0.4, "3": 0.4, "4": 0.4},
+        "fog": {},
+        "spatter": dict.fromkeys(LEVELS, 0.5),
+    }
+
+
+def test_a_set_may_have_any_name(tmp_path: Path) -> None:
+    """That of a protocol, one with a slash, one sample of ImageNet-v2 that does not say which."""
+    run = write_run(tmp_path / "run", "moco_v2_full_none")
+    write_top1(run, "knn", 0.6)
+    sets = {"knn": 0.1, "imagenet-9": 0.2, "my/set": 0.3, "imagenet-a": 0.4}
+    values = {name: {"protocol": "folders", "value": value} for name, value in sets.items()}
+    write_robustness(run, values | {"imagenet-v2": {"value": 0.5}})
+    found, _ = report(tmp_path / "out", run)
+    titles = {column["key"]: column["title"] for column in found["columns"]}
+    (row,) = found["rows"]
+    assert {titles[key]: cell["mean"] for key, cell in row["cells"].items()} == {
+        **{"k-NN": 0.6, "set knn": 0.1, "set imagenet-9": 0.2, "my-set": 0.3, "set imagenet-a": 0.4},
+        "imagenet-v2": 0.5,
+    }
+
+
+def test_the_background_gap_is_told_by_whose_classifier_it_is(tmp_path: Path) -> None:
+    """A fast one's is not in the column of a probe's."""
+    run = write_run(tmp_path / "run", "moco_v2_full_none")
+    splits = {"mixed_same": {"accuracy": 0.8, "photos": 9}, "mixed_rand": {"accuracy": 0.7, "photos": 9}}
+    write_result(run, "background-gap", splits=splits, bg_gap=0.1, classifier={"rates": [1.0]}, bn="eval")
+    probe = write_probe(run / "linear", run, "train")
+    write_result(probe, "background-gap", splits=splits, bg_gap=0.08, classifier="its own", bn="train")
+    found, _ = report(tmp_path / "out", run)
+    (row,) = found["rows"]
+    gaps = {key: cell["mean"] for key, cell in row["cells"].items() if "bg_gap" in key}
+    assert gaps == {"imagenet-9/bg_gap": 0.08, "imagenet-9/bg_gap fast": 0.1}
+    assert [column["lower_is_better"] for column in found["columns"]] == [False, False, True] * 2
