@@ -6,7 +6,7 @@ SOURCES knows the files of some projects by name, and then every weight in them 
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class Source:
     """Beginnings of the other names that belong in such a file."""
     place: str = ""
     """Keys of the file that lead to its weights, with dots between; or they are where others have them."""
-    normalise: NormaliseOptions = NormaliseOptions()
+    normalise: NormaliseOptions = field(default_factory=NormaliseOptions)
     """Of its input."""
 
 
