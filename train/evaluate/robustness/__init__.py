@@ -1,4 +1,14 @@
 """Robustness: accuracy of one classifier under the distribution shifts of the paper's section 5.
 
-protocol.py    what a network, a set and a score are here
+protocol.py        what a network, a set and a score are here
+imagenet.py        ImageNet's classes, and what other sets have of them (data/)
+source.py          a set as the user gives it: options, photos, counts
+scores.py          accuracy where a photo may have several right classes
+fgsm.py            accuracy under attack
+class_folders.py   one's own sets, ImageNet-A, -R and -v2
+real.py            ReaL
+objectnet.py       ObjectNet
+corrupted.py       ImageNet-C
+cue_conflict.py    shape bias
+sets.py            all of them by name
 """
