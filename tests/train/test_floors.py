@@ -43,7 +43,7 @@ FLOORS = [
     ),
     ("evaluate.robustness.sets",),
     ("evaluate.classifier",),
-    ("evaluate.fast", "evaluate.probe"),
+    ("evaluate.fast", "evaluate.probe", "evaluate.robustness.networks"),
     ("evaluate.__main__",),
 ]
 
