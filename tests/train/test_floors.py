@@ -43,7 +43,7 @@ FLOORS = [
     ),
     ("evaluate.robustness.sets",),
     ("evaluate.classifier",),
-    ("evaluate.fast", "evaluate.probe"),
+    ("evaluate.fast", "evaluate.probe", "evaluate.robustness.networks"),
     ("evaluate.report.columns", "evaluate.report.recipes"),
     ("evaluate.report.runs",),
     ("evaluate.report.results", "evaluate.report.paper"),
