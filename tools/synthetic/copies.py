@@ -55,8 +55,8 @@ def make_copies(
     _reject_equal_names([job[0] for job in jobs])
     write_text(started, json.dumps(settings, indent=1) + "\n")
     bad, problems = list(left_out), []
-    measured = [(write, *job) for job in jobs]
-    for key, reason, problem in process(_attempt, measured, [1] * len(jobs), workers, what):
+    attempts = [(write, *job) for job in jobs]
+    for key, reason, problem in process(_attempt, attempts, [1] * len(jobs), workers, what):
         bad += [(key, reason)] if reason else []
         problems += [problem] if problem else []
     if problems:

@@ -18,7 +18,6 @@ that the record names, never on workers, order or interruptions.
 
 import hashlib
 import importlib
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
@@ -135,14 +134,13 @@ def _versions() -> dict[str, str]:
             f"tools.corruptions: {PACKAGE} cannot be imported ({error}); on a machine without a screen take "
             "pip install opencv-python-headless in place of opencv-python"
         ) from error
-    return versions | {"opencv": sys.modules["cv2"].__version__}
+    return versions | {"opencv": importlib.import_module("cv2").__version__}
 
 
 def _package() -> ModuleType:
     """The package of corruptions, which computes in one thread: the processes are the parallelism."""
-    package = importlib.import_module("imagecorruptions")
-    sys.modules["cv2"].setNumThreads(1)
-    return package
+    importlib.import_module("cv2").setNumThreads(1)
+    return importlib.import_module("imagecorruptions")
 
 
 def corrupt(image: np.ndarray, name: str, severity: int, seed: int) -> np.ndarray:

@@ -8,7 +8,7 @@
     OUT/only_foreground.json     settings, counts, photos left out; there once all copies are
 
 Left out are photos without foreground, and those the mask store has left out. Masks are of upright photos; a
-copy lies as the photo's file has it, EXIF orientation undone: photo and copy are evaluated alike. Black is the
+copy lies as its photo's file does, EXIF orientation undone, so that both are evaluated alike. Black is the
 colour of ImageNet-9's Only-FG (Xiao, Engstrom, Ilyas and Madry, "Noise or Signal", 2020).
 """
 
@@ -80,10 +80,10 @@ def make_only_foreground(
     tree = list_photos(photos)
     print(tree.describe())
     known = {key for part in entries for key in part.keys} | {key for key, _ in left_out}
-    if unknown := sorted(set(tree.keys) - known):
+    if differing := sorted(known.symmetric_difference(tree.keys)):
         raise UserError(
-            f"--masks={masks}: has no masks of {len(unknown)} photos in --photos={photos} "
-            f"({some(unknown, 3)}); make the masks of this folder (make masks)"
+            f"--masks={masks}: not made from the photos in --photos={photos}: {len(differing)} are in one of "
+            f"them alone ({some(differing, 3)}); make the masks of this folder (make masks)"
         )
     options = entries[0].options
     store = _Masks(files, stores.level(options["threshold"]), options.get("max_pixels", MAX_PIXELS))
