@@ -14,6 +14,8 @@ COMMANDS: dict[str, dict[str, str]] = {
     "synthetic": {
         "demo_data": "photo-like photos with exact masks",
         "background_challenge": "folders of photos with other backgrounds, for the background gap",
+        "corruptions": "corrupted copies of photos, laid out like ImageNet-C",
+        "only_foreground": "copies of photos without their background",
     },
     "bench": {
         "bench": "images/s of every stage of a loader, beside other loaders",

@@ -38,11 +38,12 @@ from PIL import Image, ImageOps
 
 from dali_bgaug import shards as packed
 from dali_bgaug.errors import UserError, shown
-from dali_bgaug.files import atomic, write_text
+from dali_bgaug.files import write_text
 from dali_bgaug.shard_index import locate_samples
 from dali_bgaug.tiles import fill
 from tools.cli import default_workers, process, require, run, tool_parser
 from tools.offline.photos import decode_photo
+from tools.synthetic.copies import scale_mask, write_png
 from tools.synthetic.settings import read_finished
 
 MIXED = ("mixed_same", "mixed_rand", "mixed_next")
@@ -52,7 +53,6 @@ VERSION = 1  # goes up whenever the same settings give other pixels
 _CHUNK = 16  # photos a job
 _SHOWN = 10  # photos named on the screen
 _FILTER = Image.Resampling.LANCZOS  # of photos and of tiles: one must not be sharper than the other
-_COMPRESSION = 1  # of 9; more takes longer for 2 % less
 
 
 class Photo(NamedTuple):
@@ -150,8 +150,7 @@ def _load(folder: Path, photo: Photo, side: int) -> tuple[Image.Image, np.ndarra
     scale = min(1, side / min(image.size))
     size = tuple(max(1, round(length * scale)) for length in image.size)  # as tools.tiles rounds
     data = _read(folder / photo.shard, photo.places["mask"])
-    square = packed.unpack_mask(data, int((len(data) * 8) ** 0.5))
-    return image, np.asarray(Image.fromarray(square).resize(size, Image.Resampling.NEAREST))
+    return image, scale_mask(packed.unpack_mask(data, int((len(data) * 8) ** 0.5)), size)
 
 
 def _survey(folder: Path, shard: packed.Shard, side: int) -> list[Photo]:
@@ -184,12 +183,7 @@ def _write_images(folder: Path, out: Path, side: int, rows: Sequence[Row]) -> No
             lent = {split: ImageOps.fit(_tile(folder, of), size, _FILTER) for split, of in donors.items()}
             backgrounds = {split: np.asarray(tiled) for split, tiled in lent.items()}
             images = compose(original, mask, tile, backgrounds)
-            list(pool.map(_write, files, images.values()))
-
-
-def _write(path: Path, pixels: np.ndarray) -> None:
-    with atomic(path) as temporary:
-        Image.fromarray(pixels).save(temporary, "PNG", compress_level=_COMPRESSION)
+            list(pool.map(write_png, files, images.values()))
 
 
 def make_challenge(
