@@ -15,8 +15,8 @@ class UnusablePhotos(UserError):
     """Photos that a loader met and cannot show."""
 
     def __init__(self, message: str, reasons: Mapping[str, str]) -> None:
-        """reasons: a line each, by the photo's path or, of packed shards, `SHARD: KEY`; none where the fault is
-        not a photo's."""
+        """reasons: a line each, by the photo's path or, of packed shards, `SHARD: KEY`; none where the fault
+        is not a photo's."""
         super().__init__(message)
         self.reasons = dict(reasons)
 
