@@ -89,3 +89,25 @@ def judge_rank(folder: Path, files: list[str], out: Path) -> None:
         runtime = Runtime(batch_size=4 * distributed.world_size(), device="cpu", threads=1)
         found = evaluate_set(network, photos, set_config(network, photos, runtime, "ignore"), CPU)
         (out / f"{distributed.rank()}.json").write_text(json.dumps(found))
+
+
+def small_classifier(name: str) -> nn.Module:
+    """One of three seeded networks, [n, 3, 8, 8] -> logits [n, 4], in evaluation mode."""
+    layers: dict[str, Callable[[], list[nn.Module]]] = {
+        "conv": lambda: [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4)],
+        "smooth": lambda: [nn.Conv2d(3, 6, 5), nn.GELU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(24, 4)],
+        "deep": lambda: [
+            *(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU()),
+            *(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 4)),
+        ],
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        network = nn.Sequential(*layers[name]())
+        for parameter in network.parameters():
+            parameter.data = torch.randn(parameter.shape) * 0.3
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.5, 2)
+    return network.eval()
