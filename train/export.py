@@ -36,11 +36,16 @@ class Backbone(NamedTuple):
     @property
     def sha256(self) -> str:
         """A hash of the weights, wherever they lie."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.weights.items()):
-            digest.update(name.encode())
-            digest.update(value.contiguous().cpu().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        return hash_weights(self.weights)
+
+
+def hash_weights(weights: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of a state_dict, the same wherever it is stored."""
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(value.contiguous().cpu().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def find_checkpoint(path: Path) -> Path:

@@ -31,7 +31,7 @@ def import_backbone(path: Path, config: RunConfig, out: Path, prefix: str | None
     Raises:
         UserError: no such backbone in it, or several.
     """
-    weights = take_backbone(checkpoint.read(path), config.backbone, path, prefix)
+    weights = take_backbone(checkpoint.read(path), config.backbone, path, prefix=prefix)
     record = CheckpointRecord(
         version=CHECKPOINT_VERSION,
         **{"step": 0, "epochs": 0, "metrics": {}, "optimiser": {}, "ranks": []},

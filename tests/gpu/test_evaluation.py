@@ -46,5 +46,5 @@ def test_a_linear_probe(coloured: Path, tmp_path: Path) -> None:
     recipe = RECIPES / "linear_swav.yaml"
     words += ("optim.schedule=steps",)
     config = probe_config(load_backbone(run), run, coloured, recipe, override({}, list(words)))
-    job = ProbeJob(config, coloured.parent / "photos", tmp_path / "probe", recipe.stem)
+    job = ProbeJob(config, coloured.parent / "photos", tmp_path / "probe")
     assert run_probe(job, GPU, StopRequest())["top1"] == 1.0

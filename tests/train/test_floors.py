@@ -48,7 +48,7 @@ FLOORS = [
     ),
     ("evaluate.robustness.sets",),
     ("evaluate.classifier",),
-    ("evaluate.fast", "evaluate.probe"),
+    ("evaluate.fast", "evaluate.probe", "evaluate.robustness.networks"),
     ("evaluate.__main__",),
 ]
 

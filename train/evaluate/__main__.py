@@ -5,6 +5,7 @@
     python -m train.evaluate knn            --checkpoint RUN --data SHARDS --test SHARDS
     python -m train.evaluate background-gap --checkpoint RUN --data FOLDER [--train SHARDS]
 
+`--from moco|swav|byol|vissl|timm` reads a backbone of those projects out of `--checkpoint FILE`.
 `torchrun --nproc-per-node=8 -m train.evaluate …` shares the work. `--test` also takes a folder of class
 folders of photos. The same command goes on with a linear probe or fine-tuning that was interrupted.
 """
@@ -23,15 +24,17 @@ from dali_bgaug.files import write_json
 from pipelines import LoaderConfig
 from train import distributed
 from train.device import choose_torch_device
-from train.evaluate.backbone import load_backbone
+from train.evaluate.backbone import Loaded, load_backbone, load_foreign
 from train.evaluate.background_gap import background_gap, open_splits
 from train.evaluate.classifier import load_classifier
 from train.evaluate.fast import fit_fast, linear_fast
 from train.evaluate.heads import RATES
 from train.evaluate.labels import labels_of
-from train.evaluate.probe import ProbeJob, probe_config, recipe_of, run_probe
+from train.evaluate.probe import ProbeJob, bn_of, probe_config, recipe_of, run_probe
 from train.features import evaluation_values, ready, same_classes
+from train.foreign import SOURCES
 from train.neighbours import TEMPERATURE, K, knn
+from train.networks import FEATURES
 from train.signals import StopRequest
 
 Result = dict[str, Any] | None
@@ -41,9 +44,9 @@ def _linear(args: argparse.Namespace, device: torch.device) -> Result:
     if args.fast:
         _refuse(args, ("bn", "recipe", "out"), "--fast: features are extracted once, in evaluation mode")
         rates = RATES if args.rates is None else tuple(args.rates)
-        backbone = load_backbone(args.checkpoint, args.untrained)
+        backbone = _backbone(args)
         found = linear_fast(backbone, *_sets_of(args, backbone.config.data), device, rates=rates)
-        return {**found, "untrained": args.untrained}
+        return {**found, "untrained": args.untrained, "pretraining": backbone.pretraining.model_dump()}
     _refuse(args, ("rates", "untrained"), "a probe by a recipe has one rate and trained weights: with --fast")
     return _probe(args, device, {"method": {"backbone_bn": args.bn}} if args.bn else {})
 
@@ -55,19 +58,32 @@ def _finetune(args: argparse.Namespace, device: torch.device) -> Result:
 
 
 def _probe(args: argparse.Namespace, device: torch.device, given: dict[str, Any]) -> Result:
-    backbone = load_backbone(args.checkpoint)
+    backbone = _backbone(args)
     recipe = args.recipe or recipe_of(args.protocol, backbone.config.method.name, vars(args).get("percent"))
     values = override(given, args.overrides)
     config = probe_config(backbone, args.checkpoint, args.data, recipe, values)
-    out = args.out or _folder(args.checkpoint) / _name(args)
-    return run_probe(ProbeJob(config, args.test, out, recipe.stem), device, StopRequest())
+    own = bn_of(recipe)
+    out = args.out or _folder(args.checkpoint) / _run_name(args, config.method.backbone_bn, own)
+    found = run_probe(ProbeJob(config, args.test, out), device, StopRequest())
+    return found and {**found, "recipe_bn": own}
+
+
+def _backbone(args: argparse.Namespace) -> Loaded:
+    """The backbone of a run, or of another project's file."""
+    if args.source is None:
+        _refuse(args, ("backbone",), "a run says itself what its backbone is; only with --from")
+        return load_backbone(args.checkpoint, getattr(args, "untrained", False))
+    if getattr(args, "untrained", False):
+        raise UserError(f"--untrained --from={args.source}: nobody knows what its weights began as")
+    return load_foreign(args.checkpoint, args.source, args.backbone or DEFAULT_BACKBONE)
 
 
 def _knn(args: argparse.Namespace, device: torch.device) -> Result:
-    backbone = load_backbone(args.checkpoint, args.untrained)
+    backbone = _backbone(args)
     sets = _sets_of(args, backbone.config.data)
     found = knn(backbone.network, *sets, device, neighbours=args.k, temperature=args.temperature)
-    return {"backbone": backbone.config.backbone, "weights": backbone.sha256, **found}
+    what = {"backbone": backbone.config.backbone, "weights": backbone.sha256}
+    return {**what, **found, "pretraining": backbone.pretraining.model_dump()}
 
 
 def _background_gap(args: argparse.Namespace, device: torch.device) -> Result:
@@ -119,14 +135,30 @@ def _folder(checkpoint: Path) -> Path:
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
 
 
-def _result_path(args: argparse.Namespace) -> Path:
+def _result_path(args: argparse.Namespace, found: dict[str, Any]) -> Path:
     """The path of the result: beside a probe's run, or in the folder of the run that is evaluated."""
     if args.json:
         return args.json
     if getattr(args, "out", None):
         return args.out.with_name(f"{args.out.name}.json")
-    of = "" if args.checkpoint.is_dir() else f"{args.checkpoint.stem}-"  # a folder may hold several
-    return _folder(args.checkpoint) / f"{of}{_name(args)}.json"
+    name = _bn_name(args, found["bn"], found["recipe_bn"]) if "recipe_bn" in found else _name(args)
+    return _folder(args.checkpoint) / f"{_of(args)}{name}.json"
+
+
+def _run_name(args: argparse.Namespace, bn: str, own: str) -> str:
+    """The name of a probe's folder. A folder of other projects' files may hold several."""
+    return f"{_of(args) if args.source else ''}{_bn_name(args, bn, own)}"
+
+
+def _of(args: argparse.Namespace) -> str:
+    """What a result's name begins with where it is of a file, of which a folder may hold several."""
+    return "" if args.checkpoint.is_dir() else f"{args.checkpoint.stem}-"
+
+
+def _bn_name(args: argparse.Namespace, bn: str, own: str) -> str:
+    """The name of a probe's results: with the mode of batch norm where it is not the recipe's own, so that
+    both of a backbone have a place."""
+    return _name(args) if bn == own else f"{_name(args)}-bn-{bn}"
 
 
 def _name(args: argparse.Namespace) -> str:
@@ -175,6 +207,7 @@ def _common(protocol: str, what: str, words: str) -> argparse.ArgumentParser:
 
 _LOADER_WORDS = "loader config, e.g. batch_size=256"
 _RUN_WORDS = "values of the recipe, e.g. optim.lr=3 data.batch_size=256; with --fast of the loader"
+DEFAULT_BACKBONE = "resnet50"
 _UNTRAINED = "the weights the run started from: the baseline"
 
 
@@ -182,6 +215,8 @@ def _sets(parser: argparse.ArgumentParser, data: str) -> Callable[..., Any]:
     add = parser.add_argument
     add("--data", type=Path, required=True, help=data)
     add("--test", type=Path, required=True, help="to test on: shards, or a folder of classes")
+    add("--from", dest="source", choices=SOURCES, help="whose file --checkpoint is (default: ours)")
+    add("--backbone", choices=FEATURES, help=f"with --from: its architecture ({DEFAULT_BACKBONE})")
     return add
 
 
@@ -190,7 +225,11 @@ def _linear_parser() -> argparse.ArgumentParser:
     add = _sets(parser, "shards to train on")
     add("--bn", choices=["train", "eval"], help="batch norm while training (the recipe's)")
     add("--recipe", type=Path, help="(configs/evaluate/linear_METHOD.yaml)")
-    add("--out", type=Path, help="folder of the probe's run (default: linear in the run's)")
+    add(
+        "--out",
+        type=Path,
+        help="folder of the probe's run (default: linear, or linear-bn-MODE where that is not the recipe's)",
+    )
     add("--fast", action="store_true", help="fit on features that are extracted once")
     rates = f"with --fast: rates per 256 photos ({' '.join(map(str, RATES))})"
     add("--rates", type=float, nargs="+", help=rates)
@@ -257,7 +296,7 @@ def main() -> None:
     if found is None or not main_rank:
         return  # a signal ended it; the run has said so
     result = {"protocol": _name(args), "checkpoint": str(args.checkpoint), "ranks": ranks, **found}
-    path = _result_path(args)
+    path = _result_path(args, found)
     write_json(path, result)
     print(table(result))
     print(path)

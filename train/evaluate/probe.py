@@ -9,13 +9,14 @@ from dali_bgaug.config import merge, read_yaml, validate
 from dali_bgaug.errors import UserError
 from train import distributed
 from train.config import RunConfig
-from train.evaluate.backbone import Loaded
+from train.evaluate.backbone import RUNS, Loaded
 from train.evaluate.classifier import count_right, load_classifier, shares
 from train.features import Runtime, evaluation_config, evaluation_values, ready, same_classes, set_record
 from train.loop import Loop
+from train.methods.probe import ProbeOptions
 from train.signals import StopRequest
 
-RECIPES = Path(__file__).parents[2] / "configs" / "evaluate"
+RECIPES = RUNS / "evaluate"
 
 
 class ProbeJob(NamedTuple):
@@ -26,8 +27,6 @@ class ProbeJob(NamedTuple):
     test: Path
     """Shards, or class folders, to test on."""
     out: Path
-    recipe: str
-    """The recipe's name, for the result."""
 
 
 def recipe_of(protocol: str, method: str, percent: int | None = None) -> Path:
@@ -40,6 +39,12 @@ def recipe_of(protocol: str, method: str, percent: int | None = None) -> Path:
             f"(configs/evaluate/ has {there})"
         )
     return wanted
+
+
+def bn_of(recipe: Path) -> str:
+    """The mode, `train` or `eval`, of batch norm in the backbone by a recipe."""
+    default = ProbeOptions.model_fields["backbone_bn"].default
+    return read_yaml(recipe).get("method", {}).get("backbone_bn", default)
 
 
 def probe_config(
@@ -57,7 +62,10 @@ def probe_config(
     shown = evaluation_values(backbone.config.data, data)
     filled = {
         "backbone": backbone.config.backbone,
-        "method": {"name": "probe", "checkpoint": str(checkpoint), "weights": backbone.sha256},
+        "method": {
+            **{"name": "probe", "checkpoint": str(checkpoint), "weights": backbone.sha256},
+            **{"pretraining": backbone.pretraining.model_dump(), "recipe": recipe.stem},
+        },
         "data": {"pipeline": "supervised", **{key: shown[key] for key in ("shards", "crop", "normalise")}},
     }
     config = validate(RunConfig, merge(merge(filled, read_yaml(recipe)), given), str(recipe))
@@ -91,8 +99,10 @@ def run_probe(job: ProbeJob, device: torch.device, stop: StopRequest) -> dict[st
         **shares(right, tested),
         "bn": trained.bn,
         **{"backbone": config.backbone, "weights": config.method.weights},
-        **{"recipe": job.recipe, "epochs": config.epochs, "batch_size": config.data.batch_size},
+        **{"recipe": config.method.recipe, "epochs": config.epochs, "batch_size": config.data.batch_size},
         **{"lr": config.optim.lr, "backbone_lr": backbone_lr},
         "data": {"shards": str(config.data.shards), "photos": photos},
         "test": set_record(job.test, tested),
+        "seed": config.seed,
+        "pretraining": config.method.pretraining.model_dump(),
     }

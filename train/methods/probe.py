@@ -8,12 +8,31 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from dali_bgaug.config import Options
 from dali_bgaug.errors import UserError
 from pipelines.config import Free
+from train import checkpoint
 from train.batch_norm import group_batch_norm
-from train.export import load_weights, read_backbone
+from train.export import hash_weights, load_weights, read_backbone
+from train.foreign import take_backbone
 from train.method import Batch, Method, MethodOptions, Metrics, Setting, classification
 from train.networks import build_backbone, build_classifier, read_features
+
+
+class Pretraining(Options):
+    """The run that a backbone comes from, for results; None: not known."""
+
+    source: str | None = None
+    """Another project, of `foreign.SOURCES`, whose file it is in; None: a run of ours."""
+    method: str | None = None
+    background: str | None = None
+    """`data.background.kind`."""
+    p_pos: float | None = None
+    """`data.background.p_pos`, if there is a background."""
+    epochs: int | None = None
+    seed: int | None = None
+    init: str | None = None
+    """What it started from in place of random weights."""
 
 
 class ProbeOptions(MethodOptions):
@@ -27,6 +46,10 @@ class ProbeOptions(MethodOptions):
     may move: `weights` says whether they are the same."""
     weights: str | None = None
     """SHA-256 of the backbone's weights (`train.export.Backbone`): a run is not resumed with others."""
+    pretraining: Free[Pretraining] = Pretraining()
+    """The run of the backbone; its `source` says how the file is read."""
+    recipe: Free[str | None] = None
+    """Name of the probe's recipe, for results."""
     freeze: bool = True
     """The backbone's parameters stay as they are (linear probe); false: they are trained (fine-tuning)."""
     backbone_bn: Literal["train", "eval"] = "train"
@@ -59,9 +82,13 @@ class Probe(Method):
             )
         self.freeze, self.backbone_bn, self.layer = options.freeze, options.backbone_bn, options.layer
         self.network = build_backbone(setting.backbone)
-        backbone = read_backbone(options.checkpoint)
-        load_weights(self.network, backbone.weights, f"{options.checkpoint} as a {setting.backbone}")
-        if options.weights not in (None, backbone.sha256):
+        if source := options.pretraining.source:
+            state = checkpoint.read(options.checkpoint)
+            weights = take_backbone(state, setting.backbone, options.checkpoint, source=source)
+        else:
+            weights = read_backbone(options.checkpoint).weights
+        load_weights(self.network, weights, f"{options.checkpoint} as a {setting.backbone}")
+        if options.weights not in (None, hash_weights(weights)):
             raise UserError(
                 f"{options.checkpoint}: holds other weights than when this began; choose another --out"
             )

@@ -65,7 +65,7 @@ def test_ranks_that_share_a_bank_answer_as_one_with_all_of_it(tmp_path: Path, ra
 
 
 def _top1(run: Path, bank: Path, test: Path) -> float:
-    network, config, _ = load_backbone(run)
+    network, config, *_ = load_backbone(run)
     sets = (evaluation_config(config.data, path) for path in (bank, test))
     return knn(network, *sets, torch.device("cpu"))["top1"]
 

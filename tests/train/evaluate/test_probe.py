@@ -51,7 +51,7 @@ class Files(NamedTuple):
 
     def run(self, stop: StopRequest | None = None) -> dict[str, Any] | None:
         """The probe's result."""
-        job = ProbeJob(self.config(), self.test, self.out, self.recipe.stem)
+        job = ProbeJob(self.config(), self.test, self.out)
         return run_probe(job, CPU, stop or StopRequest())
 
 
@@ -343,9 +343,14 @@ def test_from_the_command_line(
 ) -> None:
     places = ["--checkpoint", job.checkpoint, "--data", job.data, "--test", job.test]
     _main(monkeypatch, "linear", *places, "--bn", "eval", *LINEAR)
-    result = json.loads((job.checkpoint / "linear.json").read_text())
-    assert (result["protocol"], result["bn"], result["top1"]) == ("linear", "eval", 1.0)
-    assert (job.checkpoint / "linear" / "checkpoints" / "latest.pt").exists()
+    result = json.loads((job.checkpoint / "linear-bn-eval.json").read_text())
+    assert (result["protocol"], result["bn"], result["recipe_bn"]) == ("linear", "eval", "train")
+    assert (result["top1"], result["recipe"]) == (1.0, "linear_moco_v2")
+    assert result["pretraining"] == {
+        **{"source": None, "method": "moco_v2", "background": "swaps", "p_pos": 0.2},
+        **{"epochs": 8, "seed": 0, "init": None},
+    }
+    assert (job.checkpoint / "linear-bn-eval" / "checkpoints" / "latest.pt").exists()
     shown = capsys.readouterr().out
     assert "top1         100.00%" in shown
     assert "top5" not in shown  # of three classes

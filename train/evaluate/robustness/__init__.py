@@ -3,6 +3,7 @@
 protocol.py        what a network, a set and a score are here
 imagenet.py        ImageNet's classes, and what other sets have of them (data/)
 source.py          a set as the user gives it: options, photos, counts
+networks.py        a run's own classifier, and torchvision's networks
 scores.py          accuracy where a photo may have several right classes
 fgsm.py            the fast gradient sign method, and accuracy under it
 class_folders.py   one's own sets, ImageNet-A, -R and -v2

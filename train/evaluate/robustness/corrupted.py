@@ -197,7 +197,14 @@ def _cell_record(source: Source, photos: Counter[Cell]) -> dict[str, Any]:
             f"{len(fewer)} of its {len(photos)} corruptions and severities have fewer photos than others' "
             f"{most}: {some(fewer, 5)}; unpack the whole set, or take what there is with partial=true"
         )
-    missing = [f"{name}/{level}" for name in COUNTED for level in SEVERITIES if (name, level) not in photos]
+    there = {name for name, _ in photos}
+    missing = [name for name in COUNTED if name not in there]
+    missing += [
+        f"{name}/{level}"
+        for name in COUNTED
+        for level in SEVERITIES
+        if name in there and (name, level) not in photos
+    ]
     return {
         "photos_per_cell": most,
         **({"uneven": fewer} if fewer else {}),

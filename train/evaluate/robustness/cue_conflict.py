@@ -62,7 +62,7 @@ def shape_bias(cues: list[Cues], decisions: list[str]) -> dict[str, Any]:
 class ShapeBias:
     """Decisions among the 16 categories, and their bias: a `Score`."""
 
-    criteria = ("category",)
+    criteria: tuple[str, ...] = ("category",)
     metric = "shape bias: decisions for the shape, of those for shape or texture"
 
     def __init__(self, cues: list[Cues], columns: np.ndarray) -> None:

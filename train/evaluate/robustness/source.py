@@ -149,7 +149,7 @@ def describe_layout(tree: PhotoTree) -> str:
         *EXTRA_CORRUPTIONS,
         *(name for names in CORRUPTIONS.values() for name in names),
     }:
-        return f"has folders of corruptions ({some(sorted(corruptions), 3)}), as ImageNet-C"
+        return f"has folders of corruptions ({some(sorted(corruptions), 3)}), with photos like {tree.keys[0]}"
     if classes == {""}:
         return f"has {len(tree.keys)} photos in no folders ({some(tree.keys, 2)})"
     classes.discard("")
