@@ -111,3 +111,34 @@ def small_classifier(name: str) -> nn.Module:
                 module.running_mean.normal_()
                 module.running_var.uniform_(0.5, 2)
     return network.eval()
+
+
+def class_folders(folder: Path, count: int) -> Path:
+    """Photos in folders of the network's classes."""
+    for number in range(count):
+        path = folder / ("red", "green", "blue")[number % 3] / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (48, 40), COLOURS[number % 3]).save(path)
+    return folder
+
+
+def run_command(words: list[str], seconds: float = 0) -> None:
+    """`python -m train.evaluate robustness` with the network that sees colours in a run's place.
+
+    seconds: that the network takes for a batch.
+    """
+    import sys
+    import time
+
+    from train.evaluate import __main__ as program
+    from train.evaluate.robustness import command
+
+    network = colour_network()
+    network.network.register_forward_hook(lambda *_: time.sleep(seconds))
+    before = sys.argv, command.load_run_classifier
+    command.load_run_classifier = lambda _: network
+    sys.argv = ["train.evaluate", "robustness", *words, "device=cpu", "threads=1"]
+    try:
+        program.main()
+    finally:
+        sys.argv, command.load_run_classifier = before

@@ -49,6 +49,7 @@ FLOORS = [
     ("evaluate.robustness.sets",),
     ("evaluate.classifier",),
     ("evaluate.fast", "evaluate.probe", "evaluate.robustness.networks"),
+    ("evaluate.robustness.command",),
     ("evaluate.__main__",),
 ]
 

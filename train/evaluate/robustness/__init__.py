@@ -14,4 +14,5 @@ cue_conflict.py    shape bias
 sets.py            all of them by name
 run.py             one pass over a set: every photo judged once
 results.py         the file of results, written after every set
+command.py         `python -m train.evaluate robustness`
 """

@@ -65,7 +65,8 @@ class FgsmScore:
 
     def judge(self, network: Network, images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         """Whether the photos are right, before and after: see `protocol.Score`."""
-        labels = self.labels.to(images.device)[numbers]
+        self.labels = self.labels.to(images.device)
+        labels = self.labels[numbers]
         attacked = attack(network, images, labels, self.normalise, self.epsilon)
         with torch.no_grad():
             answers = [network(shown).argmax(dim=1) for shown in (images, attacked)]

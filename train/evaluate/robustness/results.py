@@ -53,12 +53,18 @@ class Results:
             names: of the set, and of its part if it has several.
             key: the values of KEY, and those of the set's record.
         """
-        found: Any = self.sets
-        for name in names:
-            found = found.get(name, {}) if found is self.sets else found.get("parts", {}).get(name, {})
+        found = self._find(names)
         same = json.loads(json.dumps(key))
         stands = found and all(found.get(name) == value for name, value in same.items())
         return found if stands and not self._again else None
+
+    def has(self, names: list[str]) -> bool:
+        """Whether there is a result of a set, or of a part of it, however it was measured."""
+        return bool(self._find(names))
+
+    def _find(self, names: list[str]) -> dict[str, Any]:
+        found = self.sets.get(names[0], {})
+        return found if len(names) == 1 else found.get("parts", {}).get(names[1], {})
 
     def keep(self, names: list[str], result: dict[str, Any]) -> None:
         """Take a set's result, or that of a part of a set; `write` puts it into the file.

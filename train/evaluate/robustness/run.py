@@ -1,6 +1,7 @@
 """One pass over a set: every photo is shown and judged once, whatever the ranks and whatever is damaged."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,28 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from dali_bgaug.config import validate
 from dali_bgaug.errors import UnusablePhotos, UserError, shown, some
 from dali_bgaug.folder import list_photos
 from pipelines import LoaderConfig, build_loader
 from train import distributed
-from train.evaluate.robustness.protocol import UNREAD, EvaluatedNetwork, RobustnessSet
+from train.evaluate.robustness.protocol import STANDARD_RESIZE, UNREAD, EvaluatedNetwork, RobustnessSet
 from train.features import PHOTOS, Runtime
+
+
+def shown_values(
+    network: EvaluatedNetwork,
+    folder: Path,
+    orientation: str,
+    resize: float | None = STANDARD_RESIZE,
+    border: int = 0,
+) -> dict[str, Any]:
+    """The values of a loader that shows photos of a folder as a network wants them; see `RobustnessSet`."""
+    return {
+        **{"pipeline": "evaluation", "shards": folder, "orientation": orientation, "border": border},
+        **{"crop": {"size": network.size}, "normalise": network.normalise.model_dump()},
+        "resize": None if resize is None else round(resize * network.size),
+    }
 
 
 def set_config(
@@ -22,18 +39,14 @@ def set_config(
     """The loader of a rank's share of a set: as the set's protocol and the network want to be shown photos.
 
     Raises:
-        UserError: the ranks cannot share `runtime.batch_size`.
+        UserError: the ranks cannot share `runtime.batch_size`, or a value of `runtime` cannot be.
     """
     ranks, values = distributed.world_size(), runtime.model_dump(exclude_none=True)
     batch = values.pop("batch_size", PHOTOS * ranks)
     if batch % ranks:
         raise UserError(f"batch_size={batch}: must be divisible by the number of ranks, {ranks}")
-    return LoaderConfig(
-        **{"pipeline": "evaluation", "shards": photos.folder, "batch_size": batch // ranks, **values},
-        **{"crop": {"size": network.size}, "normalise": network.normalise, "border": photos.border},
-        resize=None if photos.resize is None else round(photos.resize * network.size),
-        orientation=orientation,
-    )
+    show = shown_values(network, photos.folder, orientation, photos.resize, photos.border)
+    return validate(LoaderConfig, show | values | {"batch_size": batch // ranks}, f"--set {photos.name}")
 
 
 def how_shown(config: LoaderConfig) -> dict[str, Any]:
