@@ -9,7 +9,7 @@ import numpy as np
 from nvidia.dali import fn
 from nvidia.dali.data_node import DataNode
 
-from dali_bgaug.decoding import Decoder
+from dali_bgaug.decoding import DecodeOptions, Decoder, Problem
 from dali_bgaug.folder import open_folder
 from dali_bgaug.photo_tree import Oddity, describe
 from dali_bgaug.reading import READER, ReaderOptions
@@ -67,8 +67,8 @@ class Dataset(Protocol):
             UserError: it is not.
         """
 
-    def damaged(self, sources: list[bytes]) -> list[str]:
-        """Problems of samples, a line each; sources: where DALI says they were read."""
+    def damaged(self, sources: list[bytes], options: DecodeOptions) -> list[Problem]:
+        """Problems of samples; sources: where DALI says they were read; options: how they are decoded."""
 
     def explain(self, problems: list[str]) -> str:
         """A message of problems: what they mean, each of them, and what to do."""
@@ -126,13 +126,13 @@ class PackedShards:
         """Manifest, sizes and indices."""
         open_shards(self.folder, verify=False)
 
-    def damaged(self, sources: list[bytes]) -> list[str]:
+    def damaged(self, sources: list[bytes], options: DecodeOptions) -> list[Problem]:
         """Lines of `SHARD: KEY: problem` for photos, tiles and labels that cannot be used."""
         offsets: dict[Path, set[int]] = {}
         for source in sources:
-            if found := _SOURCE.fullmatch(source.decode()):
-                offsets.setdefault(Path(found[1]), set()).add(int(found[2]))
-        problems, decoder = [], Decoder()
+            if place := _SOURCE.fullmatch(source.decode()):
+                offsets.setdefault(Path(place[1]), set()).add(int(place[2]))
+        problems, decoder = [], Decoder(upright=options.upright)
         for path, wanted in offsets.items():
             with path.open("rb") as file:
                 for key, members in locate_samples(path.with_suffix(".idx")):
@@ -142,13 +142,15 @@ class PackedShards:
                     for extension, (offset, size) in members.items():
                         file.seek(offset)
                         data[extension] = file.read(size)
-                    problems += [f"{path}: {key}: {line}" for line in self._problems(data, decoder)]
+                    photo, found = f"{path}: {key}", self._problems(data, decoder, options.least)
+                    problems += [Problem(photo, f"{photo}: {line}") for line in found]
         return problems
 
-    def _problems(self, data: dict[str, bytes], decoder: Decoder) -> list[str]:
-        """Problems of a sample, its members' bytes by extension."""
+    def _problems(self, data: dict[str, bytes], decoder: Decoder, least: int) -> list[str]:
+        """Problems of a sample, its members' bytes by extension; least: see `DecodeOptions`."""
         images = {name: data[name] for name in ("jpg", "tile.jpg") if data.get(name)}
-        problems = {name: decoder.problem(image, self.max_pixels) for name, image in images.items()}
+        limits = {"jpg": least, "tile.jpg": 1}
+        problems = {n: decoder.problem(image, self.max_pixels, limits[n]) for n, image in images.items()}
         found = [f"{name} {problem}" for name, problem in problems.items() if problem]
         size = decoder.peek(data["jpg"]) if "tile" in data and "jpg" in images and not found else None
         if size:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 
 class UserError(ValueError):
@@ -10,6 +10,16 @@ class UserError(ValueError):
 
     Programs print it without a traceback and exit with status 2 (see `run_program`).
     """
+
+
+class UnusablePhotos(UserError):
+    """Photos that a loader met and cannot show."""
+
+    def __init__(self, message: str, reasons: Mapping[str, str]) -> None:
+        """reasons: a line each, by the photo's path or, of packed shards, `SHARD: KEY`; none where the fault
+        is not a photo's."""
+        super().__init__(message)
+        self.reasons = dict(reasons)
 
 
 def shown(text: str) -> str:

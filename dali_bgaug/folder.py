@@ -1,20 +1,21 @@
-"""Photos in class folders, as they were downloaded: what evaluation reads where nothing was packed.
+"""Photos in folders, as they were downloaded: what evaluation reads where nothing was packed.
 
 FOLDER/CLASS/….jpg    or .png, …; classes are numbered by name, photos come in order of class and path
 
 What is listed is the tools' rule (`photo_tree.py`), with more endings: nothing is packed, so whatever the
-decoder knows is read as it is.
+decoder knows is read as it is. `list_photos` reads any files of a folder, whatever its layout.
 """
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from nvidia.dali import fn
 from nvidia.dali.data_node import DataNode
 
-from dali_bgaug.decoding import MAX_PIXELS, Decoder
-from dali_bgaug.errors import UserError, some
+from dali_bgaug.decoding import MAX_PIXELS, DecodeOptions, Decoder, Problem
+from dali_bgaug.errors import UnusablePhotos, UserError, some
 from dali_bgaug.files import require_folder
 from dali_bgaug.photo_tree import (
     JPEG_ENDINGS,
@@ -34,7 +35,7 @@ ENDINGS = (*JPEG_ENDINGS, ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 @dataclass
 class PhotoFolder:
-    """Photos in class folders: a `Dataset` without masks and tiles, always in order."""
+    """Photos in a folder: a `Dataset` without masks and tiles, always in order."""
 
     folder: Path
     classes: list[str]
@@ -60,10 +61,10 @@ class PhotoFolder:
 
     @property
     def digest(self) -> str:
-        """A hash of the photos' names and sizes."""
+        """A hash of the photos' names and sizes; of one that is gone, which reading will say, `None`."""
         digest = hashlib.sha256()
         for file in self.files:
-            digest.update(f"{file}\0{(self.folder / file).stat().st_size}\n".encode())
+            digest.update(f"{file}\0{_size(self.folder / file)}\n".encode())
         return digest.hexdigest()
 
     def read(self, components: list[str], options: ReaderOptions) -> dict[str, DataNode]:
@@ -86,20 +87,46 @@ class PhotoFolder:
         return {"jpg": jpg, "cls": cls}
 
     def check(self) -> None:
-        """The folder is there."""
-        require_folder(self.folder, "data.shards")
+        """The folder is there, and files to be read: where there is none DALI's reader fails at once.
 
-    def damaged(self, sources: list[bytes]) -> list[str]:
+        Raises:
+            UnusablePhotos: some are gone, forbidden or empty; a `UserError` without the folder.
+        """
+        require_folder(self.folder, "data.shards")
+        paths = [self.folder / file for file in self.files]
+        if gone := [str(path) for path in paths if not (_size(path) and os.access(path, os.R_OK))]:
+            why = "No such file, or an empty or forbidden one"
+            raise UnusablePhotos(f"{some(gone)}: {why}", {path: f"{path}: {why}" for path in gone})
+
+    def damaged(self, sources: list[bytes], options: DecodeOptions) -> list[Problem]:
         """Lines of `FILE problem`."""
-        decoder = Decoder()
-        paths = sorted({Path(source.decode()) for source in sources})
-        found = ((path, decoder.problem(path.read_bytes(), self.max_pixels)) for path in paths)
-        return [f"{path} {problem}" for path, problem in found if problem]
+        decoder, problems = Decoder(upright=options.upright), []
+        for path in sorted({source.decode() for source in sources}):
+            try:
+                found = decoder.problem(Path(path).read_bytes(), self.max_pixels, options.least)
+            except OSError as error:
+                problems.append(Problem(path, str(error)))
+                continue
+            if found:
+                problems.append(Problem(path, f"{path} {found}"))
+        return problems
 
     def explain(self, problems: list[str]) -> str:
         """Nobody looked into the photos before."""
         lines = "\n  ".join(["these cannot be used:", *problems])
         return f"{lines}\nreplace them, or take them away"
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def list_photos(folder: Path, files: list[str], labels: list[int]) -> PhotoFolder:
+    """Files of a folder in the order given, whatever its layout, with any labels (int32)."""
+    return PhotoFolder(folder, [], files, labels, {})
 
 
 def open_folder(folder: Path, option: str = "data.shards") -> PhotoFolder:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from dali_bgaug.batches import BatchMaker, Producer
-from dali_bgaug.errors import UserError
+from dali_bgaug.errors import UnusablePhotos, UserError
 from dali_bgaug.journal import Journal
 
 STATE_VERSION = 5
@@ -150,8 +150,8 @@ class Loader:
             place = (
                 f"the loader failed in epoch {self.epoch}, batch {self.batch}, rank {self._epoch_shard.rank}"
             )
-            if explanation := self._journal.explain():
-                raise UserError(f"{place}; {explanation}") from error
+            if found := self._journal.explain():
+                raise UnusablePhotos(f"{place}; {found}", found.reasons) from error
             raise RuntimeError(f"{place}; what it was reading is good") from error
         with self._all_or_closed():
             made = producer.take()
@@ -273,5 +273,5 @@ def _difference(key: str, before: str, now: str) -> str:
     if key != "config":
         return f"its {key} was {before!r}, now it is {now!r}"
     old, new = json.loads(before), json.loads(now)
-    changed = [name for name in new if old.get(name) != new[name]]
-    return ", ".join(f"its {name} was {old.get(name)!r}, now it is {new[name]!r}" for name in changed)
+    changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return ", ".join(f"its {name} was {old.get(name)!r}, now it is {new.get(name)!r}" for name in changed)

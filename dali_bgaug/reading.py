@@ -22,7 +22,7 @@ from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import do_not_convert
 from torch.utils.dlpack import from_dlpack
 
-from dali_bgaug.decoding import too_large
+from dali_bgaug.decoding import DecodeOptions, too_large, too_small
 from dali_bgaug.errors import UserError
 from dali_bgaug.orientation import is_contradictory
 from dali_bgaug.tiles import fits
@@ -70,25 +70,31 @@ class ReaderOptions(NamedTuple):
     """Batches kept ahead."""
 
 
-def with_header(photo: DataNode, max_pixels: int, packed: bool = True) -> DataNode:
-    """The same encoded photos, once all their headers could be read and say at most so many pixels.
+def with_header(photo: DataNode, max_pixels: int, packed: bool = True, least: int = 1) -> DataNode:
+    """The same encoded photos, once all their headers could be read and say so many pixels as may be.
 
     The decoder of DALI 2.4 ends the process (a segmentation fault) where it meets a header that it cannot
     read, and nobody learns which photo that was; looking for the photo's size fails with an error. Photos
     take their own places anew, by numbers that are not there before.
 
-    packed: they were looked into when they were packed; else their EXIF blocks are looked at too, which can
-    contradict each other and end the process as well.
+    Args:
+        photo: uint8 [bytes], on the CPU.
+        max_pixels: of a photo.
+        packed: they were looked into when they were packed; else their EXIF blocks are looked at too, which
+            can contradict each other and end the process as well.
+        least: pixels of the shortest side.
     """
     shape = fn.peek_image_shape(photo)
     seen = [shape] if packed else [shape, photo]
-    place = fn.python_function(*seen, function=partial(_places, max_pixels), batch_processing=True)
+    place = fn.python_function(*seen, function=partial(_places, max_pixels, least), batch_processing=True)
     return fn.permute_batch(photo, indices=place[0])
 
 
-def _places(max_pixels: int, shapes: list[np.ndarray], photos: Sequence[np.ndarray] = ()) -> list[np.ndarray]:
+def _places(
+    max_pixels: int, least: int, shapes: list[np.ndarray], photos: Sequence[np.ndarray] = ()
+) -> list[np.ndarray]:
     for number, (height, width, _) in enumerate(np.array(shapes).tolist()):
-        if problem := too_large(width, height, max_pixels):
+        if problem := too_large(width, height, max_pixels) or too_small(width, height, least):
             raise UserError(f"photo {number} of the batch {problem}")
     for number, photo in enumerate(photos):
         if is_contradictory(photo.tobytes()):
@@ -97,25 +103,34 @@ def _places(max_pixels: int, shapes: list[np.ndarray], photos: Sequence[np.ndarr
 
 
 def decode(
-    encoded: DataNode, hw_decoder_load: float = 0.65, preallocate: tuple[int, int] = (0, 0)
+    encoded: DataNode,
+    hw_decoder_load: float = 0.65,
+    preallocate: tuple[int, int] = (0, 0),
+    options: DecodeOptions | None = None,
 ) -> DataNode:
-    """JPEG bytes -> uint8 [H, W, 3] on the pipeline's device, EXIF orientation applied.
+    """JPEG bytes -> uint8 [H, W, 3] on the pipeline's device, by default with EXIF orientation applied.
 
     Args:
         encoded: uint8 [bytes], on the CPU.
         hw_decoder_load: GPU: share of photos for the hardware decoder.
         preallocate: GPU: width and height of photos its memory is made for at start.
+        options: `least` must leave a pixel inside the border (`with_header`).
     """
+    options = options or DecodeOptions()
     width, height = preallocate
     image = fn.decoders.image(
         encoded,
         # mixed: bytes on the CPU, pixels on the GPU
         device="cpu" if Pipeline.current().device_id is None else "mixed",
         output_type=types.RGB,
+        adjust_orientation=options.upright,
         hw_decoder_load=hw_decoder_load,
         preallocate_width_hint=width,
         preallocate_height_hint=height,
     )
+    if options.border:
+        inside = slice(options.border, -options.border)
+        image = image[inside, inside]
     # In an `if` branch that no photo takes, the decoder's empty batch has no dimensions.
     return fn.reshape(image, layout="HWC")
 

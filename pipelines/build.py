@@ -41,6 +41,7 @@ def build_loader(
     rank: int = 0,
     world_size: int = 1,
     *,
+    data: Dataset | None = None,
     device_id: int | None = None,
     with_sources: bool = False,
 ) -> Loader:
@@ -49,6 +50,7 @@ def build_loader(
     Args:
         config: what to read and which views to make.
         rank, world_size: this process among all that train together.
+        data: the set, where it is not what `config.shards` names; for evaluation any (`list_photos`).
         device_id: the GPU, by default the local rank's; ignored on the CPU.
         with_sources: batches also hold what views were made from (for contact sheets).
 
@@ -60,7 +62,7 @@ def build_loader(
             f"data.batch_size={config.batch_size}: must be divisible by the number of ranks, {world_size}"
         )
     complete = config.method.complete
-    data: Dataset = (open_data if complete else open_packed)(config.shards, config.verify)
+    data = data or (open_data if complete else open_packed)(config.shards, config.verify)
     if with_sources and not data.mask_size:
         raise UserError(f"data.shards={config.shards}: class folders have no masks to show; give shards")
     epoch_shard = EpochShard(data.samples, config.batch_size // world_size, rank, world_size, complete)
@@ -70,7 +72,7 @@ def build_loader(
         pool_photos()
     if data.open_files and not config.mmap:
         allow_open_files(data.open_files, config.shards)
-    journal = Journal(data, config.prefetch)
+    journal = Journal(data, config.prefetch, config.decoding)
     recipe = loader_recipe(config, with_sources)
     if rank == 0:
         log.info(describe(recipe))
@@ -220,9 +222,10 @@ def define_pipeline(
         options = ReaderOptions(seeds, epoch_shard.world_size, buffer, config.mmap, config.reader_depth)
         sample = data.read(components(config, data.tiles, everything=recipe.sources), options)
         journal.watch(sample["jpg"])
-        photo = with_header(sample["jpg"], data.max_pixels, data.is_looked_into)
+        safe = data.is_looked_into or not config.decoding.upright
+        photo = with_header(sample["jpg"], data.max_pixels, safe, config.decoding.least)
         outputs = {
-            "photo": decode(photo, config.hw_decoder_load, config.preallocate),
+            "photo": decode(photo, config.hw_decoder_load, config.preallocate, config.decoding),
             "cls": sample["cls"],
             "iteration": count_iterations(epoch_shard.batch_size),
         }

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from dali_bgaug.config import Options, merge
+from dali_bgaug.decoding import DecodeOptions
 from dali_bgaug.shards import TILE_EXTENSION, TileKind, extensions
 from dali_bgaug.views.options import BackgroundOptions, NormaliseOptions, ViewOptions
 from pipelines.methods import METHODS, MethodViews
@@ -52,8 +53,13 @@ class LoaderConfig(Options):
     """The views of a photo, and kinds of views, by name."""
     background: BackgroundOptions = BackgroundOptions()
     normalise: NormaliseOptions = NormaliseOptions()
-    resize: int = Field(default=256, ge=8, le=4096)
-    """Central crops (evaluation, `crop.kind: central`): the photo's short side before, in pixels."""
+    resize: int | None = Field(default=256, ge=8, le=4096)
+    """Central crops (evaluation, `crop.kind: central`): the photo's short side before, in pixels. null, for
+    evaluation: no resize; photos smaller than the crop are refused."""
+    border: int = Field(default=0, ge=0, le=4096)
+    """Evaluation: pixels cut off on every side of a photo before all else, as if they were not stored."""
+    orientation: Literal["apply", "ignore"] = "apply"
+    """EXIF orientation of photos. ignore, for evaluation: pixels as they are stored, as by PIL alone."""
 
     mmap: Free[bool] = True
     """Map shards into memory; turn off on network file systems."""
@@ -119,13 +125,32 @@ class LoaderConfig(Options):
             raise ValueError(
                 f"background.kind=swaps: only moco_v2 has extra negatives; take random for {self.pipeline}"
             )
+        if not self.method.complete and (self.resize is None or self.border or self.orientation == "ignore"):
+            raise ValueError(
+                f"resize={self.resize} border={self.border} orientation={self.orientation}: only evaluation "
+                "can go without a resize, cut a border, or ignore orientation; leave these out"
+            )
         self.method.check(self)
         for name, view in self.views.items():
             if view.crop.kind == "central" and view.crop.fg_min > 0:
                 raise ValueError(f"views.{name}.crop.fg_min: a central crop is not drawn; leave it out")
-            if view.crop.kind == "central" and view.crop.size > self.resize:
+            if view.crop.kind == "central" and self.resize and view.crop.size > self.resize:
                 raise ValueError(f"views.{name}.crop.size={view.crop.size}: larger than resize={self.resize}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _serialised(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """All fields, but of those that came later only what is not the default: what runs and loaders of
+        before have recorded, they still find."""
+        later = {name: self.__class__.model_fields[name].default for name in ("border", "orientation")}
+        values = handler(self)
+        return {name: value for name, value in values.items() if name not in later or value != later[name]}
+
+    @property
+    def decoding(self) -> DecodeOptions:
+        """Options of decoding photos. Without a resize the crop must lie in the photo."""
+        inside = 1 if self.resize else max(view.crop.size for view in self.views.values())
+        return DecodeOptions(self.orientation == "apply", self.border, inside + 2 * self.border)
 
     @property
     def method(self) -> MethodViews:

@@ -275,7 +275,14 @@ class Batches(Dataset[dict[str, np.ndarray]]):
 
     def _central(self, samples: list[Sample]) -> dict[str, np.ndarray]:
         size = self._config.views["image"].crop.size
-        photos = (F.resize(decode(sample.photo), self._config.resize) for sample in samples)
+        decoding, resize = self._config.decoding, self._config.resize
+        photos = (decode(sample.photo, decoding.upright) for sample in samples)
+        if border := decoding.border:
+            photos = (
+                photo.crop((border, border, photo.width - border, photo.height - border)) for photo in photos
+            )
+        if resize:
+            photos = (F.resize(photo, resize) for photo in photos)
         return {"image": np.stack([np.asarray(F.center_crop(photo, size)) for photo in photos])}
 
 

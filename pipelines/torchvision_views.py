@@ -162,8 +162,9 @@ def composite(view: Image.Image, background: Image.Image, mask: np.ndarray) -> I
     return Image.composite(view, background, Image.fromarray(mask))
 
 
-def decode(data: bytes) -> Image.Image:
-    """An upright RGB image."""
+def decode(data: bytes, upright: bool = True) -> Image.Image:
+    """An RGB image; upright: whether EXIF orientation is applied."""
     image = Image.open(io.BytesIO(data))
-    ImageOps.exif_transpose(image, in_place=True)
+    if upright:
+        ImageOps.exif_transpose(image, in_place=True)
     return image if image.mode == "RGB" else image.convert("RGB")

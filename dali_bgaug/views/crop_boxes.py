@@ -111,9 +111,11 @@ def choose_crop_boxes(
 def central_crop_boxes(sizes: np.ndarray, resize: np.ndarray, side: np.ndarray) -> np.ndarray:
     """Resize and CenterCrop of torchvision as crop boxes: float32 [J, 4], y0, x0, y1, x1 in pixels.
 
-    sizes: height and width, int [J, 2]; resize: short side before the crop, side: of the crop, int [J].
+    sizes: height and width, int [J, 2]; resize: short side before the crop, or 0 for that of the photo;
+    side: of the crop, int [J].
     """
-    resized = resize[:, None] * sizes // sizes.min(axis=1, keepdims=True)
+    short = sizes.min(axis=1, keepdims=True)
+    resized = np.where(resize[:, None], resize[:, None], short) * sizes // short
     twice = resized - side[:, None]
     start = twice // 2 + (twice // 2 & twice & 1)  # half of it, rounded half to even
     return np.concatenate([start, start + side[:, None]], axis=1) * np.tile(sizes / resized, 2)

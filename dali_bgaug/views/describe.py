@@ -28,10 +28,11 @@ def describe(recipe: Recipe) -> str:
     )
 
 
-def _crop(crop: CropOptions, resize: int) -> str:
+def _crop(crop: CropOptions, resize: int | None) -> str:
     flip = f"; flip p = {crop.flip_p:g}" if crop.flip_p else ""
     if crop.kind == "central":
-        return f"short side to {resize}, central crop of {crop.size}{flip}"
+        resized = "no resize" if resize is None else f"short side to {resize}"
+        return f"{resized}, central crop of {crop.size}{flip}"
     area, ratio = (" to ".join(f"{end:.3g}" for end in ends) for ends in (crop.scale, crop.ratio))
     least = f", at least {crop.fg_min:g} of the foreground" if crop.fg_min else ""
     return f"random crop of area {area}, ratio {ratio}{least}, to {crop.size} pixels{flip}"

@@ -100,6 +100,7 @@ def choose_crop_boxes(
     y0, x0, y1, x1 = height * 0, width * 0, height, width
     if crop == _CENTRAL:
         resize, side, short = load_int(job + _RESIZE), load_int(job + _SIZE), tl.minimum(high, wide)
+        resize = tl.where(resize == 0, short, resize)
         resized_y, resized_x = resize * high // short, resize * wide // short
         half_y, half_x = (resized_y - side) // 2, (resized_x - side) // 2
         start_y = half_y + (half_y & (resized_y - side) & 1)  # half, rounded to even

@@ -34,8 +34,8 @@ class Recipe:
     """Single views, by name."""
     background: BackgroundOptions
     normalise: NormaliseOptions
-    resize: int = 256
-    """Central crops: the photo's short side before, in pixels."""
+    resize: int | None = 256
+    """Central crops: the photo's short side before, in pixels; None: as it is."""
     sources: bool = False
     """Whether batches also hold what views were made from, for contact sheets."""
 
@@ -84,9 +84,9 @@ def batch_backgrounds(
     return draw_backgrounds(recipe.views, recipe.background, lends, strength, generators("backgrounds"))
 
 
-def _draw_crop(jobs: np.ndarray, crop: CropOptions, resize: int, rng: np.random.Generator) -> None:
+def _draw_crop(jobs: np.ndarray, crop: CropOptions, resize: int | None, rng: np.random.Generator) -> None:
     """Draw each job's crop box and flip into its record."""
-    jobs["size"], jobs["resize"], jobs["fg_min"] = crop.size, resize, crop.fg_min
+    jobs["size"], jobs["resize"], jobs["fg_min"] = crop.size, resize or 0, crop.fg_min
     jobs["crop"] = table.CENTRAL if crop.kind == "central" else table.RANDOM
     jobs["area"], jobs["log_ratio"] = crop.scale, np.log(np.array(crop.ratio, np.float32))
     jobs["draws"] = rng.random(jobs["draws"].shape, np.float32)

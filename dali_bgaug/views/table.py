@@ -44,7 +44,7 @@ JOB = np.dtype(
         ("frame", np.int32),  # the photo's place in the batch: its size counts, and its mask
         ("crop", np.int32),
         ("flip", np.int32),
-        ("resize", np.int32),  # CENTRAL: short side of the photo in pixels before
+        ("resize", np.int32),  # CENTRAL: short side of the photo in pixels before, 0: its own
         ("area", np.float32, 2),  # RANDOM: range of the area as a share of the frame
         ("log_ratio", np.float32, 2),  # range of log(width / height)
         ("fg_min", np.float32),  # least share of the foreground

@@ -31,8 +31,13 @@ FLOORS = [
     ("checkpointer", "speed"),
     ("loop",),
     ("evaluate.backbone", "evaluate.labels", "evaluate.heads", "evaluate.background_gap", "__main__"),
-    ("evaluate.robustness.protocol",),
-    ("evaluate.robustness.imagenet", "evaluate.robustness.scores", "evaluate.robustness.fgsm"),
+    ("evaluate.robustness.protocol", "evaluate.robustness.results"),
+    (
+        "evaluate.robustness.imagenet",
+        "evaluate.robustness.scores",
+        "evaluate.robustness.fgsm",
+        "evaluate.robustness.run",
+    ),
     ("evaluate.robustness.source",),
     (
         "evaluate.robustness.class_folders",
@@ -50,6 +55,7 @@ FLOORS = [
     ("evaluate.report.table",),
     ("evaluate.report.page", "evaluate.report.picture"),
     ("evaluate.report.program",),
+    ("evaluate.robustness.command",),
     ("evaluate.__main__",),
 ]
 

@@ -5,10 +5,11 @@
     python -m train.evaluate knn            --checkpoint RUN --data SHARDS --test SHARDS
     python -m train.evaluate background-gap --checkpoint RUN --data FOLDER [--train SHARDS]
     python -m train.evaluate report         RUN … [--baseline NAME] [--paper] [--out DIR]
+    python -m train.evaluate robustness     --checkpoint RUN --set NAME=DIR [--set …]
 
 `--from moco|swav|byol|vissl|timm` reads a backbone of those projects out of `--checkpoint FILE`.
 `torchrun --nproc-per-node=8 -m train.evaluate …` shares the work. `--test` also takes a folder of class
-folders of photos. The same command goes on with a linear probe or fine-tuning that was interrupted.
+folders of photos. The same command goes on with a linear probe, fine-tuning or sets that were interrupted.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from train.evaluate.fast import fit_fast, linear_fast
 from train.evaluate.heads import RATES
 from train.evaluate.labels import labels_of
 from train.evaluate.probe import ProbeJob, bn_of, probe_config, recipe_of, run_probe
+from train.evaluate.robustness.command import robustness, robustness_parser
 from train.features import evaluation_values, ready, same_classes
 from train.foreign import SOURCES
 from train.neighbours import TEMPERATURE, K, knn
@@ -272,6 +274,7 @@ PROTOCOLS: dict[str, tuple[Callable[[], argparse.ArgumentParser], Callable[..., 
     "finetune": (_finetune_parser, _finetune),
     "knn": (_knn_parser, _knn),
     "background-gap": (_gap_parser, _background_gap),
+    "robustness": (robustness_parser, lambda args, device: robustness(args, device, _folder)),
 }
 
 REPORT = "report"
@@ -302,7 +305,7 @@ def main() -> None:
         found = evaluate(args, device)
         ranks, main_rank = distributed.world_size(), distributed.rank() == 0
     if found is None or not main_rank:
-        return  # a signal ended it; the run has said so
+        return  # a signal ended it, and the run has said so; or it has written its results itself
     result = {"protocol": _name(args), "checkpoint": str(args.checkpoint), "ranks": ranks, **found}
     path = _result_path(args, found)
     write_json(path, result)
@@ -311,4 +314,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_program(main, "the same command goes on with a probe's run")
+    run_program(main, "the same command goes on with a probe's run, or the sets that are left")

@@ -65,6 +65,7 @@ RECIPES = {
     "geometry": _recipe(MOCO, kind="swaps"),
     "geometry before": _recipe(TURNED, stage="before", donor="none"),
     "central": _recipe(CENTRAL, kind="rm", p_pos=1.0),
+    "central as stored": replace(_recipe(CENTRAL, kind="none"), resize=None),
     "distorted": _recipe(MOCO, kind="swaps", distortion=SHAKEN),
     "box": _recipe(MOCO, kind="rm", distortion=DistortionOptions(box=True, translate=0.2)),
     "sources": replace(_recipe(_views("image"), p_pos=1.0), sources=True),

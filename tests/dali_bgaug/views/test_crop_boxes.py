@@ -207,10 +207,10 @@ def test_foreground_is_seen_where_it_is() -> None:
 
 def test_central_crop_boxes_are_torchvisions() -> None:
     """Resize(256) makes 341 x 256 of 500 x 375 and 256 x 351 of 37 x 51; CenterCrop rounds half to even."""
-    sizes = np.array([[375, 500], [51, 37], [256, 256], [100, 101]])
-    resize, side = np.array([256, 256, 256, 10]), np.array([224, 224, 224, 7])
-    scale = np.array([[256 / 375, 341 / 500], [352 / 51, 256 / 37], [1, 1], [10 / 100, 10 / 101]])
-    start = [[16, 58], [64, 16], [16, 16], [2, 2]]
+    sizes = np.array([[375, 500], [51, 37], [256, 256], [100, 101], [231, 225]])
+    resize, side = np.array([256, 256, 256, 10, 0]), np.array([224, 224, 224, 7, 224])  # 0: no resize
+    scale = np.array([[256 / 375, 341 / 500], [352 / 51, 256 / 37], [1, 1], [10 / 100, 10 / 101], [1, 1]])
+    start = [[16, 58], [64, 16], [16, 16], [2, 2], [4, 0]]
     found = central_crop_boxes(sizes, resize, side) * np.tile(scale, 2)
     np.testing.assert_allclose(
         found, np.concatenate([start, np.add(start, side[:, None])], axis=1), atol=1e-3
