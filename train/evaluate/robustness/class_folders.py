@@ -21,6 +21,8 @@ def open_folders(source: Source) -> list[Found]:
     """Class folders named like classes of the network: accuracy over the logits of these classes alone."""
     tree, columns = own_classes(source)
     classes = sorted(set(columns))
+    if len(classes) == 1:
+        raise source.fault(f"{tree.classes[0]} is its only class, so every answer would be right; give two")
     which = "all" if len(classes) == len(source.network.classes) else f"its own {len(classes)}"
     metric = f"top-1 accuracy over the logits of {which} classes"
     score = Accuracy([Criterion("top1", np.array(classes), single(columns))], metric)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dali_bgaug.errors import some
+from dali_bgaug.files import digest
 from dali_bgaug.photo_tree import class_of
 from train.evaluate.robustness.imagenet import WNIDS, imagenet_columns
 from train.evaluate.robustness.scores import Accuracy, Criterion, several, single
@@ -34,10 +35,15 @@ def open_objectnet(source: Source) -> list[Found]:
         raise source.misfit(EXPECTED, tree)
     truths = [classes[class_of(key)] for key in files]
     found = {"photos": len(files), "classes": len({class_of(key) for key in files})}
-    record = set_counts(source, tree, found, {"photos": PHOTOS, "classes": CLASSES})
-    record |= {"maps": str(maps), "outside": {"photos": len(tree.keys) - len(files)}}
-    record["outside"]["classes"] = len(tree.classes) - found["classes"]
     asked = sorted({number for numbers in of_label.values() for number in numbers})
+    record = set_counts(source, tree, found, {"photos": PHOTOS, "classes": CLASSES})
+    record |= {
+        **{"maps": str(maps), "maps_digest": digest(classes, asked)},
+        "outside": {
+            "photos": len(tree.keys) - found["photos"],
+            "classes": len(tree.classes) - found["classes"],
+        },
+    }
     any_of = several([columns[numbers].tolist() for numbers in truths])
     criteria = [
         Criterion("first_of_1000", columns, single([columns[numbers[0]] for numbers in truths])),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dali_bgaug.errors import some
+from dali_bgaug.files import digest
 from dali_bgaug.photo_tree import class_of
 from train.evaluate.robustness.imagenet import WNIDS, imagenet_columns
 from train.evaluate.robustness.protocol import EvaluatedNetwork
@@ -46,7 +47,10 @@ def open_real(source: Source) -> list[Found]:
     if in_folders and not set(wnids) <= set(WNIDS):
         raise source.misfit("ImageNet's validation set (wnid folders, or all photos in one)", tree)
     counts = {"photos": len(tree.keys)}
-    record = set_counts(source, tree, counts, {"photos": PHOTOS}) | {"labels": str(labels_file)}
+    record = set_counts(source, tree, counts, {"photos": PHOTOS}) | {
+        "labels": str(labels_file),
+        "labels_digest": digest(labels),
+    }
     files = tree.keys
     if not in_folders:  # without a label of either kind there is nothing to ask
         files = [key for key, number in zip(files, numbers, strict=True) if labels[number - 1]]

@@ -62,6 +62,8 @@ def test_three_metrics_of_one_pass(tmp_path: Path, with_lines: bool) -> None:
         "accuracies": {"first_of_1000": 0.5, "any_of_1000": 0.75, "any_of_4": 1.0},
     }
     assert (one.border, one.resize) == (2, 1.0)
+    assert one.record is not None
+    assert len(one.record.pop("maps_digest")) == 64
     assert one.record == {
         "found": {"photos": 4, "classes": 2},
         "expected": {"photos": 18_574, "classes": 113},

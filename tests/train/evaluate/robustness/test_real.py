@@ -33,6 +33,8 @@ def test_flat_photos(tmp_path: Path) -> None:
         "metric": "ReaL accuracy: the answer is one of the photo's labels",
         "photos": 3,
     }
+    assert one.record is not None
+    before = one.record.pop("labels_digest")
     assert one.record == {
         "found": {"photos": 4},
         "expected": {"photos": 50_000},
@@ -41,6 +43,8 @@ def test_flat_photos(tmp_path: Path) -> None:
         "labels": str(tmp_path / "real.json"),
         "judged": 3,
     }
+    write_labels(tmp_path / "real.json", LABELS | {1: [6]})
+    assert (open_one("real", tmp_path).record or {})["labels_digest"] != before
 
 
 def test_photos_in_wnid_folders(tmp_path: Path) -> None:
