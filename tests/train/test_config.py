@@ -252,7 +252,7 @@ def test_what_may_change_on_resume() -> None:
         *("init", "compile", "knn", "log_every", "checkpoint_every", "keep_checkpoints"),
         *("keep_every_epochs", "timeout_s"),
     }
-    assert free_fields(ProbeOptions) == {"checkpoint"}
+    assert free_fields(ProbeOptions) == {"checkpoint", "pretraining", "recipe"}
     assert {"shards", "threads", "prefetch", "verify", "mmap", "reader_depth", "preallocate"} == FREE
 
 

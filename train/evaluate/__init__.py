@@ -1,6 +1,6 @@
 """Evaluation of pre-trained backbones: `python -m train.evaluate linear | finetune | knn | background-gap`.
 
-    backbone.py         the backbone of a run, a checkpoint or an exported file
+    backbone.py         the backbone of a run, a checkpoint, an exported or another project's file
     classifier.py       a trained classifier, and how many photos of a set it gets right
     labels.py           the labelled subset that shards are
     heads.py            linear classifiers on given features, for several rates together

@@ -20,6 +20,7 @@ from train.evaluate.__main__ import main
 from train.evaluate.backbone import load_backbone
 from train.evaluate.classifier import load_classifier
 from train.evaluate.probe import RECIPES, ProbeJob, probe_config, recipe_of, run_probe
+from train.evaluate.robustness.networks import load_run_classifier
 from train.export import Backbone, export_backbone
 from train.method import Setting
 from train.methods.probe import ProbeOptions
@@ -367,3 +368,39 @@ def test_from_the_command_line(
     assert "labels            36  all of the shards" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"--untrained=True: a probe by a recipe"):
         _main(monkeypatch, "linear", *places, "--untrained")
+
+
+def test_another_projects_file_from_the_command_line(
+    job: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From MoCo's file to a probe, whose classifier needs the file no more."""
+    theirs = load_backbone(job.checkpoint).network.state_dict()
+    weights = {f"module.encoder_q.{name}": value for name, value in theirs.items()}
+    weights |= {"module.queue": torch.zeros(2), "module.encoder_q.fc.0.weight": torch.zeros(2)}
+    torch.save({"state_dict": weights, "epoch": 200}, path := tmp_path / "moco.pth.tar")
+    small = ("data.crop.size=32", "crop.size=32", "resize=36")
+    places = ["--checkpoint", path, "--from", "moco", "--data", job.data, "--test", job.test]
+    places += ["--backbone", "resnet18"]
+    _main(monkeypatch, "linear", *places, *LINEAR, small[0])
+    result = json.loads((tmp_path / "moco.pth-linear.json").read_text())
+    assert (result["top1"], result["recipe"], result["bn"]) == (1.0, "linear_moco_v2", "train")
+    assert (result["pretraining"]["source"], result["pretraining"]["method"]) == ("moco", "moco_v2")
+    _main(monkeypatch, "linear", *places, "--bn", "eval", *LINEAR, small[0])
+    assert json.loads((tmp_path / "moco.pth-linear-bn-eval.json").read_text())["bn"] == "eval"
+    _main(monkeypatch, "knn", *places, "--k", 3, *small[1:])
+    knn = json.loads((tmp_path / "moco.pth-knn.json").read_text())
+    assert (knn["weights"], knn["top1"], knn["pretraining"]["source"]) == (result["weights"], 1.0, "moco")
+    _main(monkeypatch, "linear", "--fast", *places, "--rates=1", *small[1:])
+    assert json.loads((tmp_path / "moco.pth-linear-fast.json").read_text())["pretraining"]["source"] == "moco"
+    path.unlink()
+    loaded = load_run_classifier(tmp_path / "moco.pth-linear")
+    assert loaded.name == f"linear_moco_v2 {tmp_path.name}/moco.pth-linear"
+    assert (loaded.classes, loaded.size) == (["blue", "green", "red"], 32)
+    assert loaded.record["pretraining"]["source"] == "moco"
+    assert (loaded.record["training"], loaded.record["bn"]) == ("linear", "train")
+    assert loaded.record["recipe"] == "linear_moco_v2"
+    assert load_run_classifier(tmp_path / "moco.pth-linear-bn-eval").record["bn"] == "eval"
+    with pytest.raises(UserError, match=r"--backbone=resnet18: a run says itself what its backbone is"):
+        _main(monkeypatch, "knn", "--checkpoint", job.checkpoint, *places[4:])
+    with pytest.raises(UserError, match=r"--untrained --from=moco"):
+        _main(monkeypatch, "knn", *places, "--untrained")
