@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from dali_bgaug.config import override
+from tests.helpers.judging import colour_network, colour_photos, colour_set
 from tests.helpers.sets import coloured_set, untrained_run
 from train.evaluate.backbone import load_backbone
 from train.evaluate.fast import linear_fast
 from train.evaluate.probe import RECIPES, ProbeJob, probe_config, run_probe
+from train.evaluate.robustness.fgsm import FgsmScore
+from train.evaluate.robustness.run import evaluate_set, set_config
 from train.features import Runtime, evaluation_config, extract_features, ready
 from train.neighbours import knn
 from train.signals import StopRequest
@@ -48,3 +52,21 @@ def test_a_linear_probe(coloured: Path, tmp_path: Path) -> None:
     config = probe_config(load_backbone(run), run, coloured, recipe, override({}, list(words)))
     job = ProbeJob(config, coloured.parent / "photos", tmp_path / "probe")
     assert run_probe(job, GPU, StopRequest())["top1"] == 1.0
+
+
+def test_a_set_whose_photos_are_partly_damaged(tmp_path: Path) -> None:
+    """Shown without a border and without a resize, and attacked."""
+    files = colour_photos(tmp_path, 11)
+    for number in (2, 7):
+        (tmp_path / files[number]).write_bytes(b"\xff\xd8 cut short")
+    network = colour_network()
+    labels = np.arange(len(files)) % 3
+    for values in ({}, {"resize": None, "border": 2}, {"score": FgsmScore(labels, network.normalise, 8.0)}):
+        found = []
+        for device, name in ((GPU, "gpu"), (torch.device("cpu"), "cpu")):
+            photos = colour_set(tmp_path, files, **values)
+            config = set_config(network, photos, Runtime(batch_size=4, device=name), "ignore")
+            found.append(evaluate_set(network, photos, config, device))
+        assert found[0] == found[1]
+        assert found[0]["value"] == 1.0
+        assert found[0]["unread"] == [files[2], files[7]]
