@@ -92,6 +92,15 @@ def test_a_set_of_which_nothing_can_be_shown_is_an_error(tmp_path: Path) -> None
         evaluate_set(network, photos, set_config(network, photos, RUNTIME, "ignore"), CPU)
 
 
+def test_logits_that_are_no_numbers_are_no_answers(tmp_path: Path) -> None:
+    """argmax makes the first class of NaN, and a set of few classes a number that looks fine."""
+    network, photos = colour_network(), colour_set(tmp_path, colour_photos(tmp_path, 5))
+    network.network.bn.running_mean[1] = float("nan")
+    message = r"--set mine=.*: the logits of colours are not finite numbers for 5 of 5 photos \(z/00.png"
+    with pytest.raises(UserError, match=message):
+        evaluate_set(network, photos, set_config(network, photos, RUNTIME, "ignore"), CPU)
+
+
 def test_an_error_of_the_score_is_not_blamed_on_photos(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
