@@ -81,9 +81,13 @@ def robustness(args: argparse.Namespace, device: torch.device, folder: Callable[
         results = Results(path, _head(args, network, device), args.again)
         for names, key, measure in steps:
             _measure_once(results, names, key, measure, device)
-    _say(table({"/".join(names[:1]): results.sets[names[0]] for names, _, _ in steps}))
+    _say(table({names[0]: results.sets[names[0]] for names, _, _ in steps}))
     _say(str(path))
 
+
+_BESIDE_THE_KEY = ("oddities", "labels", "maps")
+"""Values of a set's record that its result does not depend on: files that were not taken, and where truths
+lie, of which there are digests."""
 
 Step = tuple[list[str], Callable[[], dict[str, Any]], Callable[[torch.device], dict[str, Any]]]
 """Names in the file of results; the key of what is to be measured; the measurement."""
@@ -189,7 +193,8 @@ def _step(
     def key() -> dict[str, Any]:
         attacked = {"epsilon": options.epsilon} if one.protocol == "fgsm" else {}
         what = {"protocol": one.protocol, "files_sha256": set_digest(one), "shown": how_shown(config)}
-        return {**(one.record or {}), **what, **attacked}
+        record = {name: value for name, value in (one.record or {}).items() if name not in _BESIDE_THE_KEY}
+        return {**record, **what, **attacked}
 
     return names, key, lambda device: evaluate_set(network, one, config, device)
 

@@ -195,7 +195,7 @@ def _cell_record(source: Source, photos: Counter[Cell]) -> dict[str, Any]:
     if fewer and not source.options.partial:
         raise source.fault(
             f"{len(fewer)} of its {len(photos)} corruptions and severities have fewer photos than others' "
-            f"{most}: {some(fewer, 5)}; unpack the whole set, or take what there is with partial=true"
+            f"{most}: {some(fewer, 5)}; unpack the whole set, or take what there is with --partial"
         )
     there = {name for name, _ in photos}
     missing = [name for name in COUNTED if name not in there]

@@ -68,7 +68,7 @@ def _classes_of_folders(
             f"{len(unknown)} of its {len(folders)} folders are not in {maps}/folder_to_objectnet_label.json: "
             f"{some(unknown)}; give the folders as ObjectNet has them, and its own maps"
         )
-    return {folder: of_label.get(labels[folder], []) for folder in folders}
+    return {folder: of_label.get(str(labels[folder]), []) for folder in folders}
 
 
 def _classes_of_labels(source: Source, maps: Path) -> dict[str, list[int]]:
@@ -137,6 +137,6 @@ def _maps_folder(source: Source) -> Path:
         if place.is_dir():
             return place
     raise source.fault(
-        f"no mappings in it or beside it ({places[1]}); unpack all of "
-        "ObjectNet, or say where its maps are with labels=FOLDER"
+        f"no mappings in it or beside it ({places[1]}); unpack all of ObjectNet, or say where its maps are, "
+        "in a file of --sets: objectnet: {folder: DIR, labels: FOLDER}"
     )

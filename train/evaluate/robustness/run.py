@@ -82,8 +82,8 @@ def evaluate_set(
     if wrong := [photos.files[number] for number in np.flatnonzero((outcomes == NOT_FINITE).any(axis=1))]:
         raise UserError(
             f"--set {photos.name}={photos.folder}: the logits of {network.name} are not finite numbers for "
-            f"{len(wrong)} of {len(photos.files)} photos ({shown(some(wrong, 3))}), so it has no answers; its "
-            "training diverged, or its weights are damaged: give another checkpoint"
+            f"{len(wrong)} of {len(photos.files)} photos ({shown(some(wrong, 3))}); its training diverged, or its "
+            "weights are damaged: give another checkpoint"
         )
     unread = [photos.files[number] for number in np.flatnonzero((outcomes == UNREAD).any(axis=1))]
     if len(unread) == len(photos.files):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from dali_bgaug.errors import UserError
 from train.evaluate.robustness.class_folders import (
     open_attacked,
     open_folders,
@@ -48,10 +49,20 @@ PROTOCOLS = {
 
 
 def protocol_of(name: str, folder: Path) -> str:
-    """The protocol of a set: its name, if it is one's; else by the folder's layout."""
+    """The protocol of a set: its name, if it is one's; else by the folder's layout.
+
+    Raises:
+        UserError: the name is a protocol's in another spelling; class folders would be measured in its place.
+    """
     if name in PROTOCOLS:
         return name
+    if meant := next((one for one in PROTOCOLS if _letters(one) == _letters(name)), None):
+        raise UserError(f"--set {name}={folder}: the protocol is called {meant}; write it so")
     return "imagenet-c" if is_corrupted(folder) else "folders"
+
+
+def _letters(name: str) -> str:
+    return "".join(char for char in name.lower() if char.isalnum())
 
 
 def open_set(

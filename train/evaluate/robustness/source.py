@@ -134,7 +134,7 @@ def set_counts(
             has = "".join(f"\n  {line}" for line in told(tree.oddities))
             raise source.fault(
                 f"has {', '.join(wrong)}; a part's number stands beside no other's: unpack the whole set, or "
-                f"take what there is with partial=true{has}"
+                f"take what there is with --partial{has}"
             )
     if tree.oddities:
         record["oddities"] = recorded(tree.oddities)

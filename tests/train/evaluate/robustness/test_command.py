@@ -89,6 +89,9 @@ def test_a_finished_set_is_not_measured_again(
     assert measured[4:] == ["mine"]
     assert "mine: measured before with other photos or options; anew" in capsys.readouterr().out
     assert _results(tmp_path)["sets"]["mine"]["photos"] == 5
+    (tmp_path / "first" / "notes.txt").touch()  # nor because of what is no photo, the results themselves, say
+    run_command(words)
+    assert measured[5:] == []
     fgsm = [*words[:2], "--set", f"fgsm={tmp_path / 'second'}"]
     for more in ([], ["--epsilon=4"], ["--epsilon=4"]):
         run_command([*fgsm, *more])

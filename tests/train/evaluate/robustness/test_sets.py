@@ -54,6 +54,16 @@ def test_protocols_by_name_or_layout(tmp_path: Path, name: str, file: str, proto
 
 
 @pytest.mark.parametrize(
+    ("name", "meant"),
+    [("FGSM", "fgsm"), ("imagenet_a", "imagenet-a"), ("ReaL", "real"), ("ImageNet9", "imagenet-9")],
+)
+def test_a_protocol_in_another_spelling_is_no_set_of_ones_own(tmp_path: Path, name: str, meant: str) -> None:
+    """Or photos that nobody attacked would stand under FGSM."""
+    with pytest.raises(UserError, match=f"--set {name}=.*: the protocol is called {meant};"):
+        open_set(name, touch(tmp_path, "n01440764/a.jpg"), network())
+
+
+@pytest.mark.parametrize(
     "name", ["real", "imagenet-v2", "objectnet", "imagenet-a", "imagenet-r", "cue-conflict"]
 )
 def test_protocols_that_need_all_of_imagenets_classes(tmp_path: Path, name: str) -> None:
