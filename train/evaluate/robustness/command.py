@@ -18,7 +18,14 @@ from train.evaluate.background_gap import background_gap, open_splits
 from train.evaluate.robustness.networks import load_run_classifier, load_torchvision
 from train.evaluate.robustness.protocol import EvaluatedNetwork, RobustnessSet
 from train.evaluate.robustness.results import Results
-from train.evaluate.robustness.run import evaluate_set, how_shown, set_config, set_digest, shown_values
+from train.evaluate.robustness.run import (
+    evaluate_set,
+    how_shown,
+    not_finite,
+    set_config,
+    set_digest,
+    shown_values,
+)
 from train.evaluate.robustness.sets import PROTOCOLS, open_set
 from train.evaluate.robustness.source import SetOptions
 from train.features import PHOTOS, Runtime, ready
@@ -217,8 +224,15 @@ def _background_step(
         what = {"protocol": name, "files_sha256": files, "shown": how_shown(config)}
         return {**what, "class_map_sha256": classes}
 
+    def logits_of(images: torch.Tensor) -> torch.Tensor:
+        logits = network.network(images)
+        if not logits.isfinite().all():
+            raise not_finite(f"--set {name}={request.folder}", network, "some photos")
+        return logits
+
     def measure(device: torch.device) -> dict[str, Any]:
-        found = background_gap(ready(network.network, device), splits, config, device)
+        ready(network.network, device)
+        found = background_gap(logits_of, splits, config, device)
         mixed = found["splits"].get("mixed_rand", {})
         photos = sum(split["photos"] for split in found["splits"].values())
         return {

@@ -68,7 +68,12 @@ def _classes_of_folders(
             f"{len(unknown)} of its {len(folders)} folders are not in {maps}/folder_to_objectnet_label.json: "
             f"{some(unknown)}; give the folders as ObjectNet has them, and its own maps"
         )
-    return {folder: of_label.get(str(labels[folder]), []) for folder in folders}
+    if wrong := [folder for folder in folders if not isinstance(labels[folder], str)]:
+        raise source.fault(
+            f"{maps}/folder_to_objectnet_label.json: {some(wrong)} has no label but {labels[wrong[0]]!r}; "
+            "take it from ObjectNet again"
+        )
+    return {folder: of_label.get(labels[folder], []) for folder in folders}
 
 
 def _classes_of_labels(source: Source, maps: Path) -> dict[str, list[int]]:

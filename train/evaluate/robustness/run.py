@@ -80,11 +80,8 @@ def evaluate_set(
     """
     outcomes = judge_photos(network.network, photos, config, device)
     if wrong := [photos.files[number] for number in np.flatnonzero((outcomes == NOT_FINITE).any(axis=1))]:
-        raise UserError(
-            f"--set {photos.name}={photos.folder}: the logits of {network.name} are not finite numbers for "
-            f"{len(wrong)} of {len(photos.files)} photos ({shown(some(wrong, 3))}); its training diverged, or its "
-            "weights are damaged: give another checkpoint"
-        )
+        of = f"{len(wrong)} of {len(photos.files)} photos ({shown(some(wrong, 3))})"
+        raise not_finite(f"--set {photos.name}={photos.folder}", network, of)
     unread = [photos.files[number] for number in np.flatnonzero((outcomes == UNREAD).any(axis=1))]
     if len(unread) == len(photos.files):
         raise UserError(f"--set {photos.name}={photos.folder}: none of its {len(unread)} photos can be shown")
@@ -95,6 +92,14 @@ def evaluate_set(
         **photos.score.summarise(outcomes),
         **{"unread": unread, **(photos.record or {})},
     }
+
+
+def not_finite(option: str, network: EvaluatedNetwork, of: str) -> UserError:
+    """An error about logits of which argmax would make answers. option: the set; of: which photos."""
+    return UserError(
+        f"{option}: the logits of {network.name} are not finite numbers for {of}; its training diverged, or "
+        "its weights are damaged: give another checkpoint"
+    )
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """A set as the user gives it, NAME=DIR: its photos listed and counted, and what its folder looks like."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -77,6 +78,15 @@ class Found(NamedTuple):
     folder: Path
     part: str | None = None
     """Which of several sets in the user's folder."""
+
+
+def folders_in(place: Path) -> list[Path]:
+    """The folders directly in one, sorted; none in what cannot be listed, which `list_photos` will say."""
+    try:
+        with os.scandir(place) as found:
+            return sorted(Path(entry.path) for entry in found if entry.is_dir())
+    except OSError:
+        return []
 
 
 def list_photos(source: Source, folder: Path | None = None) -> PhotoTree:

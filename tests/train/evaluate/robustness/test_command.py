@@ -12,8 +12,8 @@ import yaml
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json
-from tests.helpers import processes
-from tests.helpers.judging import class_folders, run_command
+from tests.helpers import judging, processes
+from tests.helpers.judging import class_folders, colour_network, run_command
 from train.evaluate.robustness import command
 
 
@@ -101,6 +101,23 @@ def test_a_finished_set_is_not_measured_again(
         run_command([*words, "--orientation=apply"])
     run_command([*words, "--orientation=apply", f"--json={tmp_path / 'turned.json'}"])
     assert measured[7:] == ["mine", "other"]
+
+
+def test_a_network_that_diverged_has_no_background_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = colour_network()
+    network.network.bn.running_mean[0] = float("nan")
+    monkeypatch.setattr(judging, "colour_network", lambda: network)
+    class_folders(tmp_path / "mixed_rand", 3)
+    (tmp_path / "map.json").write_text('{"red": "red", "green": "green", "blue": "blue"}')
+    (tmp_path / "sets.yaml").write_text(
+        f"imagenet-9: {{folder: '{tmp_path}', labels: '{tmp_path / 'map.json'}'}}"
+    )
+    words = ["--checkpoint", str(tmp_path), "--sets", str(tmp_path / "sets.yaml")]
+    with pytest.raises(UserError, match=r"--set imagenet-9=.*: the logits of colours are not finite"):
+        run_command(words)
+    assert not (tmp_path / "robustness.json").exists()
 
 
 def _command(words: list[str], seconds: float) -> None:

@@ -1,6 +1,8 @@
 """Protocols: by name or by layout, and for which classifiers."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +81,26 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     for name in PROTOCOLS.keys() - {"imagenet-9"} | {"mine"}:
         with pytest.raises(UserError, match=rf"--set {name}=.*nowhere"):
             open_set(name, tmp_path / "nowhere", network())
+
+
+@pytest.mark.parametrize("name", ["mine", "imagenet-v2", "imagenet-c", "imagenet-a"])
+@pytest.mark.parametrize("where", [".", "n01440764"])
+def test_a_folder_that_cannot_be_listed(
+    tmp_path: Path, name: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by root, who may list them all."""
+    forbidden = touch(tmp_path, "n01440764/a.jpg", "n01443537/a.jpg") / where
+    listed = os.scandir, os.listdir
+
+    def refuse(place: Any, number: int) -> Any:
+        if Path(place) == forbidden:
+            raise PermissionError(13, "Permission denied", str(place))
+        return listed[number](place)
+
+    monkeypatch.setattr(os, "scandir", lambda place: refuse(place, 0))
+    monkeypatch.setattr(os, "listdir", lambda place: refuse(place, 1))
+    with pytest.raises(UserError, match=rf"--set {name}=.*\n.*cannot be listed \(Permission denied\)"):
+        open_set(name, tmp_path, network())
 
 
 def test_a_folder_without_photos(tmp_path: Path) -> None:
