@@ -53,6 +53,7 @@ def test_what_results_say(words: list[str], tmp_path: Path, capsys: pytest.Captu
     mine, other, fgsm, nine = (found["sets"][name] for name in ("mine", "other", "fgsm", "imagenet-9"))
     assert (mine["value"], mine["photos"], mine["protocol"], mine["unread"]) == (1, 6, "folders", [])
     assert mine["shown"]["resize"] == 37
+    assert {one["device"] for one in (mine, other, fgsm, nine)} == {"cpu"}
     assert (other["value"], other["photos"], other["unread"]) == (1, 8, ["red/06.png"])
     assert (fgsm["value"], fgsm["clean"], fgsm["epsilon"]) == (0, 1, 100)
     assert (nine["value"], nine["bg_gap"], nine["photos"]) == (1, 0, 6)
@@ -130,7 +131,7 @@ def test_an_interrupted_command_keeps_finished_sets_and_goes_on(
 ) -> None:
     path = tmp_path / "run" / "robustness.json"
     words = [*words[:-1], words[-1].replace("other=", "slow="), "batch_size=1"]
-    [process] = processes.launch(_command, words, 0.5)
+    [process] = processes.launch(_command, words, 0.2)
     deadline = time.monotonic() + processes.SECONDS
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
