@@ -48,6 +48,9 @@ PROTOCOLS = {
 }
 
 
+_WITH_LABELS = ("real", "objectnet", "imagenet-9")
+
+
 def protocol_of(name: str, folder: Path) -> str:
     """The protocol of a set: its name, if it is one's; else by the folder's layout.
 
@@ -79,7 +82,10 @@ def open_set(
     opener, resize, border = PROTOCOLS[protocol][1:]
     if opener is None:
         raise ValueError(f"{protocol} is not evaluated as a set of photos")
-    found = opener(Source(name, folder, network, options or SetOptions()))
+    source = Source(name, folder, network, options or SetOptions())
+    if (labels := source.options.labels) is not None and protocol not in _WITH_LABELS:
+        raise source.fault(f"labels={labels}: only of {', '.join(_WITH_LABELS)}; leave them out")
+    found = opener(source)
     return [
         RobustnessSet(
             name=name if len(found) == 1 else f"{name}/{one.part}",

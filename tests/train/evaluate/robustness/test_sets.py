@@ -125,6 +125,14 @@ def test_imagenet_9_has_a_function_of_its_own(tmp_path: Path) -> None:
         open_set("imagenet-9", tmp_path, network())
 
 
+def test_labels_that_nobody_would_read_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "n01440764/a.jpg", "n01443537/a.jpg")
+    with pytest.raises(
+        UserError, match=r"--set mine=.*: labels=real.json: only of real, objectnet, imagenet-9;"
+    ):
+        open_set("mine", tmp_path, network(), SetOptions(labels=Path("real.json")))
+
+
 def test_options_are_checked() -> None:
     assert validate(SetOptions, {"labels": "/data/real.json"}, "sets.yaml").labels == Path("/data/real.json")
     for wrong in ({"epsilon": 0}, {"epsilon": 300}, {"partial": 1}, {"label": "x"}):
