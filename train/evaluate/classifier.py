@@ -48,7 +48,7 @@ def load_classifier(path: Path) -> Loaded:
     if method.name not in ("probe", "supervised"):
         raise UserError(
             f"{path}: a backbone trained by {method.name} has no classifier; give the run of a linear "
-            "probe, or --train=SHARDS to fit one on"
+            "probe (`linear` trains one), or, to background-gap, --train=SHARDS to fit one on"
         )
     layer = getattr(method, "layer", "last")
     backbone = build_backbone(config.backbone)

@@ -11,7 +11,7 @@ from dali_bgaug.photo_tree import PhotoTree, class_of, normal
 from train.evaluate.robustness.fgsm import FgsmScore
 from train.evaluate.robustness.imagenet import IMAGENET_A, IMAGENET_R, WNIDS, imagenet_columns
 from train.evaluate.robustness.scores import Accuracy, Criterion, single
-from train.evaluate.robustness.source import Found, Source, list_class_folders, set_counts
+from train.evaluate.robustness.source import Found, Source, folders_in, list_class_folders, set_counts
 
 V2_PARTS = ("matched-frequency", "threshold0.7", "top-images")
 """The three samples of ImageNet-v2 (Recht et al. 2019), the one that papers report first."""
@@ -110,10 +110,10 @@ def _counts(tree: PhotoTree) -> dict[str, int]:
 
 def _v2_folders(source: Source) -> dict[str | None, Path]:
     """The folders of ImageNet-v2's samples by name; the given folder itself, if it has none."""
-    there = sorted(source.folder.iterdir()) if source.folder.is_dir() else []
+    there = folders_in(source.folder)
     parts: dict[str | None, Path] = {}
     for part in V2_PARTS:
-        folders = [place for place in there if part in place.name.lower() and place.is_dir()]
+        folders = [place for place in there if part in place.name.lower()]
         if len(folders) > 1:
             names = " and ".join(place.name for place in folders)
             raise source.fault(f"has {part} twice, {names}; take one of them away")

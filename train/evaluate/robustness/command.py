@@ -18,7 +18,14 @@ from train.evaluate.background_gap import background_gap, open_splits
 from train.evaluate.robustness.networks import load_run_classifier, load_torchvision
 from train.evaluate.robustness.protocol import EvaluatedNetwork, RobustnessSet
 from train.evaluate.robustness.results import Results
-from train.evaluate.robustness.run import evaluate_set, how_shown, set_config, set_digest, shown_values
+from train.evaluate.robustness.run import (
+    evaluate_set,
+    how_shown,
+    not_finite,
+    set_config,
+    set_digest,
+    shown_values,
+)
 from train.evaluate.robustness.sets import PROTOCOLS, open_set
 from train.evaluate.robustness.source import SetOptions
 from train.features import PHOTOS, Runtime, ready
@@ -81,9 +88,13 @@ def robustness(args: argparse.Namespace, device: torch.device, folder: Callable[
         results = Results(path, _head(args, network, device), args.again)
         for names, key, measure in steps:
             _measure_once(results, names, key, measure, device)
-    _say(table({"/".join(names[:1]): results.sets[names[0]] for names, _, _ in steps}))
+    _say(table({names[0]: results.sets[names[0]] for names, _, _ in steps}))
     _say(str(path))
 
+
+_BESIDE_THE_KEY = ("oddities", "labels", "maps")
+"""Values of a set's record that its result does not depend on: files that were not taken, and where truths
+lie, of which there are digests."""
 
 Step = tuple[list[str], Callable[[], dict[str, Any]], Callable[[torch.device], dict[str, Any]]]
 """Names in the file of results; the key of what is to be measured; the measurement."""
@@ -189,7 +200,8 @@ def _step(
     def key() -> dict[str, Any]:
         attacked = {"epsilon": options.epsilon} if one.protocol == "fgsm" else {}
         what = {"protocol": one.protocol, "files_sha256": set_digest(one), "shown": how_shown(config)}
-        return {**(one.record or {}), **what, **attacked}
+        record = {name: value for name, value in (one.record or {}).items() if name not in _BESIDE_THE_KEY}
+        return {**record, **what, **attacked}
 
     return names, key, lambda device: evaluate_set(network, one, config, device)
 
@@ -212,8 +224,15 @@ def _background_step(
         what = {"protocol": name, "files_sha256": files, "shown": how_shown(config)}
         return {**what, "class_map_sha256": classes}
 
+    def logits_of(images: torch.Tensor) -> torch.Tensor:
+        logits = network.network(images)
+        if not logits.isfinite().all():
+            raise not_finite(f"--set {name}={request.folder}", network, "some photos")
+        return logits
+
     def measure(device: torch.device) -> dict[str, Any]:
-        found = background_gap(ready(network.network, device), splits, config, device)
+        ready(network.network, device)
+        found = background_gap(logits_of, splits, config, device)
         mixed = found["splits"].get("mixed_rand", {})
         photos = sum(split["photos"] for split in found["splits"].values())
         return {

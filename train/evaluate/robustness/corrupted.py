@@ -15,7 +15,7 @@ from dali_bgaug.errors import some
 from dali_bgaug.photo_tree import PhotoTree
 from train.evaluate.robustness.imagenet import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, WNIDS
 from train.evaluate.robustness.scores import Accuracy, Criterion, mean, single, was_read
-from train.evaluate.robustness.source import Found, Source, list_photos, set_counts
+from train.evaluate.robustness.source import Found, Source, folders_in, list_photos, set_counts
 
 Cell = tuple[str, str]
 """A corruption and a severity."""
@@ -160,13 +160,8 @@ def open_corrupted(source: Source) -> list[Found]:
 
 def is_corrupted(folder: Path) -> bool:
     """Whether a folder is laid out as ImageNet-C, with or without a level of categories."""
-    tops = [place for place in folder.iterdir() if place.is_dir()] if folder.is_dir() else []
-    below = [place for top in tops for place in (top, *_folders(top))]
-    return any(place.name in KNOWN and {*SEVERITIES} & {f.name for f in _folders(place)} for place in below)
-
-
-def _folders(place: Path) -> list[Path]:
-    return [inner for inner in place.iterdir() if inner.is_dir()]
+    below = [place for top in folders_in(folder) for place in (top, *folders_in(top))]
+    return any(p.name in KNOWN and {*SEVERITIES} & {inner.name for inner in folders_in(p)} for p in below)
 
 
 def _place(folder: str) -> _Place | None:
@@ -195,7 +190,7 @@ def _cell_record(source: Source, photos: Counter[Cell]) -> dict[str, Any]:
     if fewer and not source.options.partial:
         raise source.fault(
             f"{len(fewer)} of its {len(photos)} corruptions and severities have fewer photos than others' "
-            f"{most}: {some(fewer, 5)}; unpack the whole set, or take what there is with partial=true"
+            f"{most}: {some(fewer, 5)}; unpack the whole set, or take what there is with --partial"
         )
     there = {name for name, _ in photos}
     missing = [name for name in COUNTED if name not in there]

@@ -68,6 +68,11 @@ def _classes_of_folders(
             f"{len(unknown)} of its {len(folders)} folders are not in {maps}/folder_to_objectnet_label.json: "
             f"{some(unknown)}; give the folders as ObjectNet has them, and its own maps"
         )
+    if wrong := [folder for folder in folders if not isinstance(labels[folder], str)]:
+        raise source.fault(
+            f"{maps}/folder_to_objectnet_label.json: {some(wrong)} has no label but {labels[wrong[0]]!r}; "
+            "take it from ObjectNet again"
+        )
     return {folder: of_label.get(labels[folder], []) for folder in folders}
 
 
@@ -137,6 +142,6 @@ def _maps_folder(source: Source) -> Path:
         if place.is_dir():
             return place
     raise source.fault(
-        f"no mappings in it or beside it ({places[1]}); unpack all of "
-        "ObjectNet, or say where its maps are with labels=FOLDER"
+        f"no mappings in it or beside it ({places[1]}); unpack all of ObjectNet, or say where its maps are, "
+        "in a file of --sets: objectnet: {folder: DIR, labels: FOLDER}"
     )

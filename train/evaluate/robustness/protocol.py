@@ -17,6 +17,8 @@ from dali_bgaug.views.options import NormaliseOptions
 
 UNREAD = -1
 """Outcome of a photo that could not be decoded; it is left out of every count and listed."""
+NOT_FINITE = -2
+"""Outcome of a photo of which a network says NaN or infinity: the set has no result."""
 STANDARD_RESIZE = 8 / 7
 """Short side before a central crop, over the crop's: 256 / 224."""
 

@@ -85,7 +85,8 @@ def _labels_file(source: Source) -> Path:
             return place
     raise source.fault(
         f"no real.json in it or above it ({places[1].parent}); take it from "
-        "github.com/google-research/reassessed-imagenet, or say where it is with labels=FILE"
+        "github.com/google-research/reassessed-imagenet, or say where it is, in a file of --sets: "
+        "real: {folder: DIR, labels: FILE}"
     )
 
 

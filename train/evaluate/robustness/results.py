@@ -7,9 +7,6 @@ from typing import Any
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, write_json
 
-KEY = ("protocol", "files_sha256", "shown")
-"""What a finished set must have been measured with to stand, besides the values of its record."""
-
 
 class Results:
     """robustness.json: what it is of, and a result by the name of each set."""
@@ -23,13 +20,16 @@ class Results:
             again: measure anew what is there; of another network, it is replaced.
 
         Raises:
-            UserError: what is there is of other weights, or shows photos with another orientation.
+            UserError: what is there is of other weights, or shows photos with another orientation; or, even
+                where it is to be replaced, is another evaluation's.
         """
         self.path, self.head, self._again = path, head, again
         self.sets: dict[str, Any] = {}
         if not path.exists():
             return
         before = read_json(path, "give another file (--json), or delete it")
+        if before.get("protocol") != head["protocol"]:
+            raise UserError(f"{path}: holds no results of {head['protocol']}; give another file (--json)")
         changed = [
             f"{name} was {old}, now it is {new}"
             for name, old, new in (
@@ -51,7 +51,7 @@ class Results:
 
         Args:
             names: of the set, and of its part if it has several.
-            key: the values of KEY, and those of the set's record.
+            key: the values that it must have been measured with.
         """
         found = self._find(names)
         same = json.loads(json.dumps(key))

@@ -14,7 +14,14 @@ from dali_bgaug.errors import UnusablePhotos, UserError, shown, some
 from dali_bgaug.folder import list_photos
 from pipelines import LoaderConfig, build_loader
 from train import distributed
-from train.evaluate.robustness.protocol import STANDARD_RESIZE, UNREAD, EvaluatedNetwork, RobustnessSet
+from train.evaluate.robustness.protocol import (
+    NOT_FINITE,
+    STANDARD_RESIZE,
+    UNREAD,
+    EvaluatedNetwork,
+    RobustnessSet,
+    Score,
+)
 from train.features import PHOTOS, Runtime
 
 
@@ -69,9 +76,12 @@ def evaluate_set(
         device: of the network.
 
     Raises:
-        UserError: not one photo could be read.
+        UserError: not one photo could be read, or logits are not finite numbers.
     """
     outcomes = judge_photos(network.network, photos, config, device)
+    if wrong := [photos.files[number] for number in np.flatnonzero((outcomes == NOT_FINITE).any(axis=1))]:
+        of = f"{len(wrong)} of {len(photos.files)} photos ({shown(some(wrong, 3))})"
+        raise not_finite(f"--set {photos.name}={photos.folder}", network, of)
     unread = [photos.files[number] for number in np.flatnonzero((outcomes == UNREAD).any(axis=1))]
     if len(unread) == len(photos.files):
         raise UserError(f"--set {photos.name}={photos.folder}: none of its {len(unread)} photos can be shown")
@@ -82,6 +92,14 @@ def evaluate_set(
         **photos.score.summarise(outcomes),
         **{"unread": unread, **(photos.record or {})},
     }
+
+
+def not_finite(option: str, network: EvaluatedNetwork, of: str) -> UserError:
+    """An error about logits of which argmax would make answers. option: the set; of: which photos."""
+    return UserError(
+        f"{option}: the logits of {network.name} are not finite numbers for {of}; its training diverged, or "
+        "its weights are damaged: give another checkpoint"
+    )
 
 
 @torch.no_grad()
@@ -139,7 +157,7 @@ def _judge(
                 valid = batch["valid"]
                 images, places = batch["image"].to(device), batch["label"][valid]
                 images = images[valid.to(device)] if len(places) < len(valid) else images
-                judged.append((places, photos.score.judge(network, images, places.to(device))))
+                judged.append((places, _judge_batch(network, photos.score, images, places.to(device))))
                 bar.update(min(len(places) * distributed.world_size(), bar.total - bar.n))
     except UnusablePhotos as error:
         left = set(numbers.tolist()) - {number for done, _ in judged for number in done.tolist()}
@@ -147,6 +165,22 @@ def _judge(
             raise
         return judged, error.reasons
     return judged, {}
+
+
+def _judge_batch(
+    network: nn.Module, score: Score, images: torch.Tensor, numbers: torch.Tensor
+) -> torch.Tensor:
+    """Outcomes as `Score.judge` has them, but for photos of which the network says NaN: of these argmax makes
+    an answer, too."""
+    finite = torch.ones(len(images), dtype=torch.bool, device=images.device)
+
+    def logits_of(shown_images: torch.Tensor) -> torch.Tensor:
+        logits = network(shown_images)
+        finite.logical_and_(logits.detach().isfinite().all(dim=1))
+        return logits
+
+    outcomes = score.judge(logits_of, images, numbers)
+    return outcomes.masked_fill(~finite[:, None], NOT_FINITE)
 
 
 def _path(photos: RobustnessSet, number: int) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from dali_bgaug.errors import UserError
 from train.evaluate.robustness.class_folders import (
     open_attacked,
     open_folders,
@@ -47,11 +48,24 @@ PROTOCOLS = {
 }
 
 
+_WITH_LABELS = ("real", "objectnet", "imagenet-9")
+
+
 def protocol_of(name: str, folder: Path) -> str:
-    """The protocol of a set: its name, if it is one's; else by the folder's layout."""
+    """The protocol of a set: its name, if it is one's; else by the folder's layout.
+
+    Raises:
+        UserError: the name is a protocol's in another spelling; class folders would be measured in its place.
+    """
     if name in PROTOCOLS:
         return name
+    if meant := next((one for one in PROTOCOLS if _letters(one) == _letters(name)), None):
+        raise UserError(f"--set {name}={folder}: the protocol is called {meant}; write it so")
     return "imagenet-c" if is_corrupted(folder) else "folders"
+
+
+def _letters(name: str) -> str:
+    return "".join(char for char in name.lower() if char.isalnum())
 
 
 def open_set(
@@ -68,7 +82,10 @@ def open_set(
     opener, resize, border = PROTOCOLS[protocol][1:]
     if opener is None:
         raise ValueError(f"{protocol} is not evaluated as a set of photos")
-    found = opener(Source(name, folder, network, options or SetOptions()))
+    source = Source(name, folder, network, options or SetOptions())
+    if (labels := source.options.labels) is not None and protocol not in _WITH_LABELS:
+        raise source.fault(f"labels={labels}: only of {', '.join(_WITH_LABELS)}; leave them out")
+    found = opener(source)
     return [
         RobustnessSet(
             name=name if len(found) == 1 else f"{name}/{one.part}",

@@ -1,6 +1,7 @@
 """A set as the user gives it, NAME=DIR: its photos listed and counted, and what its folder looks like."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -79,6 +80,15 @@ class Found(NamedTuple):
     """Which of several sets in the user's folder."""
 
 
+def folders_in(place: Path) -> list[Path]:
+    """The folders directly in one, sorted; none in what cannot be listed, which `list_photos` will say."""
+    try:
+        with os.scandir(place) as found:
+            return sorted(Path(entry.path) for entry in found if entry.is_dir())
+    except OSError:
+        return []
+
+
 def list_photos(source: Source, folder: Path | None = None) -> PhotoTree:
     """The photos of a set, those of every ending that the decoder knows.
 
@@ -134,7 +144,7 @@ def set_counts(
             has = "".join(f"\n  {line}" for line in told(tree.oddities))
             raise source.fault(
                 f"has {', '.join(wrong)}; a part's number stands beside no other's: unpack the whole set, or "
-                f"take what there is with partial=true{has}"
+                f"take what there is with --partial{has}"
             )
     if tree.oddities:
         record["oddities"] = recorded(tree.oddities)

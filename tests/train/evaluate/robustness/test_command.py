@@ -12,8 +12,8 @@ import yaml
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json
-from tests.helpers import processes
-from tests.helpers.judging import class_folders, run_command
+from tests.helpers import judging, processes
+from tests.helpers.judging import class_folders, colour_network, run_command
 from train.evaluate.robustness import command
 
 
@@ -53,6 +53,7 @@ def test_what_results_say(words: list[str], tmp_path: Path, capsys: pytest.Captu
     mine, other, fgsm, nine = (found["sets"][name] for name in ("mine", "other", "fgsm", "imagenet-9"))
     assert (mine["value"], mine["photos"], mine["protocol"], mine["unread"]) == (1, 6, "folders", [])
     assert mine["shown"]["resize"] == 37
+    assert {one["device"] for one in (mine, other, fgsm, nine)} == {"cpu"}
     assert (other["value"], other["photos"], other["unread"]) == (1, 8, ["red/06.png"])
     assert (fgsm["value"], fgsm["clean"], fgsm["epsilon"]) == (0, 1, 100)
     assert (nine["value"], nine["bg_gap"], nine["photos"]) == (1, 0, 6)
@@ -89,6 +90,9 @@ def test_a_finished_set_is_not_measured_again(
     assert measured[4:] == ["mine"]
     assert "mine: measured before with other photos or options; anew" in capsys.readouterr().out
     assert _results(tmp_path)["sets"]["mine"]["photos"] == 5
+    (tmp_path / "first" / "notes.txt").touch()  # nor because of what is no photo, the results themselves, say
+    run_command(words)
+    assert measured[5:] == []
     fgsm = [*words[:2], "--set", f"fgsm={tmp_path / 'second'}"]
     for more in ([], ["--epsilon=4"], ["--epsilon=4"]):
         run_command([*fgsm, *more])
@@ -98,6 +102,23 @@ def test_a_finished_set_is_not_measured_again(
         run_command([*words, "--orientation=apply"])
     run_command([*words, "--orientation=apply", f"--json={tmp_path / 'turned.json'}"])
     assert measured[7:] == ["mine", "other"]
+
+
+def test_a_network_that_diverged_has_no_background_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = colour_network()
+    network.network.bn.running_mean[0] = float("nan")
+    monkeypatch.setattr(judging, "colour_network", lambda: network)
+    class_folders(tmp_path / "mixed_rand", 3)
+    (tmp_path / "map.json").write_text('{"red": "red", "green": "green", "blue": "blue"}')
+    (tmp_path / "sets.yaml").write_text(
+        f"imagenet-9: {{folder: '{tmp_path}', labels: '{tmp_path / 'map.json'}'}}"
+    )
+    words = ["--checkpoint", str(tmp_path), "--sets", str(tmp_path / "sets.yaml")]
+    with pytest.raises(UserError, match=r"--set imagenet-9=.*: the logits of colours are not finite"):
+        run_command(words)
+    assert not (tmp_path / "robustness.json").exists()
 
 
 def _command(words: list[str], seconds: float) -> None:
@@ -110,7 +131,7 @@ def test_an_interrupted_command_keeps_finished_sets_and_goes_on(
 ) -> None:
     path = tmp_path / "run" / "robustness.json"
     words = [*words[:-1], words[-1].replace("other=", "slow="), "batch_size=1"]
-    [process] = processes.launch(_command, words, 0.5)
+    [process] = processes.launch(_command, words, 0.2)
     deadline = time.monotonic() + processes.SECONDS
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -108,6 +108,10 @@ def test_maps_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     (make(tmp_path / "none") / "mappings" / "imagenet_to_labels.json").unlink()
     with pytest.raises(UserError, match=r"has neither pytorch_to_imagenet_2012_id.json nor imagenet_to"):
         open_set("objectnet", tmp_path / "none", network(), PARTIAL)
+    path = make(tmp_path / "list") / "mappings" / "folder_to_objectnet_label.json"
+    path.write_text(json.dumps(FOLDERS | {"chair": ["Chair"]}))
+    with pytest.raises(UserError, match=r"label.json: chair has no label but \['Chair'\]"):
+        open_set("objectnet", tmp_path / "list", network(), PARTIAL)
     (make(tmp_path / "few") / "mappings" / "imagenet_to_labels.json").write_text('{"0": "tench"}')
     with pytest.raises(UserError, match=r"is no map of ImageNet's 1000 classes"):
         open_set("objectnet", tmp_path / "few", network(), PARTIAL)

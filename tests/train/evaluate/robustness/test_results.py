@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dali_bgaug.errors import UserError
+from dali_bgaug.files import write_json
 from train.evaluate.robustness.results import Results
 
 HEAD = {"protocol": "robustness", "network": {"name": "a", "sha256": "1" * 64}, "orientation": "ignored"}
@@ -66,6 +67,14 @@ def test_results_of_others_are_not_replaced(tmp_path: Path, other: dict[str, Any
     with pytest.raises(UserError, match=rf"robustness.json: holds other results: {message}.*--json.*--again"):
         Results(path, HEAD | other)
     assert Results(path, HEAD | other, again=True).sets == {}
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_other_files_are_not_replaced(tmp_path: Path, again: bool) -> None:
+    path = tmp_path / "linear.json"
+    write_json(path, {"protocol": "linear", "network": HEAD["network"], "orientation": "ignored"})
+    with pytest.raises(UserError, match=r"linear.json: holds no results of robustness; .*--json"):
+        Results(path, HEAD, again)
 
 
 def test_parts_of_a_set(tmp_path: Path) -> None:

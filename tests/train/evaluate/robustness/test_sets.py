@@ -1,6 +1,8 @@
 """Protocols: by name or by layout, and for which classifiers."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,6 +56,16 @@ def test_protocols_by_name_or_layout(tmp_path: Path, name: str, file: str, proto
 
 
 @pytest.mark.parametrize(
+    ("name", "meant"),
+    [("FGSM", "fgsm"), ("imagenet_a", "imagenet-a"), ("ReaL", "real"), ("ImageNet9", "imagenet-9")],
+)
+def test_a_protocol_in_another_spelling_is_no_set_of_ones_own(tmp_path: Path, name: str, meant: str) -> None:
+    """Or photos that nobody attacked would stand under FGSM."""
+    with pytest.raises(UserError, match=f"--set {name}=.*: the protocol is called {meant};"):
+        open_set(name, touch(tmp_path, "n01440764/a.jpg"), network())
+
+
+@pytest.mark.parametrize(
     "name", ["real", "imagenet-v2", "objectnet", "imagenet-a", "imagenet-r", "cue-conflict"]
 )
 def test_protocols_that_need_all_of_imagenets_classes(tmp_path: Path, name: str) -> None:
@@ -69,6 +81,26 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     for name in PROTOCOLS.keys() - {"imagenet-9"} | {"mine"}:
         with pytest.raises(UserError, match=rf"--set {name}=.*nowhere"):
             open_set(name, tmp_path / "nowhere", network())
+
+
+@pytest.mark.parametrize("name", ["mine", "imagenet-v2", "imagenet-c", "imagenet-a"])
+@pytest.mark.parametrize("where", [".", "n01440764"])
+def test_a_folder_that_cannot_be_listed(
+    tmp_path: Path, name: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by root, who may list them all."""
+    forbidden = touch(tmp_path, "n01440764/a.jpg", "n01443537/a.jpg") / where
+    listed = os.scandir, os.listdir
+
+    def refuse(place: Any, number: int) -> Any:
+        if Path(place) == forbidden:
+            raise PermissionError(13, "Permission denied", str(place))
+        return listed[number](place)
+
+    monkeypatch.setattr(os, "scandir", lambda place: refuse(place, 0))
+    monkeypatch.setattr(os, "listdir", lambda place: refuse(place, 1))
+    with pytest.raises(UserError, match=rf"--set {name}=.*\n.*cannot be listed \(Permission denied\)"):
+        open_set(name, tmp_path, network())
 
 
 def test_a_folder_without_photos(tmp_path: Path) -> None:
@@ -91,6 +123,14 @@ def test_flat_photos_are_no_classes(tmp_path: Path) -> None:
 def test_imagenet_9_has_a_function_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="imagenet-9"):
         open_set("imagenet-9", tmp_path, network())
+
+
+def test_labels_that_nobody_would_read_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "n01440764/a.jpg", "n01443537/a.jpg")
+    with pytest.raises(
+        UserError, match=r"--set mine=.*: labels=real.json: only of real, objectnet, imagenet-9;"
+    ):
+        open_set("mine", tmp_path, network(), SetOptions(labels=Path("real.json")))
 
 
 def test_options_are_checked() -> None:
