@@ -110,6 +110,7 @@ def _draw_maps(table: Table, path: Path) -> list[Path]:
     ImageNet-C."""
     maps = [found for column in table.columns for found in _maps_of(table, column)]
     if not maps:
+        path.unlink(missing_ok=True)  # of an earlier report
         return []
     columns = min(len(maps), 4)
     rows = -(-len(maps) // columns)

@@ -37,6 +37,8 @@ class Network:
     """The file of `configs/` that it was trained by, in essence."""
     classes: int | None = None
     """Of the photos it was pre-trained on."""
+    mark: str = ""
+    """What tells it from others that have all else in common: its file, or its weights."""
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -98,7 +100,8 @@ def is_probe(protocol: str) -> bool:
 
 
 def _unknown(weights: str, name: str) -> Network:
-    return Network(f"weights {weights.removeprefix('untrained ')}", name)
+    weights = weights.removeprefix("untrained ")
+    return Network(f"weights {weights}", name, mark=f"weights {weights[:12]}")
 
 
 def _name_of(said: str, project: str | None) -> str:
@@ -140,7 +143,7 @@ def _network(stored: _Stored, said: Path) -> Network:
     if config.method.name == "probe":
         return _of_probe(stored)
     traits = traits_of(config)
-    origin, variants = str(sorted(traits.items())), []
+    origin, variants, mark = str(sorted(traits.items())), [], ""
     seed = f"{config.seed} (data {config.data.seed})" if config.data.seed else str(config.seed)
     if config.init is not None:
         started = _find(config.init, stored.place.parent)
@@ -151,9 +154,10 @@ def _network(stored: _Stored, said: Path) -> Network:
     if "imported_from" in data:
         origin += f" imported {data.get('sha256')}"
         variants.append(IMPORTED)
+        mark = f"{data['imported_from']} {str(data.get('sha256'))[:8]}"
     if said.parent.name == "checkpoints" and said.stem not in ("latest", f"step-{stored.step:08d}"):
         variants.append(said.stem)
-    shown = {"traits": traits, "recipe": recipe_of(traits), "classes": data.get("classes")}
+    shown = {"traits": traits, "recipe": recipe_of(traits), "classes": data.get("classes"), "mark": mark}
     return Network(origin, name_of(traits), tuple(variants), seed, **shown)
 
 
@@ -161,12 +165,11 @@ def _of_probe(probe: _Stored) -> Network:
     """The network that a classifier was trained on: its row, or one beside it, unless the classifier is the
     linear one of the method's own recipe."""
     options = probe.config.method
-    stored = _find(options.checkpoint, probe.place.parent)
+    project = options.pretraining.source
+    stored = None if project else _find(options.checkpoint, probe.place.parent)
     if stored is None:
-        pretraining = getattr(options, "pretraining", None)  # which probes of before have not
-        project = getattr(pretraining, "source", None)
         network = _unknown(str(options.weights), _name_of(str(options.checkpoint), project))
-        method = getattr(pretraining, "method", None)
+        method = options.pretraining.method
     else:
         network, method = _network(stored, options.checkpoint), stored.config.method.name
     if method == "supervised" and options.freeze:
