@@ -244,11 +244,14 @@ def test_a_weight_that_is_missing_or_of_another_shape_is_refused(
 def test_another_projects_file_says_whose_it_may_be(resnet: dict[str, torch.Tensor], tmp_path: Path) -> None:
     torch.save(_swav(resnet), path := tmp_path / "theirs.pth")
     with pytest.raises(
-        UserError, match=r"--from=moco has a resnet18 under 'encoder_q.', names .* try --from"
+        UserError, match=r"--from=moco has a resnet18 under 'encoder_q.', names .*; try --from=swav$"
     ):
         load_foreign(path, "moco", "resnet18")
-    with pytest.raises(UserError, match=r"projection_head.0.weight, .*prototypes.weight"):
+    with pytest.raises(UserError, match=r"projection_head.0.weight, .*prototypes.weight; try --from=swav$"):
         load_foreign(path, "timm", "resnet18")
+    torch.save(_vissl(resnet), path)
+    with pytest.raises(UserError, match=r"it holds 'phase_idx', .*; try --from=vissl$"):
+        load_foreign(path, "swav", "resnet18")
     torch.save(_timm(resnet), path)
     with pytest.raises(UserError, match=r"give another file, or another --backbone"):
         load_foreign(path, "moco", "alexnet")

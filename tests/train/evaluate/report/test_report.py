@@ -88,8 +88,9 @@ def test_a_baseline_that_is_not_there_is_told_what_is(runs: Path, tmp_path: Path
 
 def test_a_row_can_be_named(runs: Path, tmp_path: Path) -> None:
     words = [runs / "none0", runs / "rm0", f"--name={runs / 'rm0'}=ours", "--baseline=moco_v2_full_none"]
+    words[2] += "=1"
     found, _ = report(tmp_path / "out", *words)
-    assert [row["name"] for row in found["rows"]] == ["moco_v2_full_none", "ours"]
+    assert [row["name"] for row in found["rows"]] == ["moco_v2_full_none", "ours=1"]
     assert found["rows"][1]["gains"]["linear"]["gain"] == 0.018
     with pytest.raises(UserError, match="--name=elsewhere=ours"):
         report(tmp_path / "out", runs, "--name=elsewhere=ours")
