@@ -211,7 +211,7 @@ def _known_prefix(
 def _fit(
     tensors: dict[str, torch.Tensor], own: dict[str, torch.Tensor], source: Source
 ) -> tuple[str | None, list[str]]:
-    """The prefix of a backbone's names, if there is one of a source's, and the names that have no place in its
+    """The prefix of a backbone's names, if there is one of a source's, and names that have no place in its
     files."""
     first = next(iter(own))
     start = next((start for start in source.prefixes if start + first in tensors), None)

@@ -1,5 +1,6 @@
 """A report as pictures: bars by column, and ImageNet-C by corruption and severity."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from train.evaluate.report.results import Corruptions
 from train.evaluate.report.table import Row, Table
 
 _INCH_A_BAR = 0.16
+_INCH_A_COLUMN = 0.95  # at least, for its title
+_INCH_A_LETTER = 0.075
 _DPI = 110
 
 
@@ -31,20 +34,23 @@ def _draw_bars(table: Table, colours: dict[str, tuple], path: Path) -> None:
     """A panel a group of columns, in each a bar a network, with standard errors; the paper's are diamonds."""
     groups = {group: [each for each in table.columns if each.group == group] for group in GROUPS}
     lines = _lines({group: columns for group, columns in groups.items() if columns})
-    units = max(sum(map(len, line.values())) + len(line) - 1 for line in lines)
-    width = max(6.0, units * (0.4 + _INCH_A_BAR * len(table.rows)))
-    size = (width, 2.9 * len(lines) + 0.2 * len(table.rows) + 0.3)
+    units = max(sum(map(_units, line.values())) + len(line) - 1 for line in lines)
+    inches = max(_INCH_A_COLUMN, 0.4 + _INCH_A_BAR * len(table.rows))
+    letters = int(inches / _INCH_A_LETTER)
+    size = (max(6.0, units * inches), 2.9 * len(lines) + 0.2 * len(table.rows) + 0.3)
     figure = plt.figure(figsize=size, layout="constrained")
     grid = figure.add_gridspec(len(lines), units)
     for number, line in enumerate(lines):
         start = 0
         for group, columns in line.items():
-            axis = figure.add_subplot(grid[number, start : start + len(columns)])
-            start += len(columns) + 1
+            axis = figure.add_subplot(grid[number, start : start + _units(columns)])
+            start += _units(columns) + 1
             _draw_group(axis, table.rows, columns, colours)
-            axis.set_title(group, fontsize=10)
+            axis.set_title(group, fontsize=9, loc="left")
             axis.set(ylabel="%", xlim=(-0.5, len(columns) - 0.5))
-            axis.set_xticks(range(len(columns)), [_broken(each.heading) for each in columns], fontsize=8)
+            axis.set_xticks(
+                range(len(columns)), [_broken(each.heading, letters) for each in columns], fontsize=8
+            )
             axis.grid(alpha=0.3, axis="y")
     patches = [plt.Rectangle((0, 0), 1, 1, color=colours[row.name]) for row in table.rows]
     labels = [_label(row) for row in table.rows]
@@ -55,13 +61,18 @@ def _draw_bars(table: Table, colours: dict[str, tuple], path: Path) -> None:
     save(figure, path, dpi=_DPI)
 
 
+def _units(columns: Sequence[Column]) -> int:
+    """The width of a panel, in columns: enough for its title."""
+    return max(2, len(columns))
+
+
 def _lines(groups: dict[str, list[Column]]) -> list[dict[str, list[Column]]]:
     """Groups side by side, as many as are no wider than the widest; a column apart."""
-    most = max(9, *map(len, groups.values())) if len(groups) > 1 else 0
+    most = max(9, *map(_units, groups.values())) if len(groups) > 1 else 0
     lines: list[dict[str, list[Column]]] = [{}]
     for group, columns in groups.items():
-        taken = sum(len(each) + 1 for each in lines[-1].values())
-        if lines[-1] and taken + len(columns) > most:
+        taken = sum(_units(each) + 1 for each in lines[-1].values())
+        if lines[-1] and taken + _units(columns) > most:
             lines.append({})
         lines[-1][group] = columns
     return lines
@@ -83,11 +94,9 @@ def _draw_group(
     axis.axhline(0, color="black", linewidth=0.6)
 
 
-def _broken(title: str) -> str:
-    """A title in two lines where it is long."""
-    title = shown(title)
-    middle = title.find(" ", len(title) // 2)
-    return title if len(title) < 11 or middle < 0 else f"{title[:middle]}\n{title[middle + 1 :]}"
+def _broken(title: str, letters: int) -> str:
+    """A title in lines of so many letters, three at most."""
+    return textwrap.fill(shown(title), letters, max_lines=3, placeholder=" …")
 
 
 def _label(row: Row) -> str:
