@@ -72,7 +72,7 @@ class Corruptions:
 
     def __post_init__(self) -> None:
         for name in self.names:
-            known = f"'all', {', '.join(CATEGORY)}"
+            known = f"'all', {', '.join((*CATEGORIES, *CATEGORY))}"
             require(name in CATEGORY, f"--corruptions: there is no corruption '{name}'; there are {known}")
         for severity in self.severities:
             require(severity in SEVERITIES, f"--severities={severity}: must be 1 to 5")
@@ -220,9 +220,7 @@ def main() -> None:
     with hold(args.out, ALL):
         result = make_corrupted(args.photos, args.out, corruptions, args.workers or default_workers())
     kinds = f" under {len(result['corruptions'])} corruptions of {len(result['severities'])} severities"
-    summarise(args.out / "corruptions.json", result, kinds)
-    command = f"--checkpoint RUN --set imagenet-c={args.out}"
-    print(f"measure what they cost: python -m train.evaluate robustness {command}")
+    summarise(args.out / "corruptions.json", result, kinds, "imagenet-c")
 
 
 if __name__ == "__main__":
