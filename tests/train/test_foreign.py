@@ -37,8 +37,10 @@ def _import(monkeypatch: pytest.MonkeyPatch, path: Path, *words: str) -> Path:
     return out
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "module.encoder_q.", "backbone."])
-@pytest.mark.parametrize("place", [None, "state_dict", "model"])
+@pytest.mark.parametrize(
+    ("prefix", "place"),
+    [("", None), ("module.", "state_dict"), ("module.encoder_q.", "state_dict"), ("backbone.", "model")],
+)
 def test_a_backbone_is_found_under_any_prefix(
     prefix: str,
     place: str | None,

@@ -32,7 +32,6 @@ from PIL import Image
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic
-from dali_bgaug.folder import open_folder
 from dali_bgaug.orientation import read_orientation, stored
 from tools.cli import ALL, default_workers, hold, pick, require, run, tool_parser
 from tools.offline.photos import decode_photo, read_photo
@@ -101,6 +100,8 @@ def make_corrupted(photos: Path, out: Path, corruptions: Corruptions, workers: i
         UserError: no such package; `photos` are no class folders; and see `make_copies`.
     """
     reject_inside(out, photos)
+    from dali_bgaug.folder import open_folder  # imports torch, which workers do without
+
     packages = _versions()
     tree = open_folder(photos, "--photos")
     print(tree.describe())
