@@ -1,5 +1,6 @@
 """The network that a result is of: which run it comes from, by which recipe, from which seed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -81,8 +82,9 @@ def network_of(result: dict[str, Any], file: Path) -> Network:
     """
     shown = result.get("network", {})
     said = result.get("checkpoint")
+    pretraining = shown.get("pretraining") or result.get("pretraining") or {}
     project = result.get("pretraining", {}).get("source")  # whose file it is, if it is no run of ours
-    stored = _find(Path(said), file.parent) if said and not project else None
+    stored = _find(Path(said), file.parent, pretraining) if said and not project else None
     if stored is None:
         weights = shown.get("sha256") or result.get("weights") or said
         network = _unknown(weights, shown.get("name") or _name_of(said, project))
@@ -108,12 +110,24 @@ def _name_of(said: str, project: str | None) -> str:
     return f"{Path(said).name} of {project}" if project else said
 
 
-def _find(said: Path, beside: Path) -> _Stored | None:
-    """What is stored where a network is said to be, or, if nothing is there, beside."""
+def _find(said: Path, beside: Path, pretraining: Mapping[str, Any] | None = None) -> _Stored | None:
+    """What is stored where a network is said to be, or, if nothing is there, beside.
+
+    pretraining: as results have it. A run that is another, put there since, is not it.
+    """
     for place in (said, beside / said.name, beside / "checkpoints" / said.name, beside):
         if place.is_file() or (place / CARD).is_file() or (place / "checkpoints").is_dir():
-            return _read(place)
+            stored = _read(place)
+            if stored is None or _is_of(stored.config, pretraining or {}):
+                return stored
     return None
+
+
+def _is_of(config: RunConfig, pretraining: Mapping[str, Any]) -> bool:
+    own = {"method": config.method.name, "epochs": config.epochs, "seed": config.seed}
+    if config.method.name == "probe":
+        own = {name: getattr(config.method.pretraining, name) for name in own}
+    return all(pretraining.get(name) in (None, value) for name, value in own.items())
 
 
 @cache

@@ -224,6 +224,19 @@ def test_runs_that_were_moved_are_found_beside_their_results(runs: Path, tmp_pat
     assert set(found["rows"][0]["cells"]) == {"linear", "knn", "fgsm"}
 
 
+@pytest.mark.parametrize(("there", "name", "seed"), [(3, "byol_full_none", "3"), (5, "run", "–")])
+def test_a_run_that_took_the_place_of_another_is_not_it(
+    there: int, name: str, seed: str, tmp_path: Path
+) -> None:
+    """By what a result says of the pre-training: of seed 3, whose run was moved, or is gone."""
+    write_run(tmp_path / "run", "byol_full_none", seed=4)
+    moved = write_run(tmp_path / "moved", "byol_full_none", seed=there)
+    pretraining = {"method": "byol", "epochs": 1000, "seed": 3}
+    write_top1(moved, "knn", 0.5, checkpoint=str(tmp_path / "run"), pretraining=pretraining)
+    found, _ = report(tmp_path / "out", moved)
+    assert (Path(found["rows"][0]["name"]).name, found["rows"][0]["seeds"]) == (name, [seed])
+
+
 def test_networks_without_a_config_are_known_by_their_weights(tmp_path: Path) -> None:
     """Of other projects, of torchvision, or of runs that are gone."""
     gone = write_top1(tmp_path / "results", "knn", 0.5, checkpoint="/runs/gone", weights="abc")
