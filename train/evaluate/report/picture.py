@@ -16,6 +16,7 @@ from train.evaluate.report.table import Row, Table
 _INCH_A_BAR = 0.16
 _INCH_A_COLUMN = 0.95  # at least, for its title
 _INCH_A_LETTER = 0.075
+_MAP_LETTERS = 44  # that fit beside one another over a map
 _DPI = 110
 
 
@@ -37,7 +38,9 @@ def _draw_bars(table: Table, colours: dict[str, tuple], path: Path) -> None:
     units = max(sum(map(_units, line.values())) + len(line) - 1 for line in lines)
     inches = max(_INCH_A_COLUMN, 0.4 + _INCH_A_BAR * len(table.rows))
     letters = int(inches / _INCH_A_LETTER)
-    size = (max(6.0, units * inches), 2.9 * len(lines) + 0.2 * len(table.rows) + 0.3)
+    width = max(6.0, units * inches)
+    labels = [_label(row, int((width - 0.7) / _INCH_A_LETTER)) for row in table.rows]
+    size = (width, 2.9 * len(lines) + 0.2 * (len(labels) + sum(each.count("\n") for each in labels)) + 0.3)
     figure = plt.figure(figsize=size, layout="constrained")
     grid = figure.add_gridspec(len(lines), units)
     for number, line in enumerate(lines):
@@ -53,7 +56,6 @@ def _draw_bars(table: Table, colours: dict[str, tuple], path: Path) -> None:
             )
             axis.grid(alpha=0.3, axis="y")
     patches = [plt.Rectangle((0, 0), 1, 1, color=colours[row.name]) for row in table.rows]
-    labels = [_label(row) for row in table.rows]
     if any(row.paper for row in table.rows):
         patches.append(plt.Line2D([], [], color="black", marker="D", linestyle="", markersize=4))
         labels.append("the paper's, of the network whose bar it is on")
@@ -99,9 +101,9 @@ def _broken(title: str, letters: int) -> str:
     return textwrap.fill(shown(title), letters, max_lines=3, placeholder=" …")
 
 
-def _label(row: Row) -> str:
+def _label(row: Row, letters: int) -> str:
     seeds = len(row.networks)
-    return shown(row.name) + (f" ({seeds} seeds)" if seeds > 1 else "")
+    return _broken(row.name + (f" ({seeds} seeds)" if seeds > 1 else ""), letters)
 
 
 # ---------------------------------------------------------------- corruption × severity
@@ -124,7 +126,7 @@ def _draw_maps(table: Table, path: Path) -> list[Path]:
     columns = min(len(maps), 4)
     rows = -(-len(maps) // columns)
     most = max(len(each.values) for each in maps)
-    size = (4.1 * columns, rows * (0.27 * most + 1.2))
+    size = (4.1 * columns, rows * (0.27 * most + 1.2 + 0.15 * max(each.title.count("\n") for each in maps)))
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for axis in axes.flat[len(maps) :]:
         axis.remove()
@@ -147,7 +149,9 @@ def _maps_of(table: Table, column: Column) -> list[_Map]:
             values = _more(values, base.table)
         if values:
             what = "points over the baseline" if is_gain else "%"
-            maps.append(_Map(f"{shown(column.key)}, {what}\n{shown(row.name)}", values, is_gain))
+            maps.append(
+                _Map(f"{shown(column.key)}, {what}\n{_broken(row.name, _MAP_LETTERS)}", values, is_gain)
+            )
     return maps
 
 
