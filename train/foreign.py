@@ -98,7 +98,11 @@ def describe(state: dict[str, Any]) -> str:
     """A description of a file that is no checkpoint of ours, and what to do with it."""
     tensors = find_state_dict(state)
     if tensors is None:
-        return f"it holds {', '.join(map(repr, list(state)[:5]))}; give another file"
+        inside = ", ".join(map(repr, list(state)[:5])) or "nothing"
+        fitting = [
+            name for name, each in SOURCES.items() if each.place and find_state_dict(state, each.place)
+        ]
+        return f"it holds {inside}; {_remedy(fitting)}"
     return (
         f"it holds {len(tensors)} weights of another project ({', '.join(list(tensors)[:2])}, …); `python -m "
         "train.import_weights FILE --config RECIPE` takes a backbone out of them, and train.evaluate reads "
@@ -187,25 +191,34 @@ def _known_prefix(
     tensors: dict[str, torch.Tensor], backbone: str, own: dict[str, torch.Tensor], path: Path, source: str
 ) -> str:
     """The prefix of a backbone's names in a source's file, where every other weight belongs there, too."""
-    first = next(iter(own))
-    starts = {
-        name: next((start for start in known.prefixes if start + first in tensors), None)
-        for name, known in SOURCES.items()
-    }
-    start = starts.pop(source)
+    start, left = _fit(tensors, own, SOURCES[source])
+    fits = {name: _fit(tensors, own, known) for name, known in SOURCES.items() if start is None or left}
+    fitting = [name for name, (found, others) in fits.items() if found is not None and not others]
     if start is None:
-        others = [name for name, found in starts.items() if found is not None]
-        remedy = f"try --from={' or '.join(others)}" if others else "give another file, or another --backbone"
         raise UserError(
             f"{path}: --from={source} has a {backbone} under "
             f"{' or '.join(map(repr, SOURCES[source].prefixes))}, names here are like "
-            f"{', '.join(list(tensors)[:3])}; {remedy}"
+            f"{', '.join(list(tensors)[:3])}; {_remedy(fitting)}"
         )
-    known = {start + name for name in own}
-    left = [name for name in tensors if name not in known and not name.startswith(SOURCES[source].dropped)]
     if left:
         raise UserError(
             f"{path}: {len(left)} of its weights are no part of a {backbone} of --from={source}: "
-            f"{some(left, 20)}; give another file, or another --backbone"
+            f"{some(left, 20)}; {_remedy(fitting)}"
         )
     return start
+
+
+def _fit(
+    tensors: dict[str, torch.Tensor], own: dict[str, torch.Tensor], source: Source
+) -> tuple[str | None, list[str]]:
+    """The prefix of a backbone's names, if there is one of a source's, and names that have no place in its
+    files."""
+    first = next(iter(own))
+    start = next((start for start in source.prefixes if start + first in tensors), None)
+    known = {f"{start}{name}" for name in own}
+    return start, [name for name in tensors if name not in known and not name.startswith(source.dropped)]
+
+
+def _remedy(fitting: list[str]) -> str:
+    """What is to be done with a file: give it as one of the sources whose files are such."""
+    return f"try --from={' or '.join(fitting)}" if fitting else "give another file, or another --backbone"

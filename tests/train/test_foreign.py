@@ -37,8 +37,10 @@ def _import(monkeypatch: pytest.MonkeyPatch, path: Path, *words: str) -> Path:
     return out
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "module.encoder_q.", "backbone."])
-@pytest.mark.parametrize("place", [None, "state_dict", "model"])
+@pytest.mark.parametrize(
+    ("prefix", "place"),
+    [("", None), ("module.", "state_dict"), ("module.encoder_q.", "state_dict"), ("backbone.", "model")],
+)
 def test_a_backbone_is_found_under_any_prefix(
     prefix: str,
     place: str | None,
@@ -217,17 +219,16 @@ def test_files_of_other_projects(
 
 @pytest.mark.parametrize(("source", "make"), FILES)
 def test_a_weight_that_belongs_to_nothing_is_refused(
-    source: str, make: Callable[..., dict[str, Any]], resnet: dict[str, torch.Tensor], tmp_path: Path
+    source: str, make: Callable[..., dict[str, Any]], resnet: dict[str, torch.Tensor]
 ) -> None:
-    with_more = resnet | _layers("layer5.", "weight")
-    torch.save(make(with_more), path := tmp_path / "theirs.pth")
+    with_more = make(resnet | _layers("layer5.", "weight"))
     with pytest.raises(
         UserError, match=rf"1 of its weights are no part of a resnet18 of --from={source}: .*layer5.weight"
     ):
-        load_foreign(path, source, "resnet18")
+        take_backbone(with_more, "resnet18", Path("theirs.pth"), source=source)
 
 
-@pytest.mark.parametrize(("source", "make"), FILES)
+@pytest.mark.parametrize(("source", "make"), {source: (source, make) for source, make in FILES}.values())
 def test_a_weight_that_is_missing_or_of_another_shape_is_refused(
     source: str, make: Callable[..., dict[str, Any]], resnet: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
@@ -244,11 +245,14 @@ def test_a_weight_that_is_missing_or_of_another_shape_is_refused(
 def test_another_projects_file_says_whose_it_may_be(resnet: dict[str, torch.Tensor], tmp_path: Path) -> None:
     torch.save(_swav(resnet), path := tmp_path / "theirs.pth")
     with pytest.raises(
-        UserError, match=r"--from=moco has a resnet18 under 'encoder_q.', names .* try --from"
+        UserError, match=r"--from=moco has a resnet18 under 'encoder_q.', names .*; try --from=swav$"
     ):
         load_foreign(path, "moco", "resnet18")
-    with pytest.raises(UserError, match=r"projection_head.0.weight, .*prototypes.weight"):
+    with pytest.raises(UserError, match=r"projection_head.0.weight, .*prototypes.weight; try --from=swav$"):
         load_foreign(path, "timm", "resnet18")
+    torch.save(_vissl(resnet), path)
+    with pytest.raises(UserError, match=r"it holds 'phase_idx', .*; try --from=vissl$"):
+        load_foreign(path, "swav", "resnet18")
     torch.save(_timm(resnet), path)
     with pytest.raises(UserError, match=r"give another file, or another --backbone"):
         load_foreign(path, "moco", "alexnet")

@@ -30,6 +30,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -37,13 +38,13 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dali_bgaug import shards as packed
-from dali_bgaug.errors import UserError, shown
+from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
 from dali_bgaug.shard_index import locate_samples
 from dali_bgaug.tiles import fill
 from tools.cli import default_workers, process, require, run, tool_parser
 from tools.offline.photos import decode_photo
-from tools.synthetic.copies import scale_mask, write_png
+from tools.synthetic.copies import scale_mask, show_left_out, write_png
 from tools.synthetic.settings import read_finished
 
 MIXED = ("mixed_same", "mixed_rand", "mixed_next")
@@ -51,7 +52,6 @@ SPLITS = ("original", *MIXED, "only_fg", "only_bg_b", "only_bg_t", "no_fg")  # X
 MAP = "class_map.json"
 VERSION = 1  # goes up whenever the same settings give other pixels
 _CHUNK = 16  # photos a job
-_SHOWN = 10  # photos named on the screen
 _FILTER = Image.Resampling.LANCZOS  # of photos and of tiles: one must not be sharper than the other
 
 
@@ -273,12 +273,11 @@ def main() -> None:
     result = make_challenge(
         args.shards, args.out, side=args.side, seed=args.seed, workers=args.workers or default_workers()
     )
-    if left_out := result["left_out"]:
-        print("\n  ".join(["left out:", *(shown(f"{key}: {reason}") for key, reason in left_out[:_SHOWN])]))
+    show_left_out(left_out := result["left_out"])
     print(f"{result['photos']} photos, {len(left_out)} left out (all are in {args.out / 'challenge.json'})")
     print(f"{args.out}/SPLIT/val/CLASS: SPLIT is {', '.join(SPLITS)}")
-    words = ["--checkpoint RUN", f"--data {args.out}", "[--train SHARDS]"]
-    words += [f"--class-map {args.out / MAP}"] if (args.out / MAP).exists() else []
+    words = ["--checkpoint RUN", f"--data {quote(str(args.out))}", "[--train SHARDS]"]
+    words += [f"--class-map {quote(str(args.out / MAP))}"] if (args.out / MAP).exists() else []
     print(f"measure the gap on them: python -m train.evaluate background-gap {' '.join(words)}")
 
 

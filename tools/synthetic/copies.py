@@ -1,6 +1,7 @@
 """Changed copies of the photos of a folder: photo by photo, whole or absent, gone on with after a kill."""
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -111,12 +112,20 @@ def reject_inside(out: Path, photos: Path) -> None:
         raise UserError(f"--out={out}: lies in --photos={photos}; choose a folder outside")
 
 
-def summarise(record: Path, result: Mapping[str, Any], how: str) -> None:
-    """Print what was left out, and how many photos were copied how."""
-    if left_out := result["left_out"]:
+def summarise(record: Path, result: Mapping[str, Any], how: str, name: str) -> None:
+    """Print what was left out, how many photos were copied how, and what evaluates on them, as a set of a
+    name."""
+    show_left_out(result["left_out"])
+    count, classes, left_out = result["photos"], len(result["counts"]), len(result["left_out"])
+    print(f"{count} photos of {classes} classes{how}, {left_out} left out (all are in {record})")
+    command = f"--checkpoint RUN --set {shlex.quote(f'{name}={record.parent}')}"
+    print(f"measure what they cost: python -m train.evaluate robustness {command}")
+
+
+def show_left_out(left_out: Sequence[Sequence[str]]) -> None:
+    """Print the first photos that were left out, and why."""
+    if left_out:
         print("\n  ".join(["left out:", *(shown(f"{key}: {reason}") for key, reason in left_out[:_SHOWN])]))
-    count, classes = result["photos"], len(result["counts"])
-    print(f"{count} photos of {classes} classes{how}, {len(left_out)} left out (all are in {record})")
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:

@@ -32,7 +32,6 @@ from PIL import Image
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic
-from dali_bgaug.folder import open_folder
 from dali_bgaug.orientation import read_orientation, stored
 from tools.cli import ALL, default_workers, hold, pick, require, run, tool_parser
 from tools.offline.photos import decode_photo, read_photo
@@ -72,7 +71,7 @@ class Corruptions:
 
     def __post_init__(self) -> None:
         for name in self.names:
-            known = f"'all', {', '.join(CATEGORY)}"
+            known = f"'all', {', '.join((*CATEGORIES, *CATEGORY))}"
             require(name in CATEGORY, f"--corruptions: there is no corruption '{name}'; there are {known}")
         for severity in self.severities:
             require(severity in SEVERITIES, f"--severities={severity}: must be 1 to 5")
@@ -101,6 +100,8 @@ def make_corrupted(photos: Path, out: Path, corruptions: Corruptions, workers: i
         UserError: no such package; `photos` are no class folders; and see `make_copies`.
     """
     reject_inside(out, photos)
+    from dali_bgaug.folder import open_folder  # imports torch, which workers do without
+
     packages = _versions()
     tree = open_folder(photos, "--photos")
     print(tree.describe())
@@ -220,9 +221,7 @@ def main() -> None:
     with hold(args.out, ALL):
         result = make_corrupted(args.photos, args.out, corruptions, args.workers or default_workers())
     kinds = f" under {len(result['corruptions'])} corruptions of {len(result['severities'])} severities"
-    summarise(args.out / "corruptions.json", result, kinds)
-    command = f"--checkpoint RUN --set imagenet-c={args.out}"
-    print(f"measure what they cost: python -m train.evaluate robustness {command}")
+    summarise(args.out / "corruptions.json", result, kinds, "imagenet-c")
 
 
 if __name__ == "__main__":

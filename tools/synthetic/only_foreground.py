@@ -153,9 +153,7 @@ def main() -> None:
     colour, workers = read_colour(args.colour), args.workers or default_workers()
     with hold(args.out, ALL):
         result = make_only_foreground(args.photos, args.masks, args.out, colour, workers)
-    summarise(args.out / "only_foreground.json", result, " without background")
-    command = f"--checkpoint RUN --set only-fg={args.out}"
-    print(f"measure what they cost: python -m train.evaluate robustness {command}")
+    summarise(args.out / "only_foreground.json", result, " without background", "only-fg")
 
 
 if __name__ == "__main__":

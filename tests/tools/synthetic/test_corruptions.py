@@ -189,7 +189,10 @@ def test_a_corruption_that_fails_names_the_photo(stand_in: Path, photos: Path, t
 
 def test_bad_options_and_folders(stand_in: Path, photos: Path, tmp_path: Path) -> None:
     for options, message in (
-        ({"names": ("frog",)}, r"--corruptions: there is no corruption 'frog'; there are 'all', gaussian"),
+        (
+            {"names": ("frog",)},
+            r"--corruptions: there is no corruption 'frog'; there are 'all', noise, .*, gaussian",
+        ),
         ({"names": ()}, "one corruption and one severity at least"),
         ({"severities": (0,)}, "--severities=0: must be 1 to 5"),
         ({"size": 31}, "--size=31: must be at least 32 pixels"),
@@ -264,14 +267,14 @@ def test_command_line(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    out = tmp_path / "out"
+    out = tmp_path / "my copies"
     words = ["--photos", str(photos), "--out", str(out), "--severities", "3", "--size", "32"]
     monkeypatch.setattr(sys, "argv", ["corruptions", *words, "--workers", "1"])
     corruptions.main()
     *_, first, second, summary, measure = capsys.readouterr().out.splitlines()
     assert (first, second) == ("  ant/text.jpg: not an image", "  bee/empty.jpg: empty file")
     assert summary.startswith("6 photos of 2 classes under 15 corruptions of 1 severities, 2 left out")
-    assert f"train.evaluate robustness --checkpoint RUN --set imagenet-c={out}" in measure
+    assert f"train.evaluate robustness --checkpoint RUN --set 'imagenet-c={out}'" in measure
     assert len([*out.glob("*/*/3/*/1.jpg")]) == 15 * 2
 
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from train.evaluate.background_gap import SPLITS
+from train.evaluate.robustness import imagenet
 
 LABELS = "Labels and neighbours"
 SHIFTS = "Other photos"
@@ -11,8 +12,7 @@ ATTACK = "FGSM and shape bias"
 BACKGROUNDS = "ImageNet-9"
 OWN = "Own sets"
 GROUPS = (LABELS, SHIFTS, CORRUPTIONS, ATTACK, BACKGROUNDS, OWN)
-CATEGORIES = ("noise", "blur", "weather", "digital")
-"""Of ImageNet-C (Hendrycks and Dietterich 2019)."""
+CATEGORIES = tuple(imagenet.CORRUPTIONS)
 ONLY_FOREGROUND = "only-fg-imagenet-a"
 _LOWER = ("mce", "bg_gap")
 

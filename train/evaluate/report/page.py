@@ -102,7 +102,7 @@ def _measured(table: Table) -> str:
         photos = usual.pop(PHOTOS, _NONE)
         how = "; ".join(f"{name}: {value}" for name, value in usual.items() if value != _NONE)
         alike.setdefault((photos, how), []).append(column.title)
-    rows = [[_text(", ".join(titles)), photos, _text(how)] for (photos, how), titles in alike.items()]
+    rows = [[_text("; ".join(titles)), photos, _text(how)] for (photos, how), titles in alike.items()]
     return markdown.table(["columns", "photos", "most were measured so"], rows)
 
 

@@ -1,5 +1,6 @@
 """A report as pictures: bars by column, and ImageNet-C by corruption and severity."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,9 @@ from train.evaluate.report.results import Corruptions
 from train.evaluate.report.table import Row, Table
 
 _INCH_A_BAR = 0.16
+_INCH_A_COLUMN = 0.95  # at least, for its title
+_INCH_A_LETTER = 0.075
+_MAP_LETTERS = 44  # that fit beside one another over a map
 _DPI = 110
 
 
@@ -31,23 +35,27 @@ def _draw_bars(table: Table, colours: dict[str, tuple], path: Path) -> None:
     """A panel a group of columns, in each a bar a network, with standard errors; the paper's are diamonds."""
     groups = {group: [each for each in table.columns if each.group == group] for group in GROUPS}
     lines = _lines({group: columns for group, columns in groups.items() if columns})
-    units = max(sum(map(len, line.values())) + len(line) - 1 for line in lines)
-    width = max(6.0, units * (0.4 + _INCH_A_BAR * len(table.rows)))
-    size = (width, 2.9 * len(lines) + 0.2 * len(table.rows) + 0.3)
+    units = max(sum(map(_units, line.values())) + len(line) - 1 for line in lines)
+    inches = max(_INCH_A_COLUMN, 0.4 + _INCH_A_BAR * len(table.rows))
+    letters = int(inches / _INCH_A_LETTER)
+    width = max(6.0, units * inches)
+    labels = [_label(row, int((width - 0.7) / _INCH_A_LETTER)) for row in table.rows]
+    size = (width, 2.9 * len(lines) + 0.2 * (len(labels) + sum(each.count("\n") for each in labels)) + 0.3)
     figure = plt.figure(figsize=size, layout="constrained")
     grid = figure.add_gridspec(len(lines), units)
     for number, line in enumerate(lines):
         start = 0
         for group, columns in line.items():
-            axis = figure.add_subplot(grid[number, start : start + len(columns)])
-            start += len(columns) + 1
+            axis = figure.add_subplot(grid[number, start : start + _units(columns)])
+            start += _units(columns) + 1
             _draw_group(axis, table.rows, columns, colours)
-            axis.set_title(group, fontsize=10)
+            axis.set_title(group, fontsize=9, loc="left")
             axis.set(ylabel="%", xlim=(-0.5, len(columns) - 0.5))
-            axis.set_xticks(range(len(columns)), [_broken(each.heading) for each in columns], fontsize=8)
+            axis.set_xticks(
+                range(len(columns)), [_broken(each.heading, letters) for each in columns], fontsize=8
+            )
             axis.grid(alpha=0.3, axis="y")
     patches = [plt.Rectangle((0, 0), 1, 1, color=colours[row.name]) for row in table.rows]
-    labels = [_label(row) for row in table.rows]
     if any(row.paper for row in table.rows):
         patches.append(plt.Line2D([], [], color="black", marker="D", linestyle="", markersize=4))
         labels.append("the paper's, of the network whose bar it is on")
@@ -55,13 +63,18 @@ def _draw_bars(table: Table, colours: dict[str, tuple], path: Path) -> None:
     save(figure, path, dpi=_DPI)
 
 
+def _units(columns: Sequence[Column]) -> int:
+    """The width of a panel, in columns: enough for its title."""
+    return max(2, len(columns))
+
+
 def _lines(groups: dict[str, list[Column]]) -> list[dict[str, list[Column]]]:
     """Groups side by side, as many as are no wider than the widest; a column apart."""
-    most = max(9, *map(len, groups.values())) if len(groups) > 1 else 0
+    most = max(9, *map(_units, groups.values())) if len(groups) > 1 else 0
     lines: list[dict[str, list[Column]]] = [{}]
     for group, columns in groups.items():
-        taken = sum(len(each) + 1 for each in lines[-1].values())
-        if lines[-1] and taken + len(columns) > most:
+        taken = sum(_units(each) + 1 for each in lines[-1].values())
+        if lines[-1] and taken + _units(columns) > most:
             lines.append({})
         lines[-1][group] = columns
     return lines
@@ -83,16 +96,14 @@ def _draw_group(
     axis.axhline(0, color="black", linewidth=0.6)
 
 
-def _broken(title: str) -> str:
-    """A title in two lines where it is long."""
-    title = shown(title)
-    middle = title.find(" ", len(title) // 2)
-    return title if len(title) < 11 or middle < 0 else f"{title[:middle]}\n{title[middle + 1 :]}"
+def _broken(title: str, letters: int) -> str:
+    """A title in lines of so many letters, three at most."""
+    return textwrap.fill(shown(title), letters, max_lines=3, placeholder=" …")
 
 
-def _label(row: Row) -> str:
+def _label(row: Row, letters: int) -> str:
     seeds = len(row.networks)
-    return shown(row.name) + (f" ({seeds} seeds)" if seeds > 1 else "")
+    return _broken(row.name + (f" ({seeds} seeds)" if seeds > 1 else ""), letters)
 
 
 # ---------------------------------------------------------------- corruption × severity
@@ -110,11 +121,12 @@ def _draw_maps(table: Table, path: Path) -> list[Path]:
     ImageNet-C."""
     maps = [found for column in table.columns for found in _maps_of(table, column)]
     if not maps:
+        path.unlink(missing_ok=True)  # of an earlier report
         return []
     columns = min(len(maps), 4)
     rows = -(-len(maps) // columns)
     most = max(len(each.values) for each in maps)
-    size = (4.1 * columns, rows * (0.27 * most + 1.2))
+    size = (4.1 * columns, rows * (0.27 * most + 1.2 + 0.15 * max(each.title.count("\n") for each in maps)))
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for axis in axes.flat[len(maps) :]:
         axis.remove()
@@ -137,7 +149,9 @@ def _maps_of(table: Table, column: Column) -> list[_Map]:
             values = _more(values, base.table)
         if values:
             what = "points over the baseline" if is_gain else "%"
-            maps.append(_Map(f"{shown(column.key)}, {what}\n{shown(row.name)}", values, is_gain))
+            maps.append(
+                _Map(f"{shown(column.key)}, {what}\n{_broken(row.name, _MAP_LETTERS)}", values, is_gain)
+            )
     return maps
 
 

@@ -38,11 +38,11 @@ def _parser() -> argparse.ArgumentParser:
 def _names(words: Sequence[str], places: Sequence[Path]) -> dict[Path, str]:
     names = {}
     for word in words:
-        place, equals, name = word.rpartition("=")
-        if not equals or not name or Path(place) not in places:
+        ends = [end for end, char in enumerate(word) if char == "=" and Path(word[:end]) in places]
+        if not ends or not word[ends[0] + 1 :]:
             there = ", ".join(map(str, places))
             raise UserError(f"--name={word}: must be RUN=NAME with one of the RUNs given: {there}")
-        names[Path(place)] = name
+        names[Path(word[: ends[0]])] = word[ends[0] + 1 :]
     return names
 
 

@@ -1,5 +1,6 @@
 """Result files of evaluation: found, read, and taken apart into measurements."""
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -15,6 +16,7 @@ from train.evaluate.report.runs import METHODS, Network, is_probe, network_of, o
 
 _KIND = r"(linear(-fast|-bn-\w+)?|finetune-\d+percent(-any-subset)?|knn|background-gap|robustness)"
 _PROTOCOL = re.compile(rf"{_KIND}(-untrained)?")
+_REPORT = "report"
 _REMEDY = "evaluate again, or delete it"
 Corruptions = dict[str, dict[str, float]]
 """Accuracy by corruption and severity."""
@@ -68,6 +70,8 @@ def find_results(places: Sequence[Path]) -> Found:
             if result is None:
                 ignored += 1
                 continue
+            if result["protocol"] == _REPORT:
+                continue  # an earlier one, which this may be written over
             files += 1
             measurements += _measurements(result, file, place)
     if not measurements:
@@ -84,7 +88,8 @@ def _read(file: Path, given: bool) -> dict[str, Any] | None:
         if given or re.search(_KIND, file.stem):
             raise
         return None
-    if _PROTOCOL.fullmatch(str(result.get("protocol"))):
+    protocol = str(result.get("protocol"))
+    if _PROTOCOL.fullmatch(protocol) or (protocol == _REPORT and not given):
         return result
     if given:
         raise UserError(f"{file}: no result of train.evaluate; give its file, or the run's folder")
@@ -102,14 +107,26 @@ def _measurements(result: dict[str, Any], file: Path, given: Path) -> list[Measu
         else:
             taken = _of_labels(protocol, result, network.traits.get("method.name"))
         return [
-            Measurement(network, column, value, facts, file, given, table)
+            Measurement(network, column, _number(value), facts, file, given, table and _numbers(table))
             for column, value, facts, table in taken
             if value is not None
         ]
-    except (KeyError, TypeError, AttributeError) as error:
+    except UserError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
             f"{file}: not what {protocol} writes ({type(error).__name__}: {error}); {_REMEDY}"
         ) from error
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"{value!r} is no number")
+    return value
+
+
+def _numbers(table: Corruptions) -> Corruptions:
+    return {name: {level: _number(value) for level, value in row.items()} for name, row in table.items()}
 
 
 _Taken = Iterator[tuple[str, float | None, dict[str, str], Corruptions | None]]

@@ -1,5 +1,6 @@
 """The network that a result is of: which run it comes from, by which recipe, from which seed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -37,6 +38,8 @@ class Network:
     """The file of `configs/` that it was trained by, in essence."""
     classes: int | None = None
     """Of the photos it was pre-trained on."""
+    mark: str = ""
+    """What tells it from others that have all else in common: its file, or its weights."""
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -79,8 +82,9 @@ def network_of(result: dict[str, Any], file: Path) -> Network:
     """
     shown = result.get("network", {})
     said = result.get("checkpoint")
+    pretraining = shown.get("pretraining") or result.get("pretraining") or {}
     project = result.get("pretraining", {}).get("source")  # whose file it is, if it is no run of ours
-    stored = _find(Path(said), file.parent) if said and not project else None
+    stored = _find(Path(said), file.parent, pretraining) if said and not project else None
     if stored is None:
         weights = shown.get("sha256") or result.get("weights") or said
         network = _unknown(weights, shown.get("name") or _name_of(said, project))
@@ -98,19 +102,32 @@ def is_probe(protocol: str) -> bool:
 
 
 def _unknown(weights: str, name: str) -> Network:
-    return Network(f"weights {weights.removeprefix('untrained ')}", name)
+    weights = weights.removeprefix("untrained ")
+    return Network(f"weights {weights}", name, mark=f"weights {weights[:12]}")
 
 
 def _name_of(said: str, project: str | None) -> str:
     return f"{Path(said).name} of {project}" if project else said
 
 
-def _find(said: Path, beside: Path) -> _Stored | None:
-    """What is stored where a network is said to be, or, if nothing is there, beside."""
+def _find(said: Path, beside: Path, pretraining: Mapping[str, Any] | None = None) -> _Stored | None:
+    """What is stored where a network is said to be, or, if nothing is there, beside.
+
+    pretraining: as results have it. A run that is another, put there since, is not it.
+    """
     for place in (said, beside / said.name, beside / "checkpoints" / said.name, beside):
         if place.is_file() or (place / CARD).is_file() or (place / "checkpoints").is_dir():
-            return _read(place)
+            stored = _read(place)
+            if stored is None or _is_of(stored.config, pretraining or {}):
+                return stored
     return None
+
+
+def _is_of(config: RunConfig, pretraining: Mapping[str, Any]) -> bool:
+    own = {"method": config.method.name, "epochs": config.epochs, "seed": config.seed}
+    if config.method.name == "probe":
+        own = {name: getattr(config.method.pretraining, name) for name in own}
+    return all(pretraining.get(name) in (None, value) for name, value in own.items())
 
 
 @cache
@@ -140,7 +157,7 @@ def _network(stored: _Stored, said: Path) -> Network:
     if config.method.name == "probe":
         return _of_probe(stored)
     traits = traits_of(config)
-    origin, variants = str(sorted(traits.items())), []
+    origin, variants, mark = str(sorted(traits.items())), [], ""
     seed = f"{config.seed} (data {config.data.seed})" if config.data.seed else str(config.seed)
     if config.init is not None:
         started = _find(config.init, stored.place.parent)
@@ -151,9 +168,10 @@ def _network(stored: _Stored, said: Path) -> Network:
     if "imported_from" in data:
         origin += f" imported {data.get('sha256')}"
         variants.append(IMPORTED)
+        mark = f"{data['imported_from']} {str(data.get('sha256'))[:8]}"
     if said.parent.name == "checkpoints" and said.stem not in ("latest", f"step-{stored.step:08d}"):
         variants.append(said.stem)
-    shown = {"traits": traits, "recipe": recipe_of(traits), "classes": data.get("classes")}
+    shown = {"traits": traits, "recipe": recipe_of(traits), "classes": data.get("classes"), "mark": mark}
     return Network(origin, name_of(traits), tuple(variants), seed, **shown)
 
 
@@ -161,12 +179,11 @@ def _of_probe(probe: _Stored) -> Network:
     """The network that a classifier was trained on: its row, or one beside it, unless the classifier is the
     linear one of the method's own recipe."""
     options = probe.config.method
-    stored = _find(options.checkpoint, probe.place.parent)
+    project = options.pretraining.source
+    stored = None if project else _find(options.checkpoint, probe.place.parent)
     if stored is None:
-        pretraining = getattr(options, "pretraining", None)  # which probes of before have not
-        project = getattr(pretraining, "source", None)
         network = _unknown(str(options.weights), _name_of(str(options.checkpoint), project))
-        method = getattr(pretraining, "method", None)
+        method = options.pretraining.method
     else:
         network, method = _network(stored, options.checkpoint), stored.config.method.name
     if method == "supervised" and options.freeze:

@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dali_bgaug.errors import UserError, some
+from dali_bgaug.files import digest
 from train.evaluate.report.columns import Column, in_order
 from train.evaluate.report.paper import Figure, figures_of
 from train.evaluate.report.recipes import changes
-from train.evaluate.report.results import PHOTOS, UNREADABLE, Corruptions, Measurement
+from train.evaluate.report.results import ORIENTATION, PHOTOS, UNREADABLE, Corruptions, Measurement
 from train.evaluate.report.runs import Network
+
+_APPLY = "robustness --orientation=apply turns photos upright, as background-gap does"
 
 
 class Mean(NamedTuple):
@@ -155,12 +158,15 @@ def _rows(measurements: Sequence[Measurement], names: Mapping[Path, str]) -> lis
         row.name = name or row.name
         row.networks.setdefault(network.seed, network)
         cell = row.cells.setdefault(each.column, Cell([]))
-        if twice := [other for other in cell.measured if other.network.seed == network.seed]:
+        twice = [other for other in cell.measured if other.network.seed == network.seed]
+        if not twice:
+            cell.measured.append(each)
+        elif differences := _differences(twice[0], each):
             raise UserError(
                 f"{twice[0].file} and {each.file}: both have {titles[each.column]} of {row.name}, seed "
-                f"{network.seed}; give one of them"
+                f"{network.seed}, but differ ({differences}); give one of them alone, or delete one"
+                + (f"; {_APPLY}" if ORIENTATION in differences else "")
             )
-        cell.measured.append(each)
     for row in rows.values():
         row.networks = dict(sorted(row.networks.items(), key=lambda item: _by_number(item[0])))
         for cell in row.cells.values():
@@ -169,20 +175,44 @@ def _rows(measurements: Sequence[Measurement], names: Mapping[Path, str]) -> lis
     return list(rows.values())
 
 
+def _differences(one: Measurement, other: Measurement) -> str:
+    """What two results differ in, values being told of those that were measured alike; "" where nothing."""
+    names = dict.fromkeys([*one.facts, *other.facts])
+    said = {name: (one.facts.get(name, "–"), other.facts.get(name, "–")) for name in names}
+    words = [f"{name}: {first} and {second}" for name, (first, second) in said.items() if first != second]
+    if not words and one.value != other.value:
+        words = [f"value: {100 * one.value:g} and {100 * other.value:g} %"]
+    return "; ".join(words)
+
+
 def _by_number(seed: str) -> tuple[int, str]:
     return len(seed), seed
 
 
 def _tell_apart(rows: Sequence[Row]) -> None:
-    """Give rows of one name what they differ in: keys of their configs, or else their weights."""
-    for name, count in Counter(row.name for row in rows).items():
-        same = [row for row in rows if row.name == name]
-        for row in same if count > 1 else []:
-            others = [other.network.traits for other in same if other is not row]
-            own = [changes(row.network.traits, other) for other in others]
-            keys = sorted({key for each in own for key in each})
-            words = some([f"{key}={row.network.traits[key]}" for key in keys], 3)
-            row.name = f"{name} ({words or row.network.origin[:20]})"
+    """Give rows of one name what they differ in: what was done to them, keys of their configs, or else their
+    weights."""
+    for differ_in in (_own_variants, _own_traits, _own_mark):
+        for name, count in Counter(row.name for row in rows).items():
+            networks = [row.network for row in rows if row.name == name]
+            for row in [row for row in rows if row.name == name and count > 1]:
+                row.name += differ_in(row.network, [each for each in networks if each is not row.network])
+
+
+def _own_variants(network: Network, others: Sequence[Network]) -> str:
+    """Of rows that `--name` gave one name."""
+    differ = any(other.variants != network.variants for other in others)
+    return "".join(f", {variant}" for variant in network.variants) if differ else ""
+
+
+def _own_traits(network: Network, others: Sequence[Network]) -> str:
+    keys = sorted({key for other in others for key in changes(network.traits, other.traits)})
+    words = some([f"{key}={network.traits[key]}" for key in keys], 3)
+    return f" ({words})" if words else ""
+
+
+def _own_mark(network: Network, others: Sequence[Network]) -> str:
+    return f" ({network.mark or digest(network.key)[:8]})"
 
 
 def _find_row(rows: Sequence[Row], name: str) -> Row:

@@ -88,8 +88,9 @@ def test_a_baseline_that_is_not_there_is_told_what_is(runs: Path, tmp_path: Path
 
 def test_a_row_can_be_named(runs: Path, tmp_path: Path) -> None:
     words = [runs / "none0", runs / "rm0", f"--name={runs / 'rm0'}=ours", "--baseline=moco_v2_full_none"]
+    words[2] += "=1"
     found, _ = report(tmp_path / "out", *words)
-    assert [row["name"] for row in found["rows"]] == ["moco_v2_full_none", "ours"]
+    assert [row["name"] for row in found["rows"]] == ["moco_v2_full_none", "ours=1"]
     assert found["rows"][1]["gains"]["linear"]["gain"] == 0.018
     with pytest.raises(UserError, match="--name=elsewhere=ours"):
         report(tmp_path / "out", runs, "--name=elsewhere=ours")
@@ -223,6 +224,19 @@ def test_runs_that_were_moved_are_found_beside_their_results(runs: Path, tmp_pat
     assert set(found["rows"][0]["cells"]) == {"linear", "knn", "fgsm"}
 
 
+@pytest.mark.parametrize(("there", "name", "seed"), [(3, "byol_full_none", "3"), (5, "run", "–")])
+def test_a_run_that_took_the_place_of_another_is_not_it(
+    there: int, name: str, seed: str, tmp_path: Path
+) -> None:
+    """By what a result says of the pre-training: of seed 3, whose run was moved, or is gone."""
+    write_run(tmp_path / "run", "byol_full_none", seed=4)
+    moved = write_run(tmp_path / "moved", "byol_full_none", seed=there)
+    pretraining = {"method": "byol", "epochs": 1000, "seed": 3}
+    write_top1(moved, "knn", 0.5, checkpoint=str(tmp_path / "run"), pretraining=pretraining)
+    found, _ = report(tmp_path / "out", moved)
+    assert (Path(found["rows"][0]["name"]).name, found["rows"][0]["seeds"]) == (name, [seed])
+
+
 def test_networks_without_a_config_are_known_by_their_weights(tmp_path: Path) -> None:
     """Of other projects, of torchvision, or of runs that are gone."""
     gone = write_top1(tmp_path / "results", "knn", 0.5, checkpoint="/runs/gone", weights="abc")
@@ -352,3 +366,63 @@ def test_the_background_gap_is_told_by_whose_classifier_it_is(tmp_path: Path) ->
     gaps = {key: cell["mean"] for key, cell in row["cells"].items() if "bg_gap" in key}
     assert gaps == {"imagenet-9/bg_gap": 0.08, "imagenet-9/bg_gap fast": 0.1}
     assert [column["lower_is_better"] for column in found["columns"]] == [False, False, True] * 2
+
+
+def test_a_measurement_that_two_files_have_alike_is_one_cell(tmp_path: Path) -> None:
+    """The background gap is a protocol of its own and a set of robustness."""
+    run = write_run(tmp_path / "run", "supervised_medium_none")
+    splits = {"mixed_same": {"accuracy": 0.8, "photos": 9}, "mixed_rand": {"accuracy": 0.7, "photos": 9}}
+    write_result(run, "background-gap", splits=splits, bg_gap=0.1, classifier="its own", bn="train")
+    nine = {"imagenet-9": {"value": 0.7, "bg_gap": 0.1, "splits": splits}}
+    write_robustness(run, nine, "applied")
+    found, _ = report(tmp_path / "out", run)
+    cell = found["rows"][0]["cells"]["imagenet-9/bg_gap"]
+    assert (cell["mean"], cell["seeds"], cell["files"]) == (0.1, 1, {"0": f"{run}/background-gap.json"})
+    write_robustness(run, nine)
+    with pytest.raises(
+        UserError,
+        match=r"both have mixed same of .*, seed 0, but differ \(EXIF orientation: applied and ignored\); .*"
+        r"--orientation=apply",
+    ):
+        report(tmp_path / "out", run)
+    write_robustness(run, nine | {"imagenet-9": {"value": 0.7, "bg_gap": 0.2, "splits": splits}}, "applied")
+    with pytest.raises(
+        UserError, match=r"both have BG-gap of .* but differ \(value: 10 and 20 %\); give one"
+    ):
+        report(tmp_path / "out", run)
+
+
+def test_rows_that_are_called_alike_are_told_apart(tmp_path: Path) -> None:
+    """Networks of other projects by their files, those of one RUN by what was done to them."""
+    for name in ("one", "two"):
+        run = write_run(tmp_path / name, "moco_v2_full_none", imported_from="their.pth", sha256=name)
+        write_top1(run, "knn", 0.5)
+    ours = write_run(tmp_path / "ours", "moco_v2_full_none")
+    write_top1(ours, "knn", 0.6)
+    write_top1(ours, "knn-untrained", 0.1, weights="untrained w")
+    found, _ = report(tmp_path / "out", tmp_path / "one", tmp_path / "two", ours, f"--name={ours}=A")
+    assert [row["name"] for row in found["rows"]] == [
+        "moco_v2_full_none, imported (their.pth one)",
+        "moco_v2_full_none, imported (their.pth two)",
+        "A, untrained",
+        "A",
+    ]
+
+
+@pytest.mark.parametrize("value", ["0.5", True, float("nan"), [0.5]])
+def test_a_value_that_is_no_number_is_an_error(value: Any, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "moco_v2_full_none")
+    write_top1(run, "knn", value)
+    with pytest.raises(
+        UserError, match=r"run/knn.json: not what knn writes .*; evaluate again, or delete it"
+    ):
+        report(tmp_path / "out", run)
+
+
+def test_an_earlier_report_changes_nothing(runs: Path) -> None:
+    """Neither its own file, where it lies among the runs, nor a picture of what is no more there."""
+    (runs / "out").mkdir()
+    (runs / "out" / "imagenet-c.png").touch()
+    first = report(runs / "out", runs)
+    assert report(runs / "out", runs) == first
+    assert not (runs / "out" / "imagenet-c.png").exists()
