@@ -228,6 +228,30 @@ def test_linear_recipes(job: Files, method: str) -> None:
     assert (view.photometric.jitter_p, view.photometric.blur_p) == (0, 0)
 
 
+TRANSFERS = {
+    # epochs, batch, rate at that batch and after nine tenths, decay; A.8 does not say the decay
+    "cifar10": (100, 32, 0.01, 2.4e-4, 0.0),
+    "cifar100": (100, 32, 0.01, 2.4e-4, 0.0),
+    "places205": (28, 256, 1.0, 1e-3, 1e-4),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFERS)
+def test_transfer_recipes(job: Files, name: str) -> None:
+    config = job._replace(recipe=RECIPES / f"linear_{name}.yaml", words=()).config()
+    epochs, batch, rate, late, decay = TRANSFERS[name]
+    optim, options = config.optim, config.method
+    assert (config.epochs, config.data.batch_size) == (epochs, batch)
+    assert optim.lr_at(0, epochs * 10, 10, batch) == pytest.approx(rate)
+    assert optim.lr_at(epochs * 9, epochs * 10, 10, batch) == pytest.approx(late, rel=0.05)
+    assert (optim.kind, optim.momentum, optim.weight_decay) == ("sgd", 0.9, decay)
+    assert (options.freeze, options.backbone_bn, options.classifier) == (True, "eval", "linear")
+    assert config.data.views["image"].crop.size == 224  # whatever the backbone was trained on
+    if name == "places205":
+        steps = [optim.lr_at(epoch * 10, 280, 10, 256) for epoch in (6, 7, 14, 21)]
+        assert steps == pytest.approx([1.0, 0.1, 0.01, 0.001])
+
+
 @pytest.mark.parametrize(("method", "percent"), FINETUNES)
 def test_fine_tuning_recipes(job: Files, method: str, percent: int) -> None:
     recipe = recipe_of("finetune", method, percent)
@@ -281,7 +305,9 @@ def test_a_backbone_in_train_mode_is_normalised_by_groups(job: Files, freeze: bo
 
 
 def test_all_recipes_are_tested() -> None:
-    names = {f"linear_{name}" for name in LINEARS} | {f"finetune_{m}_{p}percent" for m, p in FINETUNES}
+    names = {f"linear_{name}" for name in (*LINEARS, *TRANSFERS)} | {
+        f"finetune_{m}_{p}percent" for m, p in FINETUNES
+    }
     assert {path.stem for path in RECIPES.glob("*.yaml")} == names
     assert all("extends" not in read_yaml(path) for path in RECIPES.glob("*.yaml"))
     with pytest.raises(UserError, match=r"no recipe finetune_rotnet_1percent .*; choose one with --recipe"):
