@@ -9,6 +9,7 @@ then the green, then the blue; and a list of N labels. Krizhevsky 2009.
 
 import io
 import pickle
+import reprlib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -103,7 +104,9 @@ def _classes(path: Path, kind: _Kind, meta: dict[Any, Any]) -> list[str]:
         raise UserError(f"{path}: {kind.names} is no list of names; {_REMEDY}")
     for name in names:
         if not isinstance(name, str) or not name.strip() or "/" in name or not name.isprintable():
-            raise UserError(f"{path}: {kind.names} has {name!r}, which is no name of a class; {_REMEDY}")
+            raise UserError(
+                f"{path}: {kind.names} has {reprlib.repr(name)}, which is no name of a class; {_REMEDY}"
+            )
     if len(set(names)) < len(names):
         raise UserError(f"{path}: {kind.names} has a name twice; {_REMEDY}")
     return names
@@ -114,7 +117,7 @@ def _batch(path: Path, kind: _Kind, classes: int, photos: object) -> tuple[np.nd
     batch = _read(path)
     for key in ("data", kind.labels):
         if key not in batch:
-            has = ", ".join(sorted(map(str, batch))) or "nothing"
+            has = ", ".join(sorted(name for name in batch if isinstance(name, str))) or "nothing"
             raise UserError(
                 f"{path}: has no {key} (it has {has}), so it is no file of {kind.name}; {_REMEDY}"
             )
@@ -130,7 +133,7 @@ def _batch(path: Path, kind: _Kind, classes: int, photos: object) -> tuple[np.nd
     for row, label in enumerate(labels):
         if type(label) is not int or not 0 <= label < classes:
             raise UserError(
-                f"{path}: {kind.labels}[{row}] is {label!r}, but {kind.meta} has {classes} classes, 0 to "
+                f"{path}: {kind.labels}[{row}] is {reprlib.repr(label)}, but {kind.meta} has {classes} classes, 0 to "
                 f"{classes - 1}; {_REMEDY}"
             )
     images = pixels.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)

@@ -187,7 +187,7 @@ def table(result: dict[str, Any]) -> str:
         rows += [(name, f"{result[name]:8.2%}") for name in names]
         rows += [("photos", f"{result['test']['photos']:>8}")]
     if "size" in result:
-        rows.append(("size", f"{result['size']:>8}  pixels a side, of {result['resize']}"))
+        rows.append(("size", f"{result['size']:>8}  pixels, the centre of {result['resize']}"))
     if labels := result.get("labels"):
         whole = f"of {labels['of']}, {labels['list']}" if "of" in labels else "all of the shards"
         rows.append(("labels", f"{labels['photos']:>8}  {whole}"))

@@ -13,6 +13,7 @@ from dali_bgaug.config import override, read_yaml
 from dali_bgaug.errors import UserError
 from tests.helpers.processes import run
 from tests.helpers.runs import use_tiny_net
+from tools.offline.labelled import folder_set, write_labelled
 from train import batch_norm, checkpoint
 from train.config import RunConfig
 from train.distributed import process_group, rank
@@ -394,6 +395,28 @@ def test_from_the_command_line(
     assert "labels            36  all of the shards" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"--untrained=True: a probe by a recipe"):
         _main(monkeypatch, "linear", *places, "--untrained")
+
+
+def test_a_transfer_probe_has_a_place_of_its_own_and_says_its_size(
+    job: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On photos that were packed without masks."""
+    write_labelled(folder_set(job.test), tmp_path / "packed", per_shard=20)
+    places = ["--checkpoint", job.checkpoint, "--data", tmp_path / "packed", "--test", job.test]
+    own = [
+        "--recipe",
+        RECIPES / "linear_cifar10.yaml",
+        "data.crop.size=48",
+        "optim.lr=30",
+        "optim.lr_batch=12",
+    ]
+    _main(monkeypatch, "linear", *places, *own, "epochs=20", *LINEAR[:4])
+    result = json.loads((job.checkpoint / "linear_cifar10.json").read_text())
+    assert (result["protocol"], result["recipe"], result["bn"]) == ("linear", "linear_cifar10", "eval")
+    assert (result["size"], result["resize"], result["photos"]) == (48, 55, 36)
+    assert result["top1"] == 1.0
+    assert (job.checkpoint / "linear_cifar10" / "checkpoints" / "latest.pt").exists()
+    assert "size              48  pixels, the centre of 55" in capsys.readouterr().out
 
 
 def test_another_projects_file_from_the_command_line(
