@@ -133,8 +133,8 @@ def _batch(path: Path, kind: _Kind, classes: int, photos: object) -> tuple[np.nd
     for row, label in enumerate(labels):
         if type(label) is not int or not 0 <= label < classes:
             raise UserError(
-                f"{path}: {kind.labels}[{row}] is {reprlib.repr(label)}, but {kind.meta} has {classes} classes, 0 to "
-                f"{classes - 1}; {_REMEDY}"
+                f"{path}: {kind.labels}[{row}] is {reprlib.repr(label)}, but {kind.meta} has {classes} "
+                f"classes, 0 to {classes - 1}; {_REMEDY}"
             )
     images = pixels.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
     return images, np.array(labels, np.int64)
