@@ -13,14 +13,13 @@ from dali_bgaug.config import override, read_yaml
 from dali_bgaug.errors import UserError
 from tests.helpers.processes import run
 from tests.helpers.runs import use_tiny_net
-from tools.offline.labelled import folder_set, write_labelled
 from train import batch_norm, checkpoint
 from train.config import RunConfig
 from train.distributed import process_group, rank
 from train.evaluate.__main__ import main
 from train.evaluate.backbone import load_backbone
 from train.evaluate.classifier import load_classifier
-from train.evaluate.probe import RECIPES, ProbeJob, probe_config, recipe_of, run_probe
+from train.evaluate.probe import RECIPES, TRANSFER, ProbeJob, probe_config, recipe_of, run_probe
 from train.evaluate.robustness.networks import load_run_classifier
 from train.export import Backbone, export_backbone
 from train.method import Setting
@@ -229,30 +228,6 @@ def test_linear_recipes(job: Files, method: str) -> None:
     assert (view.photometric.jitter_p, view.photometric.blur_p) == (0, 0)
 
 
-TRANSFERS = {
-    # epochs, batch, rate at that batch and after nine tenths, decay; A.8 does not say the decay
-    "cifar10": (100, 32, 0.01, 2.4e-4, 0.0),
-    "cifar100": (100, 32, 0.01, 2.4e-4, 0.0),
-    "places205": (28, 256, 1.0, 1e-3, 1e-4),
-}
-
-
-@pytest.mark.parametrize("name", TRANSFERS)
-def test_transfer_recipes(job: Files, name: str) -> None:
-    config = job._replace(recipe=RECIPES / f"linear_{name}.yaml", words=()).config()
-    epochs, batch, rate, late, decay = TRANSFERS[name]
-    optim, options = config.optim, config.method
-    assert (config.epochs, config.data.batch_size) == (epochs, batch)
-    assert optim.lr_at(0, epochs * 10, 10, batch) == pytest.approx(rate)
-    assert optim.lr_at(epochs * 9, epochs * 10, 10, batch) == pytest.approx(late, rel=0.05)
-    assert (optim.kind, optim.momentum, optim.weight_decay) == ("sgd", 0.9, decay)
-    assert (options.freeze, options.backbone_bn, options.classifier) == (True, "eval", "linear")
-    assert config.data.views["image"].crop.size == 224  # whatever the backbone was trained on
-    if name == "places205":
-        steps = [optim.lr_at(epoch * 10, 280, 10, 256) for epoch in (6, 7, 14, 21)]
-        assert steps == pytest.approx([1.0, 0.1, 0.01, 0.001])
-
-
 @pytest.mark.parametrize(("method", "percent"), FINETUNES)
 def test_fine_tuning_recipes(job: Files, method: str, percent: int) -> None:
     recipe = recipe_of("finetune", method, percent)
@@ -306,9 +281,11 @@ def test_a_backbone_in_train_mode_is_normalised_by_groups(job: Files, freeze: bo
 
 
 def test_all_recipes_are_tested() -> None:
-    names = {f"linear_{name}" for name in (*LINEARS, *TRANSFERS)} | {
-        f"finetune_{m}_{p}percent" for m, p in FINETUNES
-    }
+    names = (
+        {f"linear_{name}" for name in LINEARS}
+        | {*TRANSFER}
+        | {f"finetune_{m}_{p}percent" for m, p in FINETUNES}
+    )
     assert {path.stem for path in RECIPES.glob("*.yaml")} == names
     assert all("extends" not in read_yaml(path) for path in RECIPES.glob("*.yaml"))
     with pytest.raises(UserError, match=r"no recipe finetune_rotnet_1percent .*; choose one with --recipe"):
@@ -395,28 +372,6 @@ def test_from_the_command_line(
     assert "labels            36  all of the shards" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"--untrained=True: a probe by a recipe"):
         _main(monkeypatch, "linear", *places, "--untrained")
-
-
-def test_a_transfer_probe_has_a_place_of_its_own_and_says_its_size(
-    job: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """On photos that were packed without masks."""
-    write_labelled(folder_set(job.test), tmp_path / "packed", per_shard=20)
-    places = ["--checkpoint", job.checkpoint, "--data", tmp_path / "packed", "--test", job.test]
-    own = [
-        "--recipe",
-        RECIPES / "linear_cifar10.yaml",
-        "data.crop.size=48",
-        "optim.lr=30",
-        "optim.lr_batch=12",
-    ]
-    _main(monkeypatch, "linear", *places, *own, "epochs=20", *LINEAR[:4])
-    result = json.loads((job.checkpoint / "linear_cifar10.json").read_text())
-    assert (result["protocol"], result["recipe"], result["bn"]) == ("linear", "linear_cifar10", "eval")
-    assert (result["size"], result["resize"], result["photos"]) == (48, 55, 36)
-    assert result["top1"] == 1.0
-    assert (job.checkpoint / "linear_cifar10" / "checkpoints" / "latest.pt").exists()
-    assert "size              48  pixels, the centre of 55" in capsys.readouterr().out
 
 
 def test_another_projects_file_from_the_command_line(
