@@ -31,7 +31,7 @@ from dali_bgaug.reading import (
 from dali_bgaug.views.describe import describe
 from dali_bgaug.views.plan import Recipe, batch_backgrounds
 from dali_bgaug.views.render import Renderer
-from pipelines.config import FREE, LoaderConfig, components
+from pipelines.config import FREE, LoaderConfig, components, require_masks
 
 log = logging.getLogger("dali_bgaug")
 
@@ -64,7 +64,10 @@ def build_loader(
     complete = config.method.complete
     data = data or (open_data if complete else open_packed)(config.shards, config.verify)
     if with_sources and not data.mask_size:
-        raise UserError(f"data.shards={config.shards}: class folders have no masks to show; give shards")
+        raise UserError(
+            f"data.shards={config.shards}: there are no masks to show; give shards that have them"
+        )
+    require_masks(config, data.mask_size)
     epoch_shard = EpochShard(data.samples, config.batch_size // world_size, rank, world_size, complete)
     check_epoch_shard(config, data, epoch_shard)
     device_id = choose_device(config.device, device_id)

@@ -7,6 +7,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from dali_bgaug.config import Options, merge
 from dali_bgaug.decoding import DecodeOptions
+from dali_bgaug.errors import UserError
 from dali_bgaug.shards import TILE_EXTENSION, TileKind, extensions
 from dali_bgaug.views.options import BackgroundOptions, NormaliseOptions, ViewOptions
 from pipelines.methods import METHODS, MethodViews
@@ -209,7 +210,23 @@ def components(config: LoaderConfig, tiles: TileKind, everything: bool = False) 
     them."""
     if everything:
         return list(extensions(tiles))
-    fg_min = max((view.crop.fg_min for view in config.views.values()), default=0)
-    masked = config.background.kind != "none" or fg_min > 0
     tile = [TILE_EXTENSION[tiles]] if config.background.uses_tiles else []
-    return ["jpg", "cls", *(["mask"] if masked else []), *tile]
+    return ["jpg", "cls", *(["mask"] if uses_masks(config) else []), *tile]
+
+
+def uses_masks(config: LoaderConfig) -> bool:
+    """Whether views depend on the photos' masks."""
+    return config.background.kind != "none" or any(view.crop.fg_min > 0 for view in config.views.values())
+
+
+def require_masks(config: LoaderConfig, mask_size: int) -> None:
+    """Refuse views that depend on masks where the set has none.
+
+    Raises:
+        UserError: they do, and it has not.
+    """
+    if uses_masks(config) and not mask_size:
+        raise UserError(
+            f"data.shards={config.shards}: has no masks, which background.kind={config.background.kind} and "
+            "crop.fg_min above 0 need; take none and 0, or pack the photos with masks (make shards)"
+        )

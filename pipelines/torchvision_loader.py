@@ -31,7 +31,7 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.shards import TILE_EXTENSION, extensions, kind_of_tile, open_shards, unpack_mask, unpack_tile
 from dali_bgaug.tiles import fill
 from dali_bgaug.views.options import CropOptions, DistortionOptions, ViewOptions
-from pipelines.config import LoaderConfig
+from pipelines.config import LoaderConfig, require_masks
 from pipelines.torchvision_views import (
     Rng,
     apply_photometric,
@@ -80,7 +80,7 @@ class Shards:
     def __init__(self, folder: Path, verify: bool | None) -> None:
         manifest = open_shards(folder, verify, "data.shards")
         self._paths = [folder / shard.name for shard in manifest.shards]
-        self._mask_size = manifest.mask_size
+        self.mask_size = manifest.mask_size
         self._components = extensions(manifest.tiles)
         rows = []
         for number, shard in enumerate(manifest.shards):
@@ -99,7 +99,7 @@ class Shards:
         start, end = offsets[0], offsets[-1] + sizes[-1]
         data = os.pread(self._file(shard), end - start, start)
         parts = [data[at - start : at - start + size] for at, size in zip(offsets, sizes, strict=True)]
-        return Sample(dict(zip(self._components, parts, strict=True)), self._mask_size)
+        return Sample(dict(zip(self._components, parts, strict=True)), self.mask_size)
 
     def _file(self, shard: int) -> int:
         if shard not in self._files:
@@ -235,6 +235,7 @@ class Batches(Dataset[dict[str, np.ndarray]]):
 
     def __init__(self, config: LoaderConfig, rank: int, world_size: int) -> None:
         self.samples = Shards(config.shards, config.verify)
+        require_masks(config, self.samples.mask_size)
         self.batch_size = config.batch_size // world_size
         self.evaluation = config.method.complete
         self.part = range(*(len(self.samples) * number // world_size for number in (rank, rank + 1)))

@@ -8,6 +8,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "masks": "photos -> mask store, by a detector or from masks made elsewhere",
         "tiles": "mask store -> tiled backgrounds",
         "shards": "photos, masks and tiles -> the training stream",
+        "labelled": "labelled photos without masks, for linear probes: CIFAR, lists, class folders",
         "subsets": "lists of 1 % and 10 % of the photos of every class",
         "inspect": "statistics, checks and a contact sheet of stores and shards",
     },

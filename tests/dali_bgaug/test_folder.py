@@ -108,7 +108,7 @@ def test_a_photo_that_vanished_or_is_damaged_is_named(photos: Path) -> None:
         pytest.raises(UserError, match=r"(?s)be used:\n  .*b/x.jpg cannot be decoded\nreplace"),
     ):
         list(loader)
-    with pytest.raises(UserError, match=r"class folders have no masks to show"):
+    with pytest.raises(UserError, match=r"there are no masks to show"):
         build_loader(config, with_sources=True)
 
 

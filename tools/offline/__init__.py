@@ -3,6 +3,7 @@
 masks          mask store, by one of `detectors`
 tiles          tiled backgrounds of a mask store
 shards         the training stream
+labelled       the same of labelled photos without masks: CIFAR, lists, class folders
 subsets        lists of 1 % and 10 % of the photos
 inspect        statistics, checks and contact sheets of stores and shards
 
@@ -11,6 +12,8 @@ mask_images    mask images read as saliency
 damage         damage inside JPEGs that decoders forgive
 shard_photos   what becomes of a photo when it is packed
 shard_plan     which photo goes into which shard
+packing        shards in the making, and what is finished of them
+cifar          CIFAR's pickles
 lists          lists of photos, read strictly
 classes        classes of photos, by folder or by list
 report         the report and the summary of a tool's run

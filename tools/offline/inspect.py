@@ -137,8 +137,8 @@ def packed_shards(folder: Path, verify: bool, count: int) -> Iterator[str]:
             for sample in shards.read_samples(folder, shard):
                 bar.update()
                 labels[sample.label] += 1
-                shares.append(float(sample.mask.mean()))
-                if len(shares) % step == 0 and len(tiles) < count:
+                shares += [float(mask.mean()) for mask in (sample.mask,) if mask.size]
+                if labels.total() % step == 0 and len(tiles) < count:
                     tile = {"mask": sample.mask, "lends": True, "tile": sample.tile}
                     tiles.append(Tile(sample.key, sample.photo, **tile))
     classes = f"{len(manifest.classes)} classes"
@@ -151,7 +151,7 @@ def packed_shards(folder: Path, verify: bool, count: int) -> Iterator[str]:
         yield _decode_all(_images(folder, manifest), manifest.samples, "decoding", manifest.max_pixels)
         if manifest.tiles == "geometry":
             yield "verified: every tile lies in its photo"
-    yield from _histogram(shares)
+    yield from _histogram(shares) if manifest.mask_size else ["without masks"]
     yield str(draw_sheet(folder, tiles, shares))
 
 

@@ -9,10 +9,8 @@ says.
 """
 
 import hashlib
-import json
-import shutil
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,18 +19,16 @@ import numpy as np
 from dali_bgaug import shards, stores
 from dali_bgaug.decoding import MAX_PIXELS, Decoder
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import digest, sha256, write_text
+from dali_bgaug.files import digest, sha256
 from dali_bgaug.hdf5 import REMEDY
 from dali_bgaug.photo_tree import describe
 from dali_bgaug.tiles import fits, rescale
 from tools.cli import ALL, Part, add_scale_arguments, pick, require, run, run_part, tool_parser
-from tools.offline import photos
+from tools.offline import packing, photos
 from tools.offline.report import Done, LeftOut, Report
 from tools.offline.shard_photos import Packed, PhotoOptions, pack_photo
-from tools.offline.shard_plan import Plan, Row, make_plan, match_stores
+from tools.offline.shard_plan import Row, make_plan, match_stores
 
-PROGRESS = ".progress"  # what is finished, until the manifest says so
-ANOTHER = "choose another --out, or delete that folder to pack anew"
 MEGABYTE = 1_000_000
 
 
@@ -108,15 +104,8 @@ def write_shards(
     print(describe(out, len(plan.order), plan.classes, plan.oddities))
     made = {"options": options, "oddities": plan.oddities}
     report = Report(tool="shards", out=out, part=part, workers=workers, **made)
-    if (finished := _finished(out, source)) is not None:
-        shutil.rmtree(out / PROGRESS, ignore_errors=True)  # a kill may have come just before
-        for shard in finished.shards[part.slice]:
-            report.add(Done(photos=shard.samples, kept=True, written=shard.bytes))
-        report.left_out = [LeftOut(*item) for item in finished.left_out]
-        report.suspicious = list(finished.suspicious)
+    if packing.keep_finished(out, source, report):
         return report
-
-    _reject_foreign(out, source)
     device_id = None if device == "cpu" else 0
     Decoder(device_id)  # no GPU? now, not in every worker
     level, max_pixels = stores.level(options["threshold"]), options.get("max_pixels", MAX_PIXELS)
@@ -125,113 +114,16 @@ def write_shards(
     numbers = range(len(plan.ends))[part.slice]
     report.run(
         _write_shard,
-        ((job, _name(number), plan.rows(number)) for number in numbers),
+        ((job, packing.name_of(number), plan.rows(number)) for number in numbers),
         [plan.shard_photos(number) for number in numbers],
         [plan.shard_bytes(number) for number in numbers],
     )
-    _write_manifest(out, plan, source, options, job.tiles)
+    packing.write_manifest(out, len(plan.ends), source, plan.classes, options, job.tiles)
     return report
 
 
-def _name(number: int) -> str:
-    return f"shard-{number:05d}"
-
-
-def _finished(out: Path, source: str) -> shards.Manifest | None:
-    """The manifest of shards that were packed from the same; of others is a UserError."""
-    path = out / "manifest.json"
-    if not path.exists():
-        return None
-    manifest = shards.open_shards(out, option="--out")
-    if manifest.source != source:
-        raise UserError(f"{path}: packed from other photos, masks or options than those given now; {ANOTHER}")
-    return manifest
-
-
-def _reject_foreign(out: Path, source: str) -> None:
-    """Unfinished shards of something else would be mixed up with the new ones."""
-    for place in (out / PROGRESS).glob("*.json"):
-        if _read_record(place, source) is None and place.exists():  # another part may just have ended
-            message = "a shard of other photos, masks or options than those given now"
-            raise UserError(f"{place}: {message}; {ANOTHER}")
-
-
-def _write_manifest(
-    out: Path, plan: Plan, source: str, options: dict[str, Any], tiles: shards.TileKind
-) -> None:
-    """Write the manifest if every shard is there: no part waits, the last to end finds all finished."""
-    places = [out / PROGRESS / f"{_name(number)}.json" for number in range(len(plan.ends))]
-    records = [_read_record(place, source) for place in places]
-    if missing := records.count(None):
-        if _finished(out, source) is None:  # another part may have ended just now
-            print(f"{out}: {missing} of {len(places)} shards are still to come from other parts")
-        return
-    written = [shards.Shard(**record["shard"]) for record in records if record["shard"]]
-    if not written:
-        raise UserError(f"{out}: every photo was left out; the report says why")
-    shards.write_manifest(
-        out,
-        shards.Manifest(
-            samples=sum(shard.samples for shard in written),
-            donors=sum(record["donors"] for record in records),
-            classes=plan.classes,
-            mask_size=options["mask_size"],
-            tiles=tiles,
-            options=options,
-            source=source,
-            left_out=sorted(LeftOut(**item) for record in records for item in record["left_out"]),
-            suspicious=sorted(key for record in records for key in record.get("suspicious", [])),
-            shards=written,
-        ),
-    )
-    listed = {name for shard in written for name in (shard.name, shard.index)}
-    for path in out.glob("shard-*"):
-        if path.name not in listed:  # of an earlier packing whose manifest was deleted
-            path.unlink(missing_ok=True)
-    shutil.rmtree(out / PROGRESS, ignore_errors=True)
-
-
-def _read_record(place: Path, source: str) -> dict[str, Any] | None:
-    try:
-        record = json.loads(place.read_text())
-    except FileNotFoundError:
-        return None
-    return record if record["source"] == source else None
-
-
-class _Problems(Exception):
-    """Ends the writing of a shard that has some."""
-
-
 def _write_shard(job: _Job, name: str, rows: list[Row]) -> Done:
-    place = job.out / PROGRESS / f"{name}.json"
-    record = _read_record(place, job.source)
-    kept = record is not None
-    if record is None:
-        record = {"source": job.source, "shard": None, "donors": 0, "read": 0}
-        record |= {"left_out": [], "counts": dict.fromkeys(("reencoded", "shrunk", "bytes_saved"), 0)}
-        record["suspicious"] = []
-        problems: list[str] = []
-        try:
-            shard = shards.write_shard(job.out, name, _samples(job, rows, record, problems), job.tiles)
-        except _Problems:
-            return Done(problems=problems)
-        if shard.samples:
-            record["shard"] = shard.model_dump()
-        else:
-            (job.out / shard.name).unlink()
-            (job.out / shard.index).unlink()
-        write_text(place, json.dumps(record))
-    shard = record["shard"] or {"samples": 0, "bytes": 0}
-    return Done(
-        photos=shard["samples"],
-        kept=kept,
-        read=record["read"],
-        written=shard["bytes"],
-        left_out=[LeftOut(**item) for item in record["left_out"]],
-        suspicious=record.get("suspicious", []),
-        counts={name: count for name, count in record["counts"].items() if count},
-    )
+    return packing.pack_shard(job.out, name, job.source, partial(_samples, job, rows), job.tiles)
 
 
 def _samples(
@@ -264,7 +156,7 @@ def _samples(
         record["counts"]["bytes_saved"] += (packed.before - len(packed.data)) * packed.shrunk
         yield shards.Sample(shards.member_key(row.key), packed.data, mask, tile, row.label)
     if problems:
-        raise _Problems
+        raise packing.Problems
 
 
 def _tile(

@@ -32,7 +32,7 @@ from train.evaluate.classifier import load_classifier
 from train.evaluate.fast import fit_fast, linear_fast
 from train.evaluate.heads import RATES
 from train.evaluate.labels import labels_of
-from train.evaluate.probe import ProbeJob, bn_of, probe_config, recipe_of, run_probe
+from train.evaluate.probe import TRANSFER, ProbeJob, bn_of, probe_config, recipe_of, run_probe
 from train.evaluate.robustness.command import robustness, robustness_parser
 from train.features import evaluation_values, ready, same_classes
 from train.foreign import SOURCES
@@ -160,8 +160,10 @@ def _of(args: argparse.Namespace) -> str:
 
 def _bn_name(args: argparse.Namespace, bn: str, own: str) -> str:
     """The name of a probe's results: with the mode of batch norm where it is not the recipe's own, so that
-    both of a backbone have a place."""
-    return _name(args) if bn == own else f"{_name(args)}-bn-{bn}"
+    both of a backbone have a place; and with the recipe's where it is of another data set."""
+    recipe = args.recipe.stem if args.recipe else None
+    name = recipe if recipe in TRANSFER else _name(args)
+    return name if bn == own else f"{name}-bn-{bn}"
 
 
 def _name(args: argparse.Namespace) -> str:
@@ -184,6 +186,8 @@ def table(result: dict[str, Any]) -> str:
         names = ["top1", *(["top5"] if result.get("top5", 1) < 1 else [])]  # of five classes or fewer it is 1
         rows += [(name, f"{result[name]:8.2%}") for name in names]
         rows += [("photos", f"{result['test']['photos']:>8}")]
+    if "size" in result:
+        rows.append(("size", f"{result['size']:>8}  pixels, the centre of {result['resize']}"))
     if labels := result.get("labels"):
         whole = f"of {labels['of']}, {labels['list']}" if "of" in labels else "all of the shards"
         rows.append(("labels", f"{labels['photos']:>8}  {whole}"))

@@ -17,6 +17,8 @@ from train.methods.probe import ProbeOptions
 from train.signals import StopRequest
 
 RECIPES = RUNS / "evaluate"
+TRANSFER = ("linear_cifar10", "linear_cifar100", "linear_places205")
+"""Recipes of linear probes on other data sets, for backbones of all methods."""
 
 
 class ProbeJob(NamedTuple):
@@ -103,6 +105,7 @@ def run_probe(job: ProbeJob, device: torch.device, stop: StopRequest) -> dict[st
         **{"lr": config.optim.lr, "backbone_lr": backbone_lr},
         "data": {"shards": str(config.data.shards), "photos": photos},
         "test": set_record(job.test, tested),
+        **{"size": data.views["image"].crop.size, "resize": data.resize},
         "seed": config.seed,
         "pretraining": config.method.pretraining.model_dump(),
     }

@@ -19,7 +19,7 @@ from train.distributed import process_group, rank
 from train.evaluate.__main__ import main
 from train.evaluate.backbone import load_backbone
 from train.evaluate.classifier import load_classifier
-from train.evaluate.probe import RECIPES, ProbeJob, probe_config, recipe_of, run_probe
+from train.evaluate.probe import RECIPES, TRANSFER, ProbeJob, probe_config, recipe_of, run_probe
 from train.evaluate.robustness.networks import load_run_classifier
 from train.export import Backbone, export_backbone
 from train.method import Setting
@@ -281,7 +281,11 @@ def test_a_backbone_in_train_mode_is_normalised_by_groups(job: Files, freeze: bo
 
 
 def test_all_recipes_are_tested() -> None:
-    names = {f"linear_{name}" for name in LINEARS} | {f"finetune_{m}_{p}percent" for m, p in FINETUNES}
+    names = (
+        {f"linear_{name}" for name in LINEARS}
+        | {*TRANSFER}
+        | {f"finetune_{m}_{p}percent" for m, p in FINETUNES}
+    )
     assert {path.stem for path in RECIPES.glob("*.yaml")} == names
     assert all("extends" not in read_yaml(path) for path in RECIPES.glob("*.yaml"))
     with pytest.raises(UserError, match=r"no recipe finetune_rotnet_1percent .*; choose one with --recipe"):

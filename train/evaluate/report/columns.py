@@ -6,12 +6,13 @@ from train.evaluate.background_gap import SPLITS
 from train.evaluate.robustness import imagenet
 
 LABELS = "Labels and neighbours"
+TRANSFER = "Transfer"
 SHIFTS = "Other photos"
 CORRUPTIONS = "ImageNet-C"
 ATTACK = "FGSM and shape bias"
 BACKGROUNDS = "ImageNet-9"
 OWN = "Own sets"
-GROUPS = (LABELS, SHIFTS, CORRUPTIONS, ATTACK, BACKGROUNDS, OWN)
+GROUPS = (LABELS, TRANSFER, SHIFTS, CORRUPTIONS, ATTACK, BACKGROUNDS, OWN)
 CATEGORIES = tuple(imagenet.CORRUPTIONS)
 ONLY_FOREGROUND = "only-fg-imagenet-a"
 _LOWER = ("mce", "bg_gap")
@@ -50,6 +51,11 @@ def _backgrounds(name: str, suffix: str = "") -> list[Column]:
     return [Column(f"{name}/{key}{suffix}", f"{titles[key]}{suffix}", BACKGROUNDS, 4050) for key in keys]
 
 
+def _transfer(name: str, title: str, photos: int) -> list[Column]:
+    own = Column(name, title, TRANSFER, photos)
+    return [own, Column(f"{name}-bn-train", f"{title}, BN train", TRANSFER, photos)]
+
+
 _VALIDATION = 50_000
 _KNOWN = (
     Column("linear", "linear", LABELS, _VALIDATION),
@@ -61,6 +67,9 @@ _KNOWN = (
     Column("finetune-1percent-any-subset", "1 %, any subset", LABELS, _VALIDATION),
     Column("finetune-10percent", "10 %", LABELS, _VALIDATION),
     Column("finetune-10percent-any-subset", "10 %, any subset", LABELS, _VALIDATION),
+    *_transfer("cifar10", "CIFAR-10", 10_000),
+    *_transfer("cifar100", "CIFAR-100", 10_000),
+    *_transfer("places205", "Places-205", 20_500),
     Column("real/top1", "validation", SHIFTS, _VALIDATION),
     Column("real", "ReaL", SHIFTS, 46_837),
     Column("imagenet-v2/matched-frequency", "v2 MF", SHIFTS, 10_000),

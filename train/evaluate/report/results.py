@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from dali_bgaug.config import read_yaml
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json
-from train.evaluate.probe import RECIPES
+from train.evaluate.probe import RECIPES, TRANSFER
 from train.evaluate.report.columns import own_key
 from train.evaluate.report.runs import METHODS, Network, is_probe, network_of, own_bn
 
@@ -144,8 +144,11 @@ def _of_labels(protocol: str, result: dict[str, Any], method: str | None) -> _Ta
         facts["recipe"] = _recipe(result, f"{kind}_{method or ''}")
     if is_probe(protocol):
         facts["batch norm"] = bn = result["bn"]
-        own = own_bn(method) if method in METHODS else result.get("recipe_bn", bn)
-        protocol = "linear" if bn == own else f"linear-bn-{bn}"
+        own, column = own_bn(method) if method in METHODS else result.get("recipe_bn", bn), "linear"
+        if result["recipe"] in TRANSFER:
+            own, column = result["recipe_bn"], result["recipe"].removeprefix("linear_")
+            facts["size"] = f"{result['size']} pixels"
+        protocol = column if bn == own else f"{column}-bn-{bn}"
     if labels := result.get("labels"):
         facts["labels"] = str(labels.get("list", "all of the shards"))
     yield protocol, result["top1"], facts, None

@@ -167,6 +167,23 @@ def test_untrained_networks_are_rows_of_their_own(runs: Path, tmp_path: Path) ->
     assert values == {"moco_v2_full_none, untrained": 0.02, "moco_v2_full_none": 0.6}
 
 
+def test_probes_on_other_data_sets_are_columns_of_their_own(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "moco_v2_full_none")
+    write_top1(run, "linear", 0.71)
+    own = {"protocol": "linear", "bn": "eval", "recipe_bn": "eval", "size": 224, "resize": 256}
+    for recipe, top1, photos in (("linear_cifar10", 0.739, 10000), ("linear_places205", 0.287, 20500)):
+        write_top1(run, recipe, top1, photos, recipe=recipe, **own)
+    bn_train = own | {"bn": "train", "recipe": "linear_cifar10"}
+    write_top1(run, "linear_cifar10-bn-train", 0.75, 10000, **bn_train)
+    found, text = report(tmp_path / "out", run)
+    assert tables(text)[1] == (
+        "| network | seeds | CIFAR-10 | CIFAR-10, BN train | Places-205 |\n"
+        "| --- | --: | --: | --: | --: |\n"
+        "| moco_v2_full_none | 1 | 73.9 | 75.0 | 28.7 |"
+    )
+    assert found["rows"][0]["cells"]["linear"]["mean"] == 0.71
+
+
 def test_batch_norm_otherwise_than_the_recipes_is_another_column(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", "moco_v2_full_none")
     write_top1(run, "linear", 0.71)
