@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic, follow, write_pointer
+from train import safetensors
 from train.records import CheckpointRecord, SaliencyRecord, wrong_field
 
 LATEST = "latest.pt"
@@ -58,7 +59,8 @@ def write(folder: Path, record: CheckpointRecord | SaliencyRecord) -> Path:
 def read(path: Path, remedy: str = "give another file") -> dict[str, Any]:
     """Read a file of torch.save to the CPU: tensors, numbers and text only (`weights_only`).
 
-    torch does not look at the checksums that it writes; this does.
+    Or NAME.safetensors, which holds tensors alone. torch does not look at the checksums that it writes; this
+    does.
 
     remedy: what an error says is to be done.
 
@@ -68,6 +70,11 @@ def read(path: Path, remedy: str = "give another file") -> dict[str, Any]:
     path = follow(path, _NAME)
     if not path.is_file():
         raise UserError(f"{path}: {'a folder, no' if path.is_dir() else 'no such'} checkpoint")
+    if path.suffix == ".safetensors":
+        try:
+            return safetensors.read(path)
+        except ValueError as error:
+            raise UserError(f"{path}: damaged, or no safetensors: {error}; {remedy}") from error
     if damage := _damage(path):
         raise UserError(f"{path}: {damage}; {remedy}")
     try:
@@ -105,7 +112,7 @@ def _kind(path: Path) -> str:
         if start.startswith(magic):
             return kind
     if start[8:9] == b"{":
-        return "it looks like safetensors; load it with that library and save its tensors with torch.save"
+        return "it looks like safetensors; end its name in .safetensors"
     return "it is damaged, cut short, or no file of torch.save at all"
 
 
