@@ -74,7 +74,8 @@ def read(path: Path, remedy: str = "give another file") -> dict[str, Any]:
         try:
             return safetensors.read(path)
         except ValueError as error:
-            raise UserError(f"{path}: damaged, or no safetensors: {error}; {remedy}") from error
+            kind = _stray(_start(path)) or f"damaged, or no safetensors: {error}"
+            raise UserError(f"{path}: {kind}; {remedy}") from error
     if damage := _damage(path):
         raise UserError(f"{path}: {damage}; {remedy}")
     try:
@@ -100,17 +101,27 @@ def _damage(path: Path) -> str | None:
     return f"damaged: the checksum of {wrong} in it is wrong" if wrong else None
 
 
-def _kind(path: Path) -> str:
-    """The kind of a file that torch does not load."""
+def _start(path: Path) -> bytes:
     with path.open("rb") as file:
-        start = file.read(512)
+        return file.read(512)
+
+
+def _stray(start: bytes) -> str | None:
+    """The kind of a file without weights, by how it starts; None of others."""
     if not start:
         return "it is empty"
     if start.lstrip()[:1] == b"<":
         return "it is a page of HTML or XML, as a failed download leaves it"
-    for magic, kind in _KINDS.items():
-        if start.startswith(magic):
-            return kind
+    return next((kind for magic, kind in _STRAYS.items() if start.startswith(magic)), None)
+
+
+def _kind(path: Path) -> str:
+    """The kind of a file that torch does not load."""
+    start = _start(path)
+    if kind := _stray(start):
+        return kind
+    if start.startswith((b"PK", b"\x80")):
+        return _PICKLE
     if start[8:9] == b"{":
         return "it looks like safetensors; end its name in .safetensors"
     return "it is damaged, cut short, or no file of torch.save at all"
@@ -120,9 +131,7 @@ _PICKLE = (
     "it holds other objects than tensors (a whole pickled model?), and reading them could run any program; "
     "where it comes from, save the model's state_dict() alone"
 )
-_KINDS = {
-    b"PK": _PICKLE,
-    b"\x80": _PICKLE,
+_STRAYS = {
     b"\x89HDF": "it is an HDF5 file",
     b"\x1f\x8b": "it is a gzip archive; unpack it first",
     b"version https://git-lfs": "it is a pointer of Git LFS; fetch the file itself (git lfs pull)",

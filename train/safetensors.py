@@ -66,15 +66,15 @@ def write(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]
 
 
 def read(path: Path) -> dict[str, torch.Tensor]:
-    """Read the tensors of a file.
+    """Read the tensors of a file to the CPU.
 
     Raises:
-        ValueError: damaged, cut short, or no such file; says what is wrong.
+        ValueError: damaged, cut short, or another kind of file; says what is wrong.
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > min(_LONGEST_HEADER, path.stat().st_size - 8):
-            raise ValueError(f"its header of {length} bytes is longer than it can be")
+            raise ValueError(f"its header would be of {length} bytes, more than there are")
         try:
             entries = _Header.model_validate_json(file.read(length)).__pydantic_extra__
         except ValidationError as error:

@@ -53,10 +53,10 @@ def _file(header: bytes, data: bytes = DATA) -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "holds no|longer than"),
+        (b"\0\0\0", "its header would be of 0 bytes, more than there are"),
         (RECORDED[:-1], r"bytes 24 to 26 are not those of h"),
         (RECORDED + b"\0", "1 bytes at its end belong to no tensor"),
-        (b"\xff" * 8 + HEADER, "its header of 18446744073709551615 bytes is longer than it can be"),
+        (b"\xff" * 8 + HEADER, "header would be of 18446744073709551615 bytes"),
         (_file(b"[1]"), "its header"),
         (_file(b"[" * 100_000), "its header"),
         (_file(HEADER.replace(b"[2,2]", b"[2,3]")), r"bytes 8 to 24 are not those of b.weight, F32 \[2, 3\]"),
@@ -67,5 +67,19 @@ def _file(header: bytes, data: bytes = DATA) -> bytes:
 )
 def test_damage_is_said(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "theirs.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match=rf"theirs.safetensors: damaged, or no safetensors: .*({message})"):
+    with pytest.raises(UserError, match=rf"theirs.safetensors: damaged, or no safetensors: .*{message}"):
+        checkpoint.read(tmp_path / "theirs.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "it is a pointer of Git LFS"),
+        (b"<!DOCTYPE html><title>404", "it is a page of HTML"),
+    ],
+)
+def test_downloads_that_failed_are_said(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "theirs.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=rf"theirs.safetensors: {message}"):
         checkpoint.read(tmp_path / "theirs.safetensors")
