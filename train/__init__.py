@@ -11,11 +11,13 @@ The lowest floor first; modules import only from floors below their own (`tests/
     batch_norm.py      statistics over groups of photos, within a rank or across ranks
     optim.py           LARS, LARC, the options of an optimizer
     signals.py         stop requests of a cluster
+    safetensors.py     files of safetensors
     checkpoint.py      files of checkpoints
     foreign.py         weights of other projects
     monitor.py         log, progress bar, TensorBoard, warnings
     features.py        features of a whole set, each photo once, on any number of ranks
     neighbours.py      weighted k-NN; also every n epochs while pre-training
+    export_formats.py  exports for torchvision, timm and detectron2, and safetensors
     export.py          `python -m train.export`: the backbone alone, with a card
     method.py          the interface of a method: its options, its hooks around a step
     methods/           one file a method: owns its networks, turns a batch into a loss

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic, follow, write_pointer
+from train import safetensors
 from train.records import CheckpointRecord, SaliencyRecord, wrong_field
 
 LATEST = "latest.pt"
@@ -58,7 +59,8 @@ def write(folder: Path, record: CheckpointRecord | SaliencyRecord) -> Path:
 def read(path: Path, remedy: str = "give another file") -> dict[str, Any]:
     """Read a file of torch.save to the CPU: tensors, numbers and text only (`weights_only`).
 
-    torch does not look at the checksums that it writes; this does.
+    Or NAME.safetensors, which holds tensors alone. torch does not look at the checksums that it writes; this
+    does.
 
     remedy: what an error says is to be done.
 
@@ -68,6 +70,12 @@ def read(path: Path, remedy: str = "give another file") -> dict[str, Any]:
     path = follow(path, _NAME)
     if not path.is_file():
         raise UserError(f"{path}: {'a folder, no' if path.is_dir() else 'no such'} checkpoint")
+    if path.suffix == ".safetensors":
+        try:
+            return safetensors.read(path)
+        except ValueError as error:
+            kind = _stray(_start(path)) or f"damaged, or no safetensors: {error}"
+            raise UserError(f"{path}: {kind}; {remedy}") from error
     if damage := _damage(path):
         raise UserError(f"{path}: {damage}; {remedy}")
     try:
@@ -93,19 +101,29 @@ def _damage(path: Path) -> str | None:
     return f"damaged: the checksum of {wrong} in it is wrong" if wrong else None
 
 
-def _kind(path: Path) -> str:
-    """The kind of a file that torch does not load."""
+def _start(path: Path) -> bytes:
     with path.open("rb") as file:
-        start = file.read(512)
+        return file.read(512)
+
+
+def _stray(start: bytes) -> str | None:
+    """The kind of a file without weights, by how it starts; None of others."""
     if not start:
         return "it is empty"
     if start.lstrip()[:1] == b"<":
         return "it is a page of HTML or XML, as a failed download leaves it"
-    for magic, kind in _KINDS.items():
-        if start.startswith(magic):
-            return kind
+    return next((kind for magic, kind in _STRAYS.items() if start.startswith(magic)), None)
+
+
+def _kind(path: Path) -> str:
+    """The kind of a file that torch does not load."""
+    start = _start(path)
+    if kind := _stray(start):
+        return kind
+    if start.startswith((b"PK", b"\x80")):
+        return _PICKLE
     if start[8:9] == b"{":
-        return "it looks like safetensors; load it with that library and save its tensors with torch.save"
+        return "it looks like safetensors; end its name in .safetensors"
     return "it is damaged, cut short, or no file of torch.save at all"
 
 
@@ -113,9 +131,7 @@ _PICKLE = (
     "it holds other objects than tensors (a whole pickled model?), and reading them could run any program; "
     "where it comes from, save the model's state_dict() alone"
 )
-_KINDS = {
-    b"PK": _PICKLE,
-    b"\x80": _PICKLE,
+_STRAYS = {
     b"\x89HDF": "it is an HDF5 file",
     b"\x1f\x8b": "it is a gzip archive; unpack it first",
     b"version https://git-lfs": "it is a pointer of Git LFS; fetch the file itself (git lfs pull)",

@@ -1,6 +1,6 @@
 """Export of a run's backbone: a state_dict that torchvision's networks load, and a card of what it is.
 
-    python -m train.export RUN-OR-CHECKPOINT [--out backbone.pt]
+    python -m train.export RUN-OR-CHECKPOINT [--out backbone.pt] [--format timm|safetensors|detectron2]
 
     model = torchvision.models.resnet50()
     model.fc = torch.nn.Identity()
@@ -11,6 +11,7 @@ A run that ends leaves both in its folder.
 
 import argparse
 import hashlib
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from dali_bgaug import __version__
 from dali_bgaug.errors import UserError, run_program, some
 from dali_bgaug.files import read_json, sha256, write_json
 from train import checkpoint, distributed, foreign
+from train.export_formats import FORMATS
 from train.networks import FEATURES, build_backbone
 from train.records import CARD_VERSION, CHECKPOINT_VERSION, Card, CheckpointRecord, ConfigRecord, wrong_field
 
@@ -80,6 +82,8 @@ def read_backbone(path: Path) -> Backbone:
         record = read_card(card)
         if record.sha256 != sha256(path):
             raise UserError(f"{path}: its checksum is not the one in {card.name}: damaged, or another's card")
+        if record.file_format == "detectron2":
+            raise UserError(f"{path}: written for detectron2; give the run it comes from, or another export")
         return Backbone(checkpoint.read(path), record.config)
     record = read_checkpoint(path)
     return Backbone(backbone_weights(record), record.run_config())
@@ -142,32 +146,55 @@ def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], source: s
     network.load_state_dict(weights)
 
 
-def export_backbone(record: CheckpointRecord, out: Path) -> Path:
-    """Write a checkpoint's backbone to `out` and its card beside it, NAME.json; returns the card's path."""
+def export_backbone(record: CheckpointRecord, out: Path, file_format: str = "torchvision") -> Path:
+    """Write a checkpoint's backbone to `out` and its card beside it, NAME.json; returns the card's path.
+
+    file_format: of export_formats.FORMATS.
+
+    Raises:
+        UserError: a backbone or a name of the file that the format does not have, or weights that are not
+            the backbone's.
+    """
     if out.suffix == ".json":
         raise UserError(f"--out={out}: the card gets this name; give the weights another, e.g. backbone.pt")
     config, weights = record.run_config(), backbone_weights(record)
+    architecture, known, path = config["backbone"], FORMATS[file_format], out.with_suffix(".json")
+    known.check(file_format, architecture, out)
+    _keep_other_cards(out, path)
     # Complete, or an error here and not at its user's.
-    load_weights(build_backbone(config["backbone"]), weights, f"the checkpoint of step {record.step}")
-    checkpoint.save(out, weights)
+    load_weights(build_backbone(architecture), weights, f"the checkpoint of step {record.step}")
+    fields = {
+        "architecture": architecture,
+        "method": config["method"]["name"],
+        "step": record.step,
+        "epochs": record.epochs,
+        "input": {"normalise": config["data"]["normalise"], "range": [0, 1], "channels": "RGB"},
+    }
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in fields.items()}
+    known.write(out, weights, {"format": "pt", **texts})
     card = Card(
+        **fields,
         format="dali_bgaug backbone",
         version=CARD_VERSION,
-        architecture=config["backbone"],
-        features=FEATURES[config["backbone"]],
-        method=config["method"]["name"],
-        step=record.step,
-        epochs=record.epochs,
-        input={"normalise": config["data"]["normalise"], "range": [0, 1], "channels": "RGB"},
+        features=FEATURES[architecture],
         metrics=record.metrics,
         data=record.data,
         sha256=sha256(out),
         package_version=__version__,
         config=config,
+        file_format=file_format,
+        timm_model=architecture if file_format == "timm" else "",
     )
-    path = out.with_suffix(".json")
-    write_json(path, card.model_dump())
+    write_json(path, card.model_dump(exclude_defaults=True))
     return path
+
+
+def _keep_other_cards(out: Path, card: Path) -> None:
+    """Refuse to replace the card of weights in another format, which could not be read without it."""
+    suffixes = {Path(known.file).suffix for known in FORMATS.values()} - {out.suffix}
+    for other in (out.with_suffix(suffix) for suffix in sorted(suffixes)):
+        if card.is_file() and other.is_file():
+            raise UserError(f"--out={out}: {card.name} is the card of {other.name}; give it another name")
 
 
 def main() -> None:
@@ -175,11 +202,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="train.export", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("run", type=Path, help="a run's folder (its newest checkpoint) or a checkpoint")
-    add("--out", type=Path, help="the weights (default RUN/backbone.pt, or beside the checkpoint)")
+    names = ", ".join(known.file for known in FORMATS.values())
+    add("--out", type=Path, help=f"the weights (default {names}, in RUN or beside the checkpoint)")
+    add("--format", choices=FORMATS, default="torchvision", help="of the weights (%(default)s)")
     args = parser.parse_args()
     path = find_checkpoint(args.run)
-    out = args.out or (args.run if args.run.is_dir() else path.parent) / "backbone.pt"
-    card = export_backbone(read_checkpoint(path), out)
+    out = args.out or (args.run if args.run.is_dir() else path.parent) / FORMATS[args.format].file
+    card = export_backbone(read_checkpoint(path), out, args.format)
     print(f"{out} and {card}, of {path}")
 
 

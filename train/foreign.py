@@ -1,4 +1,4 @@
-"""Weights of other projects: the backbone in a file that torch.save wrote, MoCo's, SwAV's or torchvision's.
+"""Weights of other projects: the backbone in a file of torch.save or safetensors, MoCo's, SwAV's or timm's.
 
 Such a file is a state_dict, or has one under `state_dict` or `model`; names in it have the prefixes of what
 the network was part of (`module.encoder_q.`), and there are other weights beside (projection, classifier).

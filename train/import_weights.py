@@ -48,7 +48,7 @@ def main() -> None:
     """Import from the command line."""
     parser = argparse.ArgumentParser(prog="train.import_weights", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("file", type=Path, help="what torch.save wrote there")
+    add("file", type=Path, help="what torch.save wrote there, or a .safetensors")
     add("--config", type=Path, required=True, help="a recipe like theirs")
     add("--out", type=Path, default=Path("backbone.pt"), help="the weights to write (%(default)s)")
     add("--prefix", help="of the names in the file, e.g. module.encoder_q. (default: found)")

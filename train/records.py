@@ -106,6 +106,10 @@ class Card(_Record):
     package_version: str = ""
     """Version of dali_bgaug; older cards have none."""
     config: ConfigRecord
+    file_format: Literal["torchvision", "timm", "safetensors", "detectron2"] = "torchvision"
+    """Of the weights (`export_formats.FORMATS`); in the file if it is not torchvision."""
+    timm_model: str = ""
+    """The name by which timm.create_model makes the network, of format timm."""
 
 
 class SaliencyRecord(_Record):
