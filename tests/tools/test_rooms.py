@@ -61,7 +61,7 @@ def test_a_tools_first_line_says_all_of_a_sentence(module: str) -> None:
     assert ast.get_docstring(ast.parse(program.read_text())).splitlines()[0].endswith((".", ":"))
 
 
-@pytest.mark.parametrize("command", ["masks", "plan", "bench"])
+@pytest.mark.parametrize("command", ["masks", "plan"])
 def test_a_command_has_two_spellings(command: str) -> None:
     texts = [
         subprocess.run([sys.executable, "-m", *words, "--help"], cwd=ROOT, capture_output=True, text=True)

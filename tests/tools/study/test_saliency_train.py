@@ -53,9 +53,11 @@ def test_bad_words_are_refused_before_anything_is_made(
     for words, message in (
         (("--voters", "mc", "nothing"), "--detector=nothing: there are"),
         (("--voters", "mc", "mc"), "--voters: each once"),
-        (("--nproc", "3", "batch_size=4"), "--nproc=3: must divide batch_size=4"),
         (("sides=128",), r"sides: unknown key .* \(did you mean side\?\)"),
     ):
         with pytest.raises(UserError, match=message):
             _run(monkeypatch, tmp_path, *words)
+    monkeypatch.setattr(saliency_train, "start", lambda *_, **__: '{"batch_size": 4}')
+    with pytest.raises(UserError, match="--nproc=3: must divide batch_size=4"):
+        _run(monkeypatch, tmp_path, "--nproc", "3")
     assert not (tmp_path / "out").exists()
