@@ -1,4 +1,10 @@
 """Detection on a backbone of ours, as MoCo's authors measure it: R50-C4 on VOC and COCO (appendix A.10).
 
-voc.py   VOC's metric
+The lowest floor first:
+
+    voc.py          VOC's metric
+    masks.py        segmentations: polygons, run lengths
+    objects.py      photos with objects, whatever their layout
+    voc_layout.py   VOC's files
+    coco_layout.py  COCO's files
 """
