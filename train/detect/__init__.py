@@ -7,4 +7,6 @@ The lowest floor first:
     objects.py      photos with objects, whatever their layout
     voc_layout.py   VOC's files
     coco_layout.py  COCO's files
+    network.py      Faster and Mask R-CNN with C4 features
+    trunk.py        the backbone, with its weights
 """
