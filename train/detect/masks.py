@@ -99,3 +99,24 @@ def decompress(text: str) -> list[int]:
     if pieces:
         raise ValueError("counts: the last number is cut short")
     return counts
+
+
+def compress(mask: np.ndarray) -> str:
+    """The compressed run lengths of a mask, bool [H, W]."""
+    flat = np.concatenate([[False], mask.T.ravel()])
+    ends = np.flatnonzero(np.diff(flat))
+    counts = np.diff([0, *ends, len(flat) - 1]).tolist()
+    text: list[str] = []
+    for place, count in enumerate(counts):
+        text += _pieces(count - (counts[place - 2] if place > 2 else 0))
+    return "".join(text)
+
+
+def _pieces(number: int) -> list[str]:
+    text: list[str] = []
+    more = True
+    while more:
+        piece, number = number & 31, number >> 5
+        more = number != (-1 if piece & 16 else 0)
+        text.append(chr(_FIRST + piece + 32 * more))
+    return text

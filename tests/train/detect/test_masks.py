@@ -1,8 +1,9 @@
 """Segmentations, against masks drawn by hand."""
 
+import numpy as np
 import pytest
 
-from train.detect.masks import decompress, read_segmentation
+from train.detect.masks import compress, decompress, read_segmentation
 
 RING = [[0, 1, 1, 1], [0, 1, 0, 1], [0, 1, 1, 1]]
 
@@ -19,6 +20,19 @@ def test_compressed_run_lengths() -> None:
     assert decompress("5X17M") == [5, 40, 7, 37]
     assert decompress("`0") == [16]
     assert decompress("") == []
+
+
+@pytest.mark.parametrize(
+    ("mask", "text"),
+    [
+        (RING, "3410"),
+        ([[0, 0], [0, 0]], "4"),
+        ([[1, 1], [1, 1]], "04"),
+        (np.arange(120).reshape(1, -1) % 80 < 40, "0X1X10"),  # 0, 40, 40, and 40 as its difference to 40
+    ],
+)
+def test_masks_are_compressed(mask: object, text: str) -> None:
+    assert compress(np.array(mask, bool)) == text
 
 
 def test_polygons_hold_the_pixels_whose_middle_is_inside() -> None:
