@@ -29,6 +29,7 @@ The lowest floor first; modules import only from floors below their own (`tests/
     evaluate/          `python -m train.evaluate`: linear probes, fine-tuning, k-NN, the background gap
     import_weights.py  `python -m train.import_weights`: a backbone from another project's file
     saliency/          `python -m train.saliency`: a saliency network without labels
+    detect/            `python -m train.detect`: Faster and Mask R-CNN on VOC and COCO
     speed.py           `python -m train.speed`: throughput with the loader and without
     __main__.py        `python -m train`
 

@@ -17,11 +17,11 @@ from pydantic import ValidationError
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic, follow, write_pointer
 from train import safetensors
-from train.records import CheckpointRecord, SaliencyRecord, wrong_field
+from train.records import CheckpointRecord, DetectRecord, SaliencyRecord, wrong_field
 
 LATEST = "latest.pt"
 _REMEDY = "delete it to resume from the one before, or start a new run with another --out"
-Record = TypeVar("Record", CheckpointRecord, SaliencyRecord)
+Record = TypeVar("Record", CheckpointRecord, SaliencyRecord, DetectRecord)
 _NAME = re.compile(r"step-(\d{8})\.pt$")
 
 
@@ -48,7 +48,7 @@ def save(path: Path, values: dict[str, Any]) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
-def write(folder: Path, record: CheckpointRecord | SaliencyRecord) -> Path:
+def write(folder: Path, record: CheckpointRecord | SaliencyRecord | DetectRecord) -> Path:
     """Write a checkpoint, and point `latest.pt` at it; returns its path."""
     path = path_of(folder, record.step)
     save(path, dict(record))

@@ -16,6 +16,7 @@ from train.networks import BackboneName
 CHECKPOINT_VERSION = 2
 CARD_VERSION = 1
 SALIENCY_VERSION = 1
+DETECT_VERSION = 1
 Number = int | float
 
 
@@ -152,6 +153,22 @@ class SaliencyCard(_Record):
     package_version: str
     config: dict[str, Any]
     """The SaliencyConfig."""
+
+
+class DetectRecord(_Record):
+    """The state of a detection training after an optimizer step."""
+
+    version: Literal[1]
+    step: int
+    """Optimizer steps done."""
+    identity: str
+    """Config, set and trunk, which must be equal to go on."""
+    config: str
+    """The DetectConfig, as JSON."""
+    network: InstanceOf[dict]
+    """state_dict of the detector."""
+    optimiser: InstanceOf[dict]
+    """state_dict of the optimizer."""
 
 
 class LogLine(_Record, extra="allow"):

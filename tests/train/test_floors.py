@@ -16,15 +16,20 @@ FLOORS = [
         "signals",
         "features",
         "saliency.loss",
+        "detect.voc",
+        "detect.masks",
+        "detect.statistics",
     ),
+    ("detect.objects", "detect.network", "detect.coco"),
+    ("detect.voc_layout", "detect.coco_layout", "detect.photos", "detect.config"),
     ("safetensors", "saliency.network", "saliency.workers"),
     ("checkpoint", "foreign", "monitor", "neighbours", "method", "saliency.config"),
     ("export_formats",),
     ("export", "saliency.photos", "saliency.average"),
-    ("saliency.stages",),
-    ("saliency.trainer",),
-    ("saliency.training",),
-    ("saliency.__main__",),
+    ("saliency.stages", "detect.trunk"),
+    ("saliency.trainer", "detect.trainer"),
+    ("saliency.training", "detect.training"),
+    ("saliency.__main__", "detect.__main__"),
     ("methods.moco", "methods.byol", "methods.swav", "methods.rotnet", "methods.supervised", "methods.probe"),
     ("methods",),
     ("config",),
@@ -83,7 +88,8 @@ def test_modules_import_from_lower_floors_only() -> None:
     modules = {
         module: path
         for module, path in paths.items()
-        if module not in ("__init__", "evaluate", "evaluate.report", "evaluate.robustness", "saliency")
+        if module
+        not in ("__init__", "evaluate", "evaluate.report", "evaluate.robustness", "saliency", "detect")
     }
     assert set(modules) == set(floors)
     edges = {(module, other) for module, path in modules.items() for other in _imports(path, set(modules))}
