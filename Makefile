@@ -82,7 +82,7 @@ experiment: $(READY)  ## does it work? trains with and without backgrounds, meas
 	@$(RUN) -m tools.experiment --out "$$OUT/experiment" $(if $(WORKERS),--workers "$$WORKERS") $(ARGS)
 
 test: $(READY)  ## run the tests
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 4 --dist worksteal $(ARGS)
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 --dist worksteal $(ARGS)
 
 lint: $(READY)  ## check format, style and types
 	@$(RUN) -m ruff format --check .

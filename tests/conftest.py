@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dali_bgaug.views.cpu import CpuRenderer
 from tests.helpers.shards import pack, save
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compile the CPU's kernels once, before several processes would at the same time."""
+    if not hasattr(session.config, "workerinput"):
+        CpuRenderer(1, False).close()
 
 
 @pytest.fixture(scope="session")

@@ -168,7 +168,7 @@ def _accumulate(recipe: Path, accumulate: int, folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "bn_group"), [("byol", 4), ("rotnet", 4), ("supervised", 2)])
+@pytest.mark.parametrize(("name", "bn_group"), [("byol", 4), ("supervised", 2)])
 def test_two_ranks_accumulate_the_step_of_one(
     name: str, bn_group: int, textured: Path, tmp_path: Path
 ) -> None:

@@ -43,7 +43,6 @@ def _recipe(views: dict[str, ViewOptions], **background: object) -> Recipe:
 
 
 MOCO = _views("query", "key")
-SEVERAL_TILES = _views("query", "key", size=12)
 SWAV = _views("global_0", "global_1", size=12) | _views("local_0", background=False)
 CENTRAL = {"image": ViewOptions(crop=CropOptions(kind="central", size=8), photometric=STRONG)}
 TURNED = _views("image", turns=4)
@@ -53,14 +52,11 @@ GEOMETRY = np.array(
 )
 """Tiled backgrounds of the photos: a strip from the right, the bottom, the left."""
 RECIPES = {
-    "plain": _recipe(SEVERAL_TILES, kind="none"),
     "rm": _recipe(MOCO, kind="rm"),
-    "random": _recipe(MOCO),
     "random with tiles as they are": _recipe(MOCO, donor="none"),
     "swaps": _recipe(MOCO, kind="swaps", negatives=2, matches="key"),
     "coupled": _recipe(MOCO, kind="swaps", coupled=True, without_foreground="replace"),
     "multi-crop": _recipe(SWAV),
-    "rotnet rm": _recipe(TURNED, kind="rm", stage="before"),
     "rotnet random": _recipe(TURNED, stage="before", donor="none"),
     "geometry": _recipe(MOCO, kind="swaps"),
     "geometry before": _recipe(TURNED, stage="before", donor="none"),
