@@ -11,6 +11,7 @@ The lowest floor first; modules import only from floors below their own (`tests/
     batch_norm.py      statistics over groups of photos, within a rank or across ranks
     optim.py           LARS, LARC, the options of an optimizer
     signals.py         stop requests of a cluster
+    recipe_program.py  the command line of saliency and detection
     safetensors.py     files of safetensors
     checkpoint.py      files of checkpoints
     foreign.py         weights of other projects

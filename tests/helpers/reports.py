@@ -1,5 +1,7 @@
 """Runs and results of evaluation written by hand: cards without weights, numbers that tests choose."""
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ from dali_bgaug.config import merge, override, read_yaml, validate
 from dali_bgaug.files import write_json
 from tests.helpers.runs import ROOT
 from train.config import RunConfig
+from train.evaluate.__main__ import main
 from train.records import Card
 
 
@@ -71,3 +74,18 @@ def write_robustness(run: Path, sets: dict[str, dict[str, Any]], orientation: st
     }
     network = {"name": run.name, "sha256": "w"}
     return write_result(run, "robustness", device="cpu", orientation=orientation, network=network, sets=whole)
+
+
+def report(out: Path, *words: str | Path) -> tuple[dict[str, Any], str]:
+    """The command's JSON and page."""
+    argv, sys.argv = sys.argv, ["evaluate", "report", *map(str, words), f"--out={out}"]
+    try:
+        main()
+    finally:
+        sys.argv = argv
+    return json.loads((out / "report.json").read_text()), (out / "report.md").read_text()
+
+
+def tables(text: str) -> list[str]:
+    """The tables of a page."""
+    return [part for part in text.split("\n\n") if part.startswith("|")]

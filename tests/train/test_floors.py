@@ -16,6 +16,7 @@ FLOORS = [
         "signals",
         "features",
         "saliency.loss",
+        "recipe_program",
         "detect.voc",
         "detect.masks",
         "detect.statistics",
@@ -37,7 +38,7 @@ FLOORS = [
     ("checkpointer", "speed"),
     ("loop",),
     ("evaluate.backbone", "evaluate.labels", "evaluate.heads", "evaluate.background_gap", "__main__"),
-    ("evaluate.robustness.protocol", "evaluate.robustness.results"),
+    ("evaluate.summary", "evaluate.robustness.protocol", "evaluate.robustness.results"),
     (
         "evaluate.robustness.imagenet",
         "evaluate.robustness.scores",

@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import io
 import re
-from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -32,7 +31,7 @@ from tools.offline import packing, photos
 from tools.offline.cifar import SPLITS, read_cifar
 from tools.offline.damage import find_damage
 from tools.offline.lists import Line, read_lines
-from tools.offline.report import Done, LeftOut, Report
+from tools.offline.report import Done, Report
 
 _LABEL = re.compile(rf"\d{{1,{shards.LABEL_DIGITS}}}")
 _NO_MASK = np.zeros((0, 0), bool)
@@ -220,30 +219,17 @@ _TAR_BYTES = 3500  # a sample's headers and padding, about
 
 
 def _write_shard(job: _Job, name: str, rows: list[Row]) -> Done:
-    return packing.pack_shard(job.out, name, job.source, partial(_samples, job, rows), "geometry")
+    samples = partial(packing.samples_of, rows, partial(_sample, job))
+    return packing.pack_shard(job.out, name, job.source, samples, "geometry")
 
 
-def _samples(
-    job: _Job, rows: Sequence[Row], record: dict[str, Any], problems: list[str]
-) -> Iterator[shards.Sample]:
-    """See `packing.Samples`."""
-    decoder = _decoder()
-    for row in rows:
-        try:
-            data = job.reader.read(row)
-            damage = _check(row, data, decoder)
-        except photos.BadPhoto as error:
-            record["left_out"].append(LeftOut(row.key, error.reason, error.detail)._asdict())
-            continue
-        except UserError as error:
-            problems.append(str(error))
-        if problems:
-            continue  # nothing will come of this shard; only what else is wrong
-        record["suspicious"] += [row.key] if damage else []
-        record["read"] += len(data)
-        yield shards.Sample(shards.member_key(row.key), data, _NO_MASK, None, row.label)
-    if problems:
-        raise packing.Problems
+def _sample(job: _Job, record: dict[str, Any], row: Row) -> shards.Sample:
+    """A photo's sample, counted in the record."""
+    data = job.reader.read(row)
+    damage = _check(row, data, _decoder())
+    record["suspicious"] += [row.key] if damage else []
+    record["read"] += len(data)
+    return shards.Sample(shards.member_key(row.key), data, _NO_MASK, None, row.label)
 
 
 def _check(row: Row, data: bytes, decoder: Decoder) -> str:

@@ -2,13 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from dali_bgaug import shards
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
+from tools.offline import photos
 from tools.offline.report import Done, LeftOut, Report
 
 PROGRESS = ".progress"  # what is finished, until the manifest says so
@@ -17,8 +18,47 @@ Samples = Callable[[dict[str, Any], list[str]], Iterator[shards.Sample]]
 """The samples of a shard; the record counts them, and what must be mended goes to the list."""
 
 
+class Keyed(Protocol):
+    """A photo that is to be packed."""
+
+    @property
+    def key(self) -> str:
+        """Its path below the photo folder."""
+
+
+Row = TypeVar("Row", bound=Keyed)
+
+
 class Problems(Exception):
     """Ends the writing of a shard that has some."""
+
+
+def samples_of(
+    rows: Iterable[Row],
+    sample: Callable[[dict[str, Any], Row], shards.Sample],
+    record: dict[str, Any],
+    problems: list[str],
+) -> Iterator[shards.Sample]:
+    """The samples of a shard: see `Samples`.
+
+    sample: makes one of a row, and counts it in the record; a `BadPhoto` is left out, a UserError is one of
+    the problems.
+
+    Raises:
+        Problems: there are some, after all rows have been looked at.
+    """
+    for row in rows:
+        try:
+            made = sample(record, row)
+        except photos.BadPhoto as error:
+            record["left_out"].append(LeftOut(row.key, error.reason, error.detail)._asdict())
+            continue
+        except UserError as error:
+            problems.append(str(error))
+        if not problems:  # else nothing will come of this shard: only what else is wrong
+            yield made
+    if problems:
+        raise Problems
 
 
 def name_of(number: int) -> str:

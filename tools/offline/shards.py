@@ -9,7 +9,6 @@ says.
 """
 
 import hashlib
-from collections.abc import Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +24,7 @@ from dali_bgaug.photo_tree import describe
 from dali_bgaug.tiles import fits, rescale
 from tools.cli import ALL, Part, add_scale_arguments, pick, require, run, run_part, tool_parser
 from tools.offline import packing, photos
-from tools.offline.report import Done, LeftOut, Report
+from tools.offline.report import Done, Report
 from tools.offline.shard_photos import Packed, PhotoOptions, pack_photo
 from tools.offline.shard_plan import Row, make_plan, match_stores
 
@@ -123,40 +122,28 @@ def write_shards(
 
 
 def _write_shard(job: _Job, name: str, rows: list[Row]) -> Done:
-    return packing.pack_shard(job.out, name, job.source, partial(_samples, job, rows), job.tiles)
+    samples = partial(packing.samples_of, rows, partial(_sample, job))
+    return packing.pack_shard(job.out, name, job.source, samples, job.tiles)
 
 
-def _samples(
-    job: _Job, rows: list[Row], record: dict[str, Any], problems: list[str]
-) -> Iterator[shards.Sample]:
-    """The samples of a shard; `record` counts them, and what must be mended goes to `problems`."""
+def _sample(job: _Job, record: dict[str, Any], row: Row) -> shards.Sample:
+    """A photo's sample, counted in the record."""
     decoder, masks, tiles = _tools(job)
-    for row in rows:
-        path = job.photos / row.key
-        try:
-            photos.check_pixels(path, (row.width, row.height), job.max_pixels)
-            packed = pack_photo(path, row, decoder, job.options)
-            mask = masks.saliency(row.file, row.row) >= job.level
-            lends = not row.flags and not packed.damage
-            tile = _tile(job, row, packed, decoder, tiles) if lends else None
-        except photos.BadPhoto as error:
-            record["left_out"].append(LeftOut(row.key, error.reason, error.detail)._asdict())
-            continue
-        except UserError as error:
-            problems.append(str(error))
-        if problems:
-            continue  # nothing will come of this shard; only what else is wrong
-        if row.flags & stores.EMPTY:
-            mask = np.zeros_like(mask)  # also of the specks that were too small to count
-        record["suspicious"] += [row.key] if packed.damage else []
-        record["read"] += packed.before
-        record["donors"] += tile is not None
-        record["counts"]["reencoded"] += packed.reencoded
-        record["counts"]["shrunk"] += packed.shrunk
-        record["counts"]["bytes_saved"] += (packed.before - len(packed.data)) * packed.shrunk
-        yield shards.Sample(shards.member_key(row.key), packed.data, mask, tile, row.label)
-    if problems:
-        raise packing.Problems
+    path = job.photos / row.key
+    photos.check_pixels(path, (row.width, row.height), job.max_pixels)
+    packed = pack_photo(path, row, decoder, job.options)
+    mask = masks.saliency(row.file, row.row) >= job.level
+    lends = not row.flags and not packed.damage
+    tile = _tile(job, row, packed, decoder, tiles) if lends else None
+    if row.flags & stores.EMPTY:
+        mask = np.zeros_like(mask)  # also of the specks that were too small to count
+    record["suspicious"] += [row.key] if packed.damage else []
+    record["read"] += packed.before
+    record["donors"] += tile is not None
+    record["counts"]["reencoded"] += packed.reencoded
+    record["counts"]["shrunk"] += packed.shrunk
+    record["counts"]["bytes_saved"] += (packed.before - len(packed.data)) * packed.shrunk
+    return shards.Sample(shards.member_key(row.key), packed.data, mask, tile, row.label)
 
 
 def _tile(

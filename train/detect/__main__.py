@@ -1,32 +1,20 @@
 """The command line: `python -m train.detect`, or `torchrun --nproc-per-node=N -m train.detect`."""
 
-import argparse
-from pathlib import Path
-
-from dali_bgaug.config import override, read_yaml, validate
 from dali_bgaug.errors import run_program
-from dali_bgaug.processes import follow_launcher
 from train.detect.config import DetectConfig
 from train.detect.training import train
+from train.recipe_program import recipe_program
 
 
 def main() -> None:
     """Read the recipe, print it or train."""
-    parser = argparse.ArgumentParser(
-        prog="train.detect", description="Train a detector on a backbone, and test it."
+    recipe_program(
+        "train.detect",
+        "Train a detector on a backbone, and test it.",
+        lambda: (DetectConfig, train),
+        recipe="configs/detect/voc.yaml",
+        words="data=DIR init=RUN …",
     )
-    add = parser.add_argument
-    add("--config", type=Path, required=True, help="a recipe, e.g. configs/detect/voc.yaml")
-    add("--out", type=Path, required=True, help="folder of the training; what is there goes on")
-    add("--print", action="store_true", help="print the resolved config and stop")
-    add("overrides", nargs="*", metavar="key=value", help="data=DIR init=RUN …")
-    args = parser.parse_intermixed_args()
-    config = validate(DetectConfig, override(read_yaml(args.config), args.overrides), str(args.config))
-    if args.print:
-        print(config.model_dump_json(indent=1))
-        return
-    follow_launcher()
-    train(config, args.out)
 
 
 if __name__ == "__main__":

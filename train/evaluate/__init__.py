@@ -8,6 +8,7 @@
     probe.py            linear probes and fine-tuning by a recipe, as runs of the training loop
     background_gap.py   accuracy with other backgrounds
     report/             one table and picture of all results
+    summary.py          where results lie, and a table of one
     robustness/         accuracy under the paper's distribution shifts
     __main__.py         the command line
 

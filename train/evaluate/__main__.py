@@ -34,6 +34,7 @@ from train.evaluate.heads import RATES
 from train.evaluate.labels import labels_of
 from train.evaluate.probe import TRANSFER, ProbeJob, bn_of, probe_config, recipe_of, run_probe
 from train.evaluate.robustness.command import robustness, robustness_parser
+from train.evaluate.summary import folder_of, prefix_of, table
 from train.features import evaluation_values, ready, same_classes
 from train.foreign import SOURCES
 from train.neighbours import TEMPERATURE, K, knn
@@ -66,7 +67,7 @@ def _probe(args: argparse.Namespace, device: torch.device, given: dict[str, Any]
     values = override(given, args.overrides)
     config = probe_config(backbone, args.checkpoint, args.data, recipe, values)
     own = bn_of(recipe)
-    out = args.out or _folder(args.checkpoint) / _run_name(args, config.method.backbone_bn, own)
+    out = args.out or folder_of(args.checkpoint) / _run_name(args, config.method.backbone_bn, own)
     found = run_probe(ProbeJob(config, args.test, out), device, StopRequest())
     return found and {**found, "recipe_bn": own}
 
@@ -131,13 +132,6 @@ def _sets_of(args: argparse.Namespace, run: LoaderConfig) -> list[LoaderConfig]:
 # ---------------------------------------------------------------- what comes of it
 
 
-def _folder(checkpoint: Path) -> Path:
-    """The run's folder."""
-    if checkpoint.is_dir():
-        return checkpoint
-    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
-
-
 def _result_path(args: argparse.Namespace, found: dict[str, Any]) -> Path:
     """The path of the result: beside a probe's run, or in the folder of the run that is evaluated."""
     if args.json:
@@ -145,17 +139,12 @@ def _result_path(args: argparse.Namespace, found: dict[str, Any]) -> Path:
     if getattr(args, "out", None):
         return args.out.with_name(f"{args.out.name}.json")
     name = _bn_name(args, found["bn"], found["recipe_bn"]) if "recipe_bn" in found else _name(args)
-    return _folder(args.checkpoint) / f"{_of(args)}{name}.json"
+    return folder_of(args.checkpoint) / f"{prefix_of(args.checkpoint)}{name}.json"
 
 
 def _run_name(args: argparse.Namespace, bn: str, own: str) -> str:
     """The name of a probe's folder. A folder of other projects' files may hold several."""
-    return f"{_of(args) if args.source else ''}{_bn_name(args, bn, own)}"
-
-
-def _of(args: argparse.Namespace) -> str:
-    """What a result's name begins with where it is of a file, of which a folder may hold several."""
-    return "" if args.checkpoint.is_dir() else f"{args.checkpoint.stem}-"
+    return f"{prefix_of(args.checkpoint) if args.source else ''}{_bn_name(args, bn, own)}"
 
 
 def _bn_name(args: argparse.Namespace, bn: str, own: str) -> str:
@@ -172,32 +161,6 @@ def _name(args: argparse.Namespace) -> str:
     kinds = {"fast": "fast", "percent": f"{given.get('percent')}percent", "any_subset": "any-subset"}
     kinds |= {"untrained": "untrained"}
     return "-".join([args.protocol, *(text for name, text in kinds.items() if given.get(name))])
-
-
-def table(result: dict[str, Any]) -> str:
-    """A result for people."""
-    rows: list[tuple[str, str]] = []
-    if "splits" in result:
-        splits, gap = result["splits"].items(), result["bg_gap"]
-        rows += [(name, f"{s['accuracy']:8.2%}  {s['photos']:>7} photos") for name, s in splits]
-        points = "needs mixed_same and mixed_rand" if gap is None else f"{100 * gap:7.2f}   points"
-        rows.append(("BG-Gap", points))
-    else:
-        names = ["top1", *(["top5"] if result.get("top5", 1) < 1 else [])]  # of five classes or fewer it is 1
-        rows += [(name, f"{result[name]:8.2%}") for name in names]
-        rows += [("photos", f"{result['test']['photos']:>8}")]
-    if "size" in result:
-        rows.append(("size", f"{result['size']:>8}  pixels, the centre of {result['resize']}"))
-    if labels := result.get("labels"):
-        whole = f"of {labels['of']}, {labels['list']}" if "of" in labels else "all of the shards"
-        rows.append(("labels", f"{labels['photos']:>8}  {whole}"))
-    columns = (result.get(name, ()) for name in ("rates", "held_out", "top1_by_rate"))
-    for rate, held_out, top1 in zip(*columns):
-        chosen = "  <- chosen" if rate == result["rate"] else ""
-        rows.append((f"rate {rate:g}", f"{top1:8.2%}  {held_out:.2%} of photos kept back{chosen}"))
-    rows.append(("batch norm", f"     {result['bn']}"))
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
 # ---------------------------------------------------------------- the command line
@@ -278,7 +241,7 @@ PROTOCOLS: dict[str, tuple[Callable[[], argparse.ArgumentParser], Callable[..., 
     "finetune": (_finetune_parser, _finetune),
     "knn": (_knn_parser, _knn),
     "background-gap": (_gap_parser, _background_gap),
-    "robustness": (robustness_parser, lambda args, device: robustness(args, device, _folder)),
+    "robustness": (robustness_parser, robustness),
 }
 
 REPORT = "report"

@@ -7,8 +7,10 @@ import pytest
 import torch
 import torchvision
 
+from tests.helpers.probes import LINEAR, Files
 from tests.helpers.runs import TinyNet
 from tests.helpers.sets import coloured_set, untrained_run
+from train.evaluate.probe import RECIPES
 from train.networks import FEATURES
 
 
@@ -33,3 +35,10 @@ def coloured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def untrained(tmp_path: Path, coloured: Path) -> Path:
     """A run of MoCo-v2 that has done no step."""
     return untrained_run(tmp_path, coloured)
+
+
+@pytest.fixture
+def job(untrained: Path, coloured: Path, tmp_path: Path) -> Files:
+    """A linear probe of random features for colours."""
+    recipe = RECIPES / "linear_moco_v2.yaml"
+    return Files(untrained, coloured, coloured.parent / "photos", tmp_path / "probe", recipe, LINEAR)

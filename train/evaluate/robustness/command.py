@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import Field
@@ -28,6 +28,7 @@ from train.evaluate.robustness.run import (
 )
 from train.evaluate.robustness.sets import PROTOCOLS, open_set
 from train.evaluate.robustness.source import SetOptions
+from train.evaluate.summary import folder_of, prefix_of
 from train.features import PHOTOS, Runtime, ready
 
 LONGEST = 24 * 3600.0
@@ -69,26 +70,25 @@ def _names() -> str:
     return f"Names of sets: {', '.join(titles)}; any other: class folders of one's own."
 
 
-def robustness(args: argparse.Namespace, device: torch.device, folder: Callable[[Path], Path]) -> None:
+def robustness(args: argparse.Namespace, device: torch.device) -> None:
     """Evaluate on every set that was asked for and is not finished; every rank must call this.
 
     Args:
         args: of `robustness_parser`.
         device: of the network.
-        folder: of the run that a checkpoint belongs to.
     """
     runtime = validate(Runtime, override({}, args.overrides), "key=value")
     requests = requested_sets(args)
     network = _load(args)
     network.network.requires_grad_(False)
     steps = [step for name, one in requests.items() for step in _steps(name, one, network, runtime, args)]
-    path = args.json or _default_path(args, folder)
+    path = args.json or _default_path(args)
     distributed.limit_waiting(LONGEST)
     with distributed.hold(path.with_name(f"{path.name}.lock"), "--json"):
         results = Results(path, _head(args, network, device), args.again)
-        for names, key, measure in steps:
-            _measure_once(results, names, key, measure, device)
-    _say(table({names[0]: results.sets[names[0]] for names, _, _ in steps}))
+        for step in steps:
+            _measure_once(results, step, device)
+    _say(table({step.names[0]: results.sets[step.names[0]] for step in steps}))
     _say(str(path))
 
 
@@ -96,25 +96,26 @@ _BESIDE_THE_KEY = ("oddities", "labels", "maps")
 """Values of a set's record that its result does not depend on: files that were not taken, and where truths
 lie, of which there are digests."""
 
-Step = tuple[list[str], Callable[[], dict[str, Any]], Callable[[torch.device], dict[str, Any]]]
-"""Names in the file of results; the key of what is to be measured; the measurement."""
+
+class Step(NamedTuple):
+    """A set, or a part of one, that is to be measured."""
+
+    names: list[str]
+    """In the file of results."""
+    key: Callable[[], dict[str, Any]]
+    """Reads all that the result depends on; every rank must call it."""
+    measure: Callable[[torch.device], dict[str, Any]]
 
 
-def _measure_once(
-    results: Results,
-    names: list[str],
-    key_of: Callable[[], dict[str, Any]],
-    measure: Callable[[torch.device], dict[str, Any]],
-    device: torch.device,
-) -> None:
+def _measure_once(results: Results, step: Step, device: torch.device) -> None:
     """Measure a set, unless its result stands, and keep that."""
-    key, name = key_of(), "/".join(names)
+    names, key, name = step.names, step.key(), "/".join(step.names)
     if (found := distributed.broadcast(results.finished(names, key))) is not None:
         _say(f"{name}: finished before, {_percent(found['value']).strip()}; --again measures it anew")
         return
     if results.has(names):
         _say(f"{name}: measured before with other photos or options; anew")
-    results.keep(names, {**measure(device), **key, "device": device.type})
+    results.keep(names, {**step.measure(device), **key, "device": device.type})
     if distributed.rank() == 0:
         results.write()
 
@@ -155,11 +156,10 @@ def _load(args: argparse.Namespace) -> EvaluatedNetwork:
     return load_torchvision(args.torchvision, args.weights, args.classes)
 
 
-def _default_path(args: argparse.Namespace, folder: Callable[[Path], Path]) -> Path:
+def _default_path(args: argparse.Namespace) -> Path:
     if args.checkpoint is None:
         return args.weights.with_name(f"{args.weights.stem}-robustness.json")
-    of = "" if args.checkpoint.is_dir() else f"{args.checkpoint.stem}-"  # a folder may hold several
-    return folder(args.checkpoint) / f"{of}robustness.json"
+    return folder_of(args.checkpoint) / f"{prefix_of(args.checkpoint)}robustness.json"
 
 
 def _head(args: argparse.Namespace, network: EvaluatedNetwork, device: torch.device) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def _step(
         record = {name: value for name, value in (one.record or {}).items() if name not in _BESIDE_THE_KEY}
         return {**record, **what, **attacked}
 
-    return names, key, lambda device: evaluate_set(network, one, config, device)
+    return Step(names, key, lambda device: evaluate_set(network, one, config, device))
 
 
 def _background_step(
@@ -241,7 +241,7 @@ def _background_step(
             **{"unread": [], **found},
         }
 
-    return [name], key, measure
+    return Step([name], key, measure)
 
 
 # ---------------------------------------------------------------- for people

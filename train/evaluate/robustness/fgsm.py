@@ -7,7 +7,7 @@ before count as wrong.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,14 +19,23 @@ from train.evaluate.robustness.protocol import UNREAD
 Network = Callable[[torch.Tensor], torch.Tensor]
 
 
+class Attacked(NamedTuple):
+    """Images after the attack."""
+
+    images: torch.Tensor
+    """Normalised, float32 [n, 3, size, size]."""
+    logits_before: torch.Tensor
+    """Of the images before: float32 [n, classes]; the gradient needs them anyway."""
+
+
 def attack(
     network: Network,
     images: torch.Tensor,
     labels: torch.Tensor,
     normalise: NormaliseOptions,
     epsilon: float,
-) -> torch.Tensor:
-    """Images after the step: normalised, float32 [n, 3, size, size].
+) -> Attacked:
+    """Images after the step.
 
     The gradient is that of the summed cross-entropy, in float32 also under autocast: in half precision a
     softmax near 1 has none, and nothing would be attacked. Parameters get no gradients.
@@ -42,10 +51,10 @@ def attack(
     mean, std = rows[..., None, None]
     pixels = (images.float() * std + mean).clamp(0, 1).requires_grad_()
     with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
-        loss = F.cross_entropy(network((pixels - mean) / std), labels, reduction="sum")
-        [gradient] = torch.autograd.grad(loss, pixels)
+        logits = network((pixels - mean) / std)
+        [gradient] = torch.autograd.grad(F.cross_entropy(logits, labels, reduction="sum"), pixels)
     attacked = (pixels.detach() + epsilon / 255 * gradient.sign()).clamp(0, 1)
-    return (attacked - mean) / std
+    return Attacked((attacked - mean) / std, logits.detach())
 
 
 class FgsmScore:
@@ -69,8 +78,8 @@ class FgsmScore:
         labels = self.labels[numbers]
         attacked = attack(network, images, labels, self.normalise, self.epsilon)
         with torch.no_grad():
-            answers = [network(shown).argmax(dim=1) for shown in (images, attacked)]
-        return torch.stack([answer == labels for answer in answers], dim=1).long()
+            logits = attacked.logits_before, network(attacked.images)
+        return torch.stack([each.argmax(dim=1) == labels for each in logits], dim=1).long()
 
     def summarise(self, outcomes: np.ndarray) -> dict[str, Any]:
         """`value`, the accuracy after the attack, beside `clean`: see `protocol.Score`."""

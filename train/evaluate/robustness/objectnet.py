@@ -27,7 +27,7 @@ def open_objectnet(source: Source) -> list[Found]:
     inner = source.folder / "images"
     folder = inner if inner.is_dir() else source.folder
     tree = list_class_folders(source, EXPECTED, folder)
-    maps = _maps_folder(source)
+    maps = source.truths("mappings", "unpack all of ObjectNet")
     of_label = _classes_of_labels(source, maps)
     classes = _classes_of_folders(source, maps, tree.classes, of_label)
     files = [key for key in tree.keys if classes[class_of(key)]]
@@ -131,17 +131,3 @@ def _imagenet_labels(source: Source, maps: Path) -> dict[str, list[int]]:
 
 def _is_line(number: Any, lines: list[str]) -> bool:
     return type(number) is int and 0 <= number < len(lines)
-
-
-def _maps_folder(source: Source) -> Path:
-    """ObjectNet's mappings: the given folder, or the one in or beside the photos' folder."""
-    if source.options.labels is not None:
-        return source.options.labels
-    places = [source.folder / "mappings", source.folder.resolve().parent / "mappings"]
-    for place in places:
-        if place.is_dir():
-            return place
-    raise source.fault(
-        f"no mappings in it or beside it ({places[1]}); unpack all of ObjectNet, or say where its maps are, "
-        "in a file of --sets: objectnet: {folder: DIR, labels: FOLDER}"
-    )

@@ -38,7 +38,7 @@ class RealAccuracy(Accuracy):
 
 def open_real(source: Source) -> list[Found]:
     """ImageNet's validation photos, in folders of wnids or in none."""
-    labels_file = _labels_file(source)
+    labels_file = source.truths("real.json", "take it from github.com/google-research/reassessed-imagenet")
     labels = _read_labels(source, labels_file)
     tree = list_photos(source)
     numbers = _photo_numbers(source, tree.keys)
@@ -73,21 +73,6 @@ def _score(
     if original:
         criteria.append(Criterion("top1", columns, single(columns[original])))
     return RealAccuracy(criteria, "ReaL accuracy: the answer is one of the photo's labels")
-
-
-def _labels_file(source: Source) -> Path:
-    """real.json: the given file, or the one in or above the folder."""
-    if source.options.labels is not None:
-        return source.options.labels
-    places = [source.folder / "real.json", source.folder.resolve().parent / "real.json"]
-    for place in places:
-        if place.is_file():
-            return place
-    raise source.fault(
-        f"no real.json in it or above it ({places[1].parent}); take it from "
-        "github.com/google-research/reassessed-imagenet, or say where it is, in a file of --sets: "
-        "real: {folder: DIR, labels: FILE}"
-    )
 
 
 def _read_labels(source: Source, path: Path) -> list[list[int]]:

@@ -51,6 +51,23 @@ class Source(NamedTuple):
         """An error about a folder that is laid out in another way than its name says."""
         return self.fault(f"is not laid out as {expected}; it {describe_layout(tree)}")
 
+    def truths(self, name: str, remedy: str) -> Path:
+        """Where the photos' truths are: the given place, or what is called `name` in the folder or beside it.
+
+        Raises:
+            UserError: it is in neither; `remedy` says where it comes from.
+        """
+        if self.options.labels is not None:
+            return self.options.labels
+        above = self.folder.resolve().parent
+        for place in (self.folder / name, above / name):
+            if place.exists():
+                return place
+        raise self.fault(
+            f"no {name} in it or beside it ({above}); {remedy}, or say where it is, in a file of --sets: "
+            f"{self.name}: {{folder: DIR, labels: PATH}}"
+        )
+
     def columns(self, folders: list[str]) -> dict[str, int]:
         """The columns of the network's logits that are classes of these folders' names.
 

@@ -50,7 +50,7 @@ def foolbox() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_attack_is_foolboxs(name: str, foolbox: dict[str, np.ndarray]) -> None:
     network = small_classifier(name)
-    found = _pixels(attack(network, _normalised(_photos()), LABELS, NORMALISE, 8.0))
+    found = _pixels(attack(network, _normalised(_photos()), LABELS, NORMALISE, 8.0).images)
     np.testing.assert_allclose(found.numpy(), foolbox[name], atol=1e-6)
     outcomes = FgsmScore(LABELS.numpy(), NORMALISE).judge(network, _normalised(_photos()), torch.arange(4))
     assert outcomes[:, 1].tolist() == (~foolbox[f"{name}_success"]).tolist()
@@ -59,7 +59,9 @@ def test_the_attack_is_foolboxs(name: str, foolbox: dict[str, np.ndarray]) -> No
 @pytest.mark.parametrize("epsilon", [1.0, 8.0, 64.0])
 def test_pixels_change_by_so_many_grey_levels_and_stay_pixels(epsilon: float) -> None:
     """Whatever the standard deviations are."""
-    found = _pixels(attack(small_classifier("smooth"), _normalised(_photos()), LABELS, NORMALISE, epsilon))
+    found = _pixels(
+        attack(small_classifier("smooth"), _normalised(_photos()), LABELS, NORMALISE, epsilon).images
+    )
     assert found.min() > -1e-6
     assert found.max() < 1 + 1e-6
     change = 255 * (found - _photos()).abs()
@@ -83,13 +85,13 @@ def test_parameters_get_no_gradients_and_the_mode_of_batch_norm_stays() -> None:
 def test_the_attack_is_in_float32_under_autocast_too(name: str) -> None:
     """Gradients of half precision have other signs, and some have none."""
     network, photos = small_classifier(name), _normalised(_photos())
-    plain = attack(network, photos, LABELS, NORMALISE, 8.0)
+    plain = attack(network, photos, LABELS, NORMALISE, 8.0).images
     with torch.autocast("cpu", torch.bfloat16):
-        found = attack(network, photos, LABELS, NORMALISE, 8.0)
+        found = attack(network, photos, LABELS, NORMALISE, 8.0).images
     assert found.dtype == torch.float32
     assert torch.equal(found, plain)
-    half = attack(network, photos.half(), LABELS, NORMALISE, 8.0)
-    assert torch.equal(half, attack(network, photos.half().float(), LABELS, NORMALISE, 8.0))
+    half = attack(network, photos.half(), LABELS, NORMALISE, 8.0).images
+    assert torch.equal(half, attack(network, photos.half().float(), LABELS, NORMALISE, 8.0).images)
 
 
 def test_a_set_under_attack(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_labels_in_another_order_than_the_folders(tmp_path: Path) -> None:
 
 def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
     touch(tmp_path / "val", val(1))
-    with pytest.raises(UserError, match=r"no real.json in it or above it"):
+    with pytest.raises(UserError, match=r"no real.json in it or beside it"):
         open_set("real", tmp_path / "val", network(), PARTIAL)
     write_labels(tmp_path / "real.json", LABELS)
     with pytest.raises(UserError, match=r"has 1 photos of 50000"):
