@@ -118,8 +118,10 @@ def without_module(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def counters(own: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The counts of batches in a state_dict; files of before PyTorch counted have none."""
-    return {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
+    """The counts of batches of a new network, 0, by the names of its state_dict; files of before PyTorch
+    counted have none."""
+    names = (name for name in own if name.endswith("num_batches_tracked"))
+    return {name: torch.tensor(0) for name in names}
 
 
 def take_backbone(
@@ -146,7 +148,8 @@ def take_backbone(
     tensors = find_state_dict(state, SOURCES[source].place if source else "")
     if tensors is None:
         raise UserError(f"{path}: {describe(state)}")
-    own = build_backbone(backbone).state_dict()
+    with torch.device("meta"):  # names and shapes are all that is asked for
+        own = build_backbone(backbone).state_dict()
     if source is None:
         if backbone in DRNS:  # files of the authors' segmentation networks
             tensors = {
