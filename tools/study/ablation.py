@@ -32,7 +32,7 @@ from dali_bgaug.errors import UserError, some
 from dali_bgaug.files import digest, require_folder, write_json, write_text
 from tools.bench.machine import machine
 from tools.cli import ask, hold, parse_part, require, run, tool_parser
-from tools.study.ablation_page import page, summary
+from tools.study.ablation_page import as_words, page, summary
 from tools.study.measures import MEASURES, MeasureName, Sets, ordered, parse_measures
 from tools.study.runs import Programs, evaluate_run, keep_values, read_result, train_run
 
@@ -204,7 +204,8 @@ def main() -> None:
     rows, missing = collect(ablation, jobs, measures)
     result = {
         **{"title": ablation.title, "about": ablation.about, "command": _command()},
-        **{"recipe": recipe.stem, "words": args.overrides, "evaluate": measures, "seeds": seeds},
+        **{"recipe": os.path.normpath(recipe), "evaluate": measures, "seeds": seeds},
+        "words": [*args.overrides, *as_words(ablation.overrides)],
         "machine": machine(0 if torch.cuda.is_available() else None),
         "rows": rows,
         "summary": summary([_line(row, ablation.source) for row in ablation.rows], rows),

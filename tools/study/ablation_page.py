@@ -35,8 +35,8 @@ def summary(table: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> 
 def page(result: dict[str, Any]) -> str:
     """The result as a Markdown page."""
     lines = result["summary"]
-    columns = list(dict.fromkeys(column for line in lines for column in line["ours"]))
-    columns = columns or result["evaluate"]
+    found = [column for line in lines for column in (*line["ours"], *line["paper"])]
+    columns = list(dict.fromkeys(found)) or result["evaluate"]
     titles = [title for column in columns for title in (f"{column.replace('_', ' ')} %", "the paper's")]
     rows = [
         [line["name"], *(cell for column in columns for cell in _cells(line, column)), str(line["seeds"])]
@@ -50,7 +50,10 @@ def page(result: dict[str, Any]) -> str:
         f"{UNKNOWN}: not measured, or the paper's number is not known here. The paper's are of its own "
         "recipe, whole, on ImageNet: those of a smaller run can be compared with them in sign at most."
     )
-    changes = [[line["name"], _overrides(line["overrides"])] for line in lines]
+    changes = [
+        [line["name"], " ".join(f"`{word}`" for word in as_words(line["overrides"])) or "nothing"]
+        for line in lines
+    ]
     parts = [
         f"# {result['title']}",
         f"    {result['command']}",
@@ -85,17 +88,12 @@ def _sources(lines: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[st
     return ["Where the paper's numbers are from:\n\n" + "\n".join(texts)] if texts else []
 
 
-def _overrides(values: list[str] | dict[str, Any]) -> str:
-    words = values if isinstance(values, list) else list(_words(values))
-    return " ".join(f"`{word}`" for word in words) or "nothing"
-
-
-def _words(values: dict[str, Any], prefix: str = "") -> list[str]:
-    """A mapping as `key=value`."""
-    return [
-        word
-        for key, value in values.items()
-        for word in (
-            _words(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}={value}"]
-        )
-    ]
+def as_words(overrides: list[str] | dict[str, Any], prefix: str = "") -> list[str]:
+    """Overrides as `key=value`."""
+    if isinstance(overrides, list):
+        return overrides
+    found = []
+    for key, value in overrides.items():
+        name = f"{prefix}{key}"
+        found += as_words(value, f"{name}.") if isinstance(value, dict) else [f"{name}={value}"]
+    return found

@@ -140,6 +140,7 @@ def test_a_table_beside_the_papers(study: Study, monkeypatch: pytest.MonkeyPatch
     text = (study.out / "ablation.md").read_text()
     assert "| any grey | 51.0 ± 1.0 | 69.1 | 2 |" in text
     assert "| black | 40.0 ± 0.0 | – | 2 |" in text
+    assert "epochs=3 data.background.grey=[0.2,0.3] data.background.kind=rm" in " ".join(text.split())
     assert "* 69.1: Table 0" in text and "`data.background.grey=[0, 0]`" in text
 
     del study.programs[:]
