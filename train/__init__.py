@@ -14,6 +14,7 @@ The lowest floor first; modules import only from floors below their own (`tests/
     recipe_program.py  the command line of saliency and detection
     safetensors.py     files of safetensors
     checkpoint.py      files of checkpoints
+    writer.py          checkpoints written in the background
     foreign.py         weights of other projects
     monitor.py         log, progress bar, TensorBoard, warnings
     features.py        features of a whole set, each photo once, on any number of ranks

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,8 +12,9 @@ from dali_bgaug.errors import UserError
 from train import checkpoint, distributed
 from train.config import RunConfig
 from train.export import export_backbone
-from train.records import CHECKPOINT_VERSION, CheckpointRecord
+from train.records import CHECKPOINT_VERSION, CheckpointRecord, LogLine
 from train.trainer import Trainer
+from train.writer import CheckpointWriter, host_copy
 
 Resume = bool | Literal["auto"]
 """Whether to go on from a run's last checkpoint; "auto": if there is one, also past damaged ones."""
@@ -24,6 +26,8 @@ class Checkpointer:
     def __init__(self, config: RunConfig, out: Path) -> None:
         """out: the run's folder."""
         self.config, self.out, self.folder = config, out, out / "checkpoints"
+        self.writer = CheckpointWriter()
+        """Of rank 0; the others have nothing to write."""
 
     def load(self, resume: Resume) -> CheckpointRecord | None:
         """The checkpoint that the run goes on from, or None where it begins; every rank must call this.
@@ -98,7 +102,7 @@ class Checkpointer:
                 torch.cuda.set_rng_state(own["cuda_rng"])
 
     def record(self, trainer: Trainer) -> CheckpointRecord:
-        """A trainer's state; every rank must call this."""
+        """A trainer's state, which shares its memory; every rank must call this."""
         cuda_rng = torch.cuda.get_rng_state() if trainer.device.type == "cuda" else None
         own = {"loader": trainer.loader.state_dict(), "rng": torch.get_rng_state(), "cuda_rng": cuda_rng}
         method = trainer.method
@@ -118,13 +122,28 @@ class Checkpointer:
         )
 
     def save(self, trainer: Trainer) -> None:
-        """Write a checkpoint, prune; after the last step, export the backbone. Every rank must call this."""
+        """Take a checkpoint, which `writer` writes while training goes on; it waits for the one before.
+
+        Then it prunes and, after the last step, exports the backbone. Every rank must call this.
+        """
+        start = time.perf_counter()
+        waited = self.writer.wait()
         record = self.record(trainer)
-        if distributed.rank() == 0:
+        if distributed.rank() > 0:
+            return
+        record = record.model_copy(update=host_copy(dict(record)))
+        if trainer.device.type == "cuda":
+            torch.cuda.current_stream(trainer.device).synchronize()
+        steps_per_epoch, last = trainer.steps_per_epoch, trainer.steps_done == trainer.steps
+
+        def write() -> None:
             checkpoint.write(self.folder, record)
-            self.prune(trainer.steps_per_epoch)
-            if trainer.steps_done == trainer.steps:
+            self.prune(steps_per_epoch)
+            if last:
                 export_backbone(record, self.out / "backbone.pt")
+
+        stall, wait = round(time.perf_counter() - start, 3), round(waited, 3) or None
+        self.writer.start(write, LogLine(step=record.step, checkpoint_stall_s=stall, checkpoint_wait_s=wait))
 
     def prune(self, steps_per_epoch: int) -> None:
         """Delete all but the newest `keep_checkpoints` and those of every `keep_every_epochs`."""

@@ -50,7 +50,8 @@ class RunConfig(Options):
     """Epochs between checkpoints that are kept for good (0: none)."""
     timeout_s: Free[int] = Field(default=50, ge=1)
     """Seconds without an answer of another rank after which a rank gives up, at the start and once steps run.
-    Raise it where ranks start further apart, or where writing a checkpoint takes longer."""
+    Raise it where ranks start further apart, or where writing a checkpoint takes longer: the next one, and
+    the end of the run, wait for it."""
 
     @model_validator(mode="after")
     def _check(self) -> "RunConfig":

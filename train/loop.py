@@ -21,6 +21,9 @@ from train.records import LogLine
 from train.signals import StopRequest
 from train.trainer import Trainer
 
+LONG_WAIT_S = 1.0
+"""Seconds of waiting for a checkpoint to be written of which a run speaks."""
+
 
 def train(config: RunConfig, out: Path, resume: Resume = False) -> None:
     """Run a recipe from its first step, or from its last checkpoint, to its end.
@@ -85,10 +88,17 @@ class Loop(AbstractContextManager):
             self.monitor = Monitor(out, trainer.steps_done, trainer.steps, trainer.method.chance_loss)
             write_text(out / "config.json", config.model_dump_json(indent=1) + "\n")
 
-    def __exit__(self, *_: object) -> None:
-        self.trainer.loader.close()
-        if self.monitor:
-            self.monitor.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self._log_checkpoints(wait=True)
+        except Exception as problem:
+            if kind is None:
+                raise
+            self.monitor.say(f"warning: {problem}")  # what ends the run is another error
+        finally:
+            self.trainer.loader.close()
+            if self.monitor:
+                self.monitor.close()
 
     def run(self) -> bool:
         """Train to the end, or until a signal asks to stop; whether it is the end."""
@@ -96,7 +106,11 @@ class Loop(AbstractContextManager):
             distributed.limit_waiting(self.config.timeout_s)
         while self.trainer.loader.epoch < self.config.epochs and self._epoch():
             pass
-        return self.trainer.steps_done == self.trainer.steps
+        self._log_checkpoints(wait=True)
+        finished = self.trainer.steps_done == self.trainer.steps
+        if not finished:
+            self._say_stopped()
+        return finished
 
     def _epoch(self) -> bool:
         """One epoch, or the rest of it; whether to go on."""
@@ -109,6 +123,7 @@ class Loop(AbstractContextManager):
             evaluating = trainer.completes(config.knn.every_epochs) and not asked
             permanent = trainer.completes(config.keep_every_epochs)
             saving = asked or last or evaluating or permanent or step % config.checkpoint_every == 0
+            self._log_checkpoints()
             if logging or saving:
                 numbers, finite = trainer.read(values)
                 if not finite:
@@ -129,7 +144,6 @@ class Loop(AbstractContextManager):
                 if last:
                     self.checkpointer.save(trainer)  # so that the backbone's card has it
             if asked and not last:
-                self._say_stopped()
                 return False
         return True
 
@@ -161,7 +175,22 @@ class Loop(AbstractContextManager):
         speed = {"images_per_s": round(rate, 1), "data_wait": round(waiting, 4)}
         self.monitor.report(LogLine(**place, **speed, **numbers))
 
+    def _log_checkpoints(self, wait: bool = False) -> None:
+        """Log the checkpoints that are written by now, or, waiting, all; raises what could not be written."""
+        writer = self.checkpointer.writer
+        if wait:
+            writer.wait()
+        for line in writer.lines():
+            self.monitor.note(line)
+            if (line.checkpoint_wait_s or 0) > LONG_WAIT_S:
+                self.monitor.say(
+                    f"step {line.step}: training waited {line.checkpoint_wait_s:.1f} s until the checkpoint "
+                    "before was written; raise checkpoint_every, or take a faster disk"
+                )
+
     def _give_up(self, why: str) -> None:
+        self._log_checkpoints(wait=True)
+        distributed.barrier()  # so that every rank sees it
         found = checkpoint.list_checkpoints(self.checkpointer.folder)
         good = f"the last good checkpoint is {found[-1]}" if found else "there is no checkpoint yet"
         raise UserError(

@@ -172,7 +172,8 @@ class DetectRecord(_Record):
 
 
 class LogLine(_Record, extra="allow"):
-    """A line of log.jsonl: of an optimizer step, with the method's own metrics, or of k-NN after an epoch."""
+    """A line of log.jsonl: of an optimizer step, with the method's own metrics; of k-NN after an epoch; or of
+    a checkpoint, once it is written."""
 
     __pydantic_extra__: dict[str, Number]
     step: int
@@ -184,6 +185,12 @@ class LogLine(_Record, extra="allow"):
     """Share of the time since the last line that was spent waiting for the loader."""
     knn_accuracy: Number | None = None
     knn_epoch: int | None = None
+    checkpoint_stall_s: Number | None = None
+    """Seconds that training stood still for a checkpoint: for the copy of its state, and for the wait."""
+    checkpoint_wait_s: Number | None = None
+    """Of these, the wait for the checkpoint before, if that was still being written."""
+    checkpoint_write_s: Number | None = None
+    """Seconds that writing it took in the background."""
     warning: str | None = None
 
     def values(self) -> dict[str, Any]:

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dali_bgaug.files import read_log
-from tests.helpers.runs import METHODS, read_recipe, write_recipe
+from tests.helpers.runs import METHODS, read_losses, read_recipe, write_recipe
 from train import checkpoint
 from train.export import backbone_weights
 from train.loop import train
@@ -21,12 +20,12 @@ def test_a_run_resumes_on_a_gpu(method: str, textured: Path, tmp_path: Path) -> 
     are. The backbone it leaves is for any machine."""
     config = read_recipe(write_recipe(tmp_path, textured, method, checkpoint_every=7), *WORDS)
     train(config, tmp_path / "whole")
-    losses = [line["loss"] for line in read_log(tmp_path / "whole" / "log.jsonl")[0]]
+    losses = read_losses(tmp_path / "whole")
     assert len(losses) == 12
     folder = tmp_path / "whole" / "checkpoints"
     (folder / "step-00000012.pt").unlink()
     train(config, tmp_path / "whole", resume=True)
-    again = [line["loss"] for line in read_log(tmp_path / "whole" / "log.jsonl")[0]]
+    again = read_losses(tmp_path / "whole")
     assert again[7:] == pytest.approx(losses[7:], rel=0.1)
     exported = torch.load(tmp_path / "whole" / "backbone.pt")
     assert all(value.device.type == "cpu" for value in exported.values())

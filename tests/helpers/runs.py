@@ -10,6 +10,7 @@ from torch import nn
 
 from dali_bgaug.config import merge, override, read_yaml, validate
 from dali_bgaug.errors import run_program
+from dali_bgaug.files import read_log
 from train.config import RunConfig
 from train.loop import train
 from train.networks import FEATURES
@@ -71,6 +72,11 @@ def write_recipe(folder: Path, shards: Path, name: str = "moco_v2", **values: An
 def read_recipe(path: Path, *words: str) -> RunConfig:
     """Its config, with `key=value` words."""
     return validate(RunConfig, override(read_yaml(path), list(words)), str(path))
+
+
+def read_losses(out: Path) -> list[float]:
+    """The losses that a run has logged; lines of checkpoints and of k-NN have none."""
+    return [line["loss"] for line in read_log(out / "log.jsonl")[0] if "loss" in line]
 
 
 def train_rank(recipe: Path, out: Path, words: tuple[str, ...] = (), resume: bool = False) -> None:

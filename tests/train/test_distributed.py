@@ -10,9 +10,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import read_log
 from tests.helpers.processes import run
-from tests.helpers.runs import read_recipe, train_rank, use_tiny_net, write_recipe
+from tests.helpers.runs import read_losses, read_recipe, train_rank, use_tiny_net, write_recipe
 from train import batch_norm
 from train.batch_norm import Grouping, group_batch_norm, plan_groups
 from train.distributed import all_gather_rows, all_reduce_mean, permute_rows, process_group, rank, world_size
@@ -189,7 +188,7 @@ def _bfloat16(recipe: Path, out: Path) -> None:
 
 def test_shared_statistics_in_bfloat16(textured: Path, tmp_path: Path) -> None:
     run(_bfloat16, write_recipe(tmp_path, textured, "byol"), tmp_path / "out", ranks=2)
-    losses = [line["loss"] for line in read_log(tmp_path / "out" / "log.jsonl")[0]]
+    losses = read_losses(tmp_path / "out")
     assert len(losses) == 6
     assert all(0 < loss < 8 for loss in losses)
 

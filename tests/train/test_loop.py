@@ -102,7 +102,7 @@ def test_passes_too_few_for_a_step_are_left_out(textured: Path, tmp_path: Path) 
     words = ("data.batch_size=15", "accumulate=3", "method.bn_group=5", "data.crop.size=16")
     config = read_recipe(recipe, *words)
     train(config, tmp_path / "out")
-    lines = read_log(tmp_path / "out" / "log.jsonl")[0]
+    lines = [line for line in read_log(tmp_path / "out" / "log.jsonl")[0] if "loss" in line]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert [line["epoch"] for line in lines] == [0, 0, 0, 1, 1, 1]
 

@@ -7,9 +7,8 @@ import torch
 import torchvision
 
 from dali_bgaug.errors import UserError
-from dali_bgaug.files import read_log
 from tests.helpers.processes import holding
-from tests.helpers.runs import TinyNet, read_recipe, write_recipe
+from tests.helpers.runs import TinyNet, read_losses, read_recipe, write_recipe
 from train import checkpoint
 from train.loop import Loop, train
 from train.networks import FEATURES
@@ -34,12 +33,12 @@ def test_auto_resume_passes_over_a_damaged_checkpoint(
         tmp_path / "out",
     )
     train(config, out)
-    losses = [line["loss"] for line in read_log(out / "log.jsonl")[0]]
+    losses = read_losses(out)
     paths = checkpoint.list_checkpoints(out / "checkpoints")
     paths[-1].write_bytes(paths[-1].read_bytes()[:-100])
     train(config, out, "auto")
     assert f"going on from {paths[-2]}:" in capsys.readouterr().err
-    assert [line["loss"] for line in read_log(out / "log.jsonl")[0]] == losses
+    assert read_losses(out) == losses
     for path in paths:
         path.write_bytes(b"")
     with pytest.raises(UserError, match="--auto-resume: no checkpoint can be read"):
@@ -64,7 +63,7 @@ def test_a_run_says_how_it_ended_and_how_to_judge_it(
 ) -> None:
     config, out = read_recipe(write_recipe(tmp_path, textured, "supervised", epochs=1)), tmp_path / "a run"
     train(config, out)
-    loss = read_log(out / "log.jsonl")[0][-1]["loss"]
+    loss = read_losses(out)[-1]
     said = capsys.readouterr().out
     assert f"{out}: 6 steps, last loss {loss:.3f}, weights in backbone.pt; next: python -m train" in said
     assert f"'--checkpoint={out}' --data={textured} --test=" in said
@@ -74,7 +73,7 @@ def test_a_run_is_never_overwritten_or_mixed(textured: Path, tmp_path: Path) -> 
     recipe, out = write_recipe(tmp_path, textured, "supervised", epochs=1), tmp_path / "out"
     train(read_recipe(recipe), out)
     log = (out / "log.jsonl").read_text()
-    assert len(log.splitlines()) == 6
+    assert len(read_losses(out)) == 6
     with pytest.raises(UserError, match="holds a run already"):
         train(read_recipe(recipe), out)
     with pytest.raises(UserError) as error:

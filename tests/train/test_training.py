@@ -10,24 +10,22 @@ import sys
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from dali_bgaug import files
 from dali_bgaug.files import read_log
 from tests.helpers.processes import SECONDS, finish, launch
-from tests.helpers.runs import ROOT, train_rank, write_recipe
+from tests.helpers.runs import ROOT, read_losses, train_rank, write_recipe
 from train import checkpoint
-
-
-def _losses(out: Path) -> list[float]:
-    return [line["loss"] for line in read_log(out / "log.jsonl")[0]]
 
 
 def _wait(process: BaseProcess | subprocess.Popen, out: Path, steps: int) -> None:
     """Until a run has logged so many steps."""
     deadline = time.monotonic() + SECONDS
-    while len(read_log(out / "log.jsonl")[0]) < steps:
+    while len(read_losses(out)) < steps:
         assert time.monotonic() < deadline, "the run makes no progress"
         alive = process.poll() is None if isinstance(process, subprocess.Popen) else process.is_alive()
         assert alive, "the run ended early"
@@ -36,33 +34,53 @@ def _wait(process: BaseProcess | subprocess.Popen, out: Path, steps: int) -> Non
 
 def _train(recipe: Path, out: Path, *words: str, resume: bool = False, ranks: int = 1) -> list[float]:
     assert finish(launch(train_rank, recipe, out, words, resume, ranks=ranks)) == [0] * ranks
-    return _losses(out)
+    return read_losses(out)
 
 
 def _checkpoints(out: Path) -> list[int]:
     return [checkpoint.step_of(path) for path in checkpoint.list_checkpoints(out / "checkpoints")]
 
 
+def _train_on_a_slow_disk(recipe: Path, out: Path) -> None:
+    """Checkpoint 20 waits for step 25 before it is serialised; 40 is never on the disk."""
+    save, sync = checkpoint.save, files._sync
+
+    def late(path: Path, values: dict[str, Any]) -> None:
+        while path.name == "step-00000020.pt" and len(read_losses(out)) < 25:
+            time.sleep(0.01)
+        save(path, values)
+
+    def stuck(path: Path) -> None:
+        if path.name.startswith("step-00000040.pt"):
+            time.sleep(SECONDS)
+        sync(path)
+
+    checkpoint.save, files._sync = late, stuck
+    train_rank(recipe, out)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["moco_v2", "byol", "swav"])
 def test_kill_9_loses_nothing(method: str, textured: Path, tmp_path: Path) -> None:
-    """Killed at a random step and resumed, each method with a state of its own (queue, moving average,
-    frozen prototypes) has the losses it would have had, to the bit."""
+    """Killed while it writes a checkpoint, at a random step after it, and resumed from the one before, which
+    was written late, each method with a state of its own (queue, moving average, frozen prototypes) has the
+    losses it would have had, to the bit."""
     recipe = write_recipe(tmp_path, textured, method, epochs=10)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     undisturbed = launch(train_rank, recipe, whole)
-    step = random.randint(21, 35)
-    [process] = launch(train_rank, recipe, killed)
+    step = random.randint(41, 55)
+    [process] = launch(_train_on_a_slow_disk, recipe, killed)
     _wait(process, killed, step)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert finish(undisturbed) == [0]
-    losses = _losses(whole)
+    losses = read_losses(whole)
     assert len(losses) == 60
     assert len(set(losses)) > 30
     assert _checkpoints(whole) == [40, 60]
-    before = _losses(killed)
-    assert step <= len(before) < 60
+    before = read_losses(killed)
+    assert step <= len(before) <= 60
+    assert _checkpoints(killed) == [20]
     assert before == losses[: len(before)], f"killed after step {step}"
     assert _train(recipe, killed, resume=True) == losses, f"killed after step {step}"
     ends = [torch.load(out / "checkpoints" / "latest.pt") for out in (whole, killed)]
@@ -85,7 +103,7 @@ def test_two_ranks_stop_at_the_same_step_when_one_is_asked_to(textured: Path, tm
     assert finish(processes) == [0, 0]
     [*_, last] = _checkpoints(out)
     assert 3 <= last < 48
-    assert _losses(out) == losses[:last]
+    assert read_losses(out) == losses[:last]
     assert _train(recipe, out, resume=True, ranks=2) == losses
     states = [torch.load(run / "checkpoints" / "latest.pt")["method"] for run in (tmp_path / "whole", out)]
     for name in ("queue", "queue_ptr", "query_encoder.backbone.features.0.weight", "key_encoder.head.2.bias"):
@@ -103,7 +121,7 @@ def test_a_signal_saves(numbers: tuple[signal.Signals, ...], textured: Path, tmp
         os.kill(process.pid, number)
     assert finish([process]) == [0]
     [step] = _checkpoints(out)
-    assert step == len(_losses(out))
+    assert step == len(read_losses(out))
     assert not (out / "backbone.pt").exists()
 
 
@@ -202,7 +220,8 @@ def test_a_run_leaves_what_it_promises(textured: Path, tmp_path: Path) -> None:
     assert set(lines[0]) == {
         *("step", "epoch", "loss", "lr", "accuracy", "feature_std", "images_per_s", "data_wait")
     }
-    assert [line["lr"] for line in lines][:2] == pytest.approx([0.05, 0.0491], abs=1e-4)
+    assert [line["step"] for line in lines if "checkpoint_write_s" in line] == [6, 12]
+    assert [line["lr"] for line in lines if "lr" in line][:2] == pytest.approx([0.05, 0.0491], abs=1e-4)
     assert json.loads((out / "config.json").read_text())["method"]["queue"] == 32
     assert (out / "backbone.pt").is_file()
     assert (out / "backbone.json").is_file()

@@ -37,6 +37,7 @@ def read_curves(folder: Path) -> Curves:
     if not rows:
         raise UserError(f"{path}: empty; the run has not logged a step yet")
     names = {name for row in rows for name, value in row.items() if isinstance(value, int | float)}
+    names -= {name for name in names if name.startswith("checkpoint_")}  # rare, and in seconds
     own = sorted(names - {"step", "epoch", "loss", *LAST})
     curves = {}
     for name in ("loss", *own, *LAST):

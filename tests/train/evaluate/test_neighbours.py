@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,6 +124,10 @@ def test_every_loader_key_may_be_given(
     assert json.loads((untrained / "knn.json").read_text())["top1"] == 1.0
 
 
+def _judgements(out: Path) -> list[dict[str, Any]]:
+    return [line for line in read_log(out / "log.jsonl")[0] if "knn_accuracy" in line]
+
+
 def test_while_training(tmp_path: Path, coloured: Path) -> None:
     """Every second epoch, without a trace in what is trained, and what the last checkpoint gives."""
     recipe = write_recipe(tmp_path, coloured, epochs=3)
@@ -132,14 +137,14 @@ def test_while_training(tmp_path: Path, coloured: Path) -> None:
     states = [checkpoint.load(tmp_path / name / "checkpoints" / "latest.pt") for name in ("judged", "plain")]
     for name, value in states[0].method.items():
         assert not isinstance(value, torch.Tensor) or torch.equal(value, states[1].method[name])
-    lines = [line for line in read_log(tmp_path / "judged" / "log.jsonl")[0] if "knn_accuracy" in line]
+    lines = _judgements(tmp_path / "judged")
     assert [(line["step"], line["knn_epoch"]) for line in lines] == [(8, 2)]
     card = json.loads((tmp_path / "judged" / "backbone.json").read_text())
     assert (card["metrics"]["knn_accuracy"], card["metrics"]["knn_epoch"]) == (lines[0]["knn_accuracy"], 2)
 
     train(read_recipe(recipe, *judged, "epochs=4"), tmp_path / "even")
     top1 = _top1(tmp_path / "even", coloured, coloured.parent / "photos")
-    assert read_log(tmp_path / "even" / "log.jsonl")[0][-1]["knn_accuracy"] == top1
+    assert _judgements(tmp_path / "even")[-1]["knn_accuracy"] == top1
     card = json.loads((tmp_path / "even" / "backbone.json").read_text())
     assert card["metrics"]["knn_accuracy"] == top1
 
@@ -168,7 +173,7 @@ def test_ranks_judge_together_by_the_first_ones_statistics(tmp_path: Path, colou
     recipe = write_recipe(tmp_path, coloured, epochs=2)
     run(_judge, recipe, coloured.parent / "photos", tmp_path / "run", ranks=2)
     top1 = _top1(tmp_path / "run", coloured, coloured.parent / "photos")
-    assert read_log(tmp_path / "run" / "log.jsonl")[0][-1]["knn_accuracy"] == top1
+    assert _judgements(tmp_path / "run")[-1]["knn_accuracy"] == top1
 
 
 def test_low_temperatures_do_not_overflow() -> None:
