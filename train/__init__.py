@@ -28,6 +28,7 @@ The lowest floor first; modules import only from floors below their own (`tests/
     initial.py         initial weights of a run
     trainer.py         Trainer: optimizer steps, epochs
     checkpointer.py    Checkpointer: load, restore, save, prune
+    health.py          `python -m train --check`: machines, data and disk, before training
     loop.py            Loop, train: what happens between steps
     evaluate/          `python -m train.evaluate`: linear probes, fine-tuning, k-NN, the background gap
     import_weights.py  `python -m train.import_weights`: a backbone from another project's file

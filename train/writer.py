@@ -9,11 +9,12 @@ for line in writer.lines(): …          # of what was written meanwhile; raises
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import torch
 
+from dali_bgaug.workers import Workers
 from train.records import LogLine
 
 State = TypeVar("State")
@@ -36,14 +37,19 @@ def host_copy(state: State) -> State:
     return state
 
 
-class CheckpointWriter:
-    """A thread that writes checkpoints, one at a time.
+def bytes_of(state: Any) -> int:
+    """The bytes of all tensors in nested dicts, lists and tuples."""
+    if isinstance(state, torch.Tensor):
+        return state.nbytes
+    values = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return sum(map(bytes_of, values))
 
-    The interpreter does not end before it is done.
-    """
+
+class CheckpointWriter:
+    """A thread that writes checkpoints, one at a time; the process does not end before it is done."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, "checkpoint")
+        self._thread = Workers(1, "checkpoint")
         self._under_way: Future[LogLine] | None = None
         self._lines: list[LogLine] = []
 
@@ -61,7 +67,7 @@ class CheckpointWriter:
 
         line: what to log of it, but for the seconds it takes.
         """
-        self._under_way = self._pool.submit(_timed, write, line)
+        self._under_way = self._thread.submit(_timed, write, line)
 
     def lines(self) -> list[LogLine]:
         """Log lines of what was written since the last call; raises what went wrong."""

@@ -36,7 +36,7 @@ FLOORS = [
     ("config",),
     ("initial", "trainer", "import_weights", "check"),
     ("checkpointer", "speed"),
-    ("loop",),
+    ("loop", "health"),
     ("evaluate.backbone", "evaluate.labels", "evaluate.heads", "evaluate.background_gap", "__main__"),
     ("evaluate.summary", "evaluate.robustness.protocol", "evaluate.robustness.results"),
     (

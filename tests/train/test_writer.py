@@ -14,13 +14,14 @@ from train import checkpoint
 from train.loop import train
 from train.networks import FEATURES
 from train.records import LogLine
-from train.writer import CheckpointWriter, host_copy
+from train.writer import CheckpointWriter, bytes_of, host_copy
 
 
 def test_a_copy_is_of_its_own_memory() -> None:
     images = torch.arange(24.0).reshape(1, 2, 3, 4).to(memory_format=torch.channels_last)
     state = {"weight": images, "groups": [{"lr": 0.5, "params": [0, 1]}], "slices": (images[:, :1], None)}
     copy = host_copy(state)
+    assert bytes_of(copy) == 4 * (24 + 12)
     images.zero_()
     assert torch.equal(copy["weight"], torch.arange(24.0).reshape(1, 2, 3, 4))
     assert copy["weight"].stride() == images.stride()
