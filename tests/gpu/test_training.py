@@ -8,6 +8,7 @@ import torch
 from tests.helpers.runs import METHODS, read_losses, read_recipe, write_recipe
 from train import checkpoint
 from train.export import backbone_weights
+from train.health import check_health
 from train.loop import train
 from train.trainer import Trainer
 
@@ -31,6 +32,16 @@ def test_a_run_resumes_on_a_gpu(method: str, textured: Path, tmp_path: Path) -> 
     assert all(value.device.type == "cpu" for value in exported.values())
     weights = backbone_weights(checkpoint.load(folder / "latest.pt"))
     assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+def test_the_check_tells_of_the_gpu(
+    textured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = read_recipe(write_recipe(tmp_path, textured, "moco_v2"), *WORDS)
+    assert check_health(config, tmp_path / "out", torch.device("cuda", 0))
+    text = capsys.readouterr().out
+    assert torch.cuda.get_device_name(0) in text
+    assert "GiB taken in all" in text
 
 
 @pytest.mark.parametrize("method", METHODS)
