@@ -28,7 +28,7 @@ from tests.helpers.rendering import PHOTOS
 
 CPU = torch.device("cpu")
 SIDE = 64
-SIZES = np.array([[14, 22], [18, 13], [12, 16]], np.int32)
+SIZES = np.array([[9, 17], [11, 8], [8, 10]], np.int32)  # small: the interpreter takes each tap for itself
 STRONG = PhotometricOptions(jitter_p=0.8, grey_p=0.3, blur_p=0.5, solarize_p=0.3)
 
 
@@ -48,7 +48,7 @@ CENTRAL = {"image": ViewOptions(crop=CropOptions(kind="central", size=8), photom
 TURNED = _views("image", turns=4)
 SHAKEN = DistortionOptions(rotate=30.0, shear=10.0, translate=0.2, flip_p=0.5)
 GEOMETRY = np.array(
-    [[3, 6, 11, 15, 0, 15, 14, 7], [2, 0, 13, 10, 13, 0, 5, 13], [0, 5, 12, 12, 0, 0, 12, 5]], np.int32
+    [[2, 5, 7, 12, 0, 12, 9, 5], [1, 0, 8, 6, 8, 0, 3, 8], [0, 3, 8, 7, 0, 0, 8, 3]], np.int32
 )
 """Tiled backgrounds of the photos: a strip from the right, the bottom, the left."""
 RECIPES = {
@@ -71,7 +71,7 @@ RECIPES = {
 @pytest.fixture(autouse=True)
 def small_thumbnails(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter is slow."""
-    monkeypatch.setattr("dali_bgaug.views.plan.THUMBNAIL", 12)
+    monkeypatch.setattr("dali_bgaug.views.plan.THUMBNAIL", 8)
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +97,8 @@ def _images(pixels: list[np.ndarray]) -> Decoded:
 @pytest.mark.parametrize(
     ("name", "half"),
     [
-        pytest.param(
-            name, half, id=f"{'two views' if 'query' in RECIPES[name].views else 'others'}-{name}-{half}"
-        )
-        for name, half in (*((name, False) for name in RECIPES), ("swaps", True))
+        *((name, False) for name in RECIPES),
+        ("swaps", True),
     ],
 )
 def test_the_gpu_renders_what_the_cpu_renders(batch: tuple, name: str, half: bool) -> None:
