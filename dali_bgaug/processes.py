@@ -3,6 +3,8 @@
 import ctypes
 import os
 import signal
+import sys
+from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG = 1
 
@@ -28,3 +30,17 @@ def follow_launcher() -> None:
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         signal_with_parent(signal.SIGTERM)
+
+
+def following(command: Sequence[str]) -> list[str]:
+    """The command line of a program that gets SIGTERM when the process that started it dies, however it does.
+
+    It becomes that program, with the same process id. Of a thread that starts it, the end is a death, too.
+    """
+    return [sys.executable, "-m", "dali_bgaug.processes", str(os.getpid()), *command]
+
+
+if __name__ == "__main__":
+    signal_with_parent(signal.SIGTERM)
+    if os.getppid() == int(sys.argv[1]):  # and not killed meanwhile
+        os.execvp(sys.argv[2], sys.argv[2:])

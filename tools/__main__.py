@@ -14,7 +14,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "synthetic": {
         "demo_data": "photo-like photos with exact masks",
-        "detection_data": "photos with boxes, in VOC's layout",
+        "detection_data": "photos with objects, in VOC's or COCO's layout",
         "background_challenge": "folders of photos with other backgrounds, for the background gap",
         "corruptions": "corrupted copies of photos, laid out like ImageNet-C",
         "only_foreground": "copies of photos without their background",
@@ -34,6 +34,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "plot": "loss curves of runs",
         "learning": "what each method learns on the demo set",
         "saliency_train": "a saliency network trained without labels, a detector of masks",
+        "ablation": "a table of the paper: its rows trained, evaluated, beside the paper's numbers",
         "experiment": "what background augmentations change, over seeds",
     },
 }

@@ -23,7 +23,7 @@ from dali_bgaug.processes import begin_worker
 
 def run(main: Callable[[], None]) -> None:
     """Run a tool's `main`."""
-    run_program(main, "finished shards are kept, the same command goes on from there")
+    run_program(main, "what is finished is kept, the same command goes on from there")
 
 
 def require(holds: object, message: str) -> None:

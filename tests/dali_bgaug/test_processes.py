@@ -26,6 +26,16 @@ def _runs(pid: int) -> bool:
         return False
 
 
+def _ends(pid: int, seconds: float) -> bool:
+    """Whether a process ends by itself; it is gone after, in any case."""
+    deadline = time.monotonic() + seconds
+    while _runs(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if alive := _runs(pid):
+        os.kill(pid, signal.SIGKILL)
+    return not alive
+
+
 @pytest.mark.parametrize("launched", [True, False])
 def test_a_rank_ends_with_its_launcher(launched: bool) -> None:
     """Started by torchrun; a run started from a shell outlives it, as people expect of nohup."""
@@ -38,11 +48,21 @@ def test_a_rank_ends_with_its_launcher(launched: bool) -> None:
         rank = int(launcher.stdout.readline())
         launcher.kill()
         launcher.wait()
-        deadline = time.monotonic() + (10 if launched else 1)
-        while _runs(rank) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        try:
-            assert _runs(rank) != launched
-        finally:
-            if _runs(rank):
-                os.kill(rank, signal.SIGKILL)
+        assert _ends(rank, 10 if launched else 1) == launched
+
+
+STUDY = """
+import subprocess, sys
+from dali_bgaug.processes import following
+print(subprocess.run(following(["sh", "-c", "exit 3"])).returncode, flush=True)
+subprocess.run(following(["sh", "-c", "echo $$; exec sleep 60"]))
+"""
+
+
+def test_a_program_follows_the_one_that_started_it() -> None:
+    with subprocess.Popen([sys.executable, "-c", STUDY], stdout=subprocess.PIPE, text=True) as study:
+        assert study.stdout.readline() == "3\n"
+        program = int(study.stdout.readline())
+        study.kill()
+        study.wait()
+        assert _ends(program, 10)

@@ -20,7 +20,8 @@ NORMALISE = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
 
 
 def write_backbone(path: Path, name: str = "resnet18") -> dict[str, torch.Tensor]:
-    """An exported backbone with random weights and its card; returns the weights."""
+    """An exported backbone with random weights, the same each time, and its card; returns the weights."""
+    torch.manual_seed(0)
     weights = build_backbone(name).state_dict()
     checkpoint.save(path, dict(weights))
     card = Card(
@@ -80,7 +81,7 @@ def write_set(root: Path, count: int = 6) -> dict[str, Any]:
         "proposals": [20, 10],
         "statistics": 1,
         "log_every": 1,
-        "checkpoint_every": 1,
+        "checkpoint_every": 2,
         "device": "cpu",
         "threads": 1,
     }

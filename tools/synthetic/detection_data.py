@@ -1,130 +1,47 @@
-"""Make a small detection set in VOC's layout from the demo shapes, boxes from their exact masks.
+"""Make a small detection set in VOC's or COCO's layout from the demo shapes and their exact masks.
 
-    python -m tools.detection_data --out out/detection
+    python -m tools.detection_data --out out/shapes                  in VOC's layout: boxes
+    python -m tools.detection_data --out out/coco --layout coco      in COCO's: boxes and masks
 
-    OUT/VOC2007/Annotations/000000.xml
-                ImageSets/Main/{trainval,test}.txt
-                JPEGImages/000000.jpg
-    OUT/detection.json                              the settings; there once the set is complete
+    OUT/VOC2007/Annotations/000000.xml                 OUT/annotations/instances_{train2017,val2017}.json
+                ImageSets/Main/{trainval,test}.txt         train2017/000000000000.jpg
+                JPEGImages/000000.jpg                      val2017/000000000400.jpg
+    OUT/detection.json                                     the settings; there once the set is complete
 
-A photo is a demo photo with up to two more objects cut out of others, smaller, laid over it. Where one is
-partly covered, the box is that of the part that shows; if less than half shows it is difficult, if less than
-a tenth it is not annotated.
-
-A photo depends on the settings and its number alone, never on the number of workers.
+Both have the same photos and objects (`detection_photos.py`). An object that is difficult in VOC's layout is
+a crowd in COCO's, which is neither right nor wrong in testing either; nobody trains with it.
 """
 
 import io
 import json
-from dataclasses import asdict, dataclass
+import shutil
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 from xml.etree import ElementTree
 
-import numpy as np
 from PIL import Image
 
-from dali_bgaug.files import atomic, write_text
-from tools.cli import default_workers, process, require, run, tool_parser
-from tools.synthetic import demo_data
-from tools.synthetic.demo_shapes import BACKGROUNDS, CLASSES
+from dali_bgaug.files import atomic, read_json, write_json, write_text
+from tools.cli import default_workers, process, run, tool_parser
+from tools.synthetic.demo_shapes import CLASSES
+from tools.synthetic.detection_photos import SPLITS, DetectionSettings, Object, render
+from tools.synthetic.segmentations import outline, run_lengths
 from tools.synthetic.settings import read_finished
 
 VERSION = 1  # goes up whenever the same settings give other pixels
-SPLITS = ("trainval", "test")
 _CHUNK = 25  # photos a job
-_MORE = 2  # objects that are laid over a photo, at most
-_DIFFICULT, _HIDDEN = 0.5, 0.1
+_OBJECTS = "annotations/unfinished"
+"""Where COCO's annotations are a file a photo, until they are one a split."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DetectionSettings:
-    """The content of a set; two with equal settings are equal byte for byte."""
-
-    photos: int = 400
-    """Of trainval."""
-    test_photos: int = 100
-    classes: int = 3
-    """Classes in use, 1 to 9."""
-    side: int = 160
-    """Long side of a photo, in pixels."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        require(1 <= self.classes <= len(CLASSES), f"--classes={self.classes}: give 1 to {len(CLASSES)}")
-        for option, value in (("--photos", self.photos), ("--test-photos", self.test_photos)):
-            require(value >= 1, f"{option}={value}: give at least 1")
-        require(self.side >= 64, f"--side={self.side}: give at least 64 pixels")
-        require(self.seed >= 0, f"--seed={self.seed}: give 0 or more")
+def category_id(label: int) -> int:
+    """COCO's number of a class: like its own not without gaps, so that nobody takes it for a place."""
+    return 10 * label + 3
 
 
-class Object(NamedTuple):
-    """An object of a photo."""
-
-    name: str
-    difficult: bool
-    mask: np.ndarray
-    """bool [H, W]: the part that shows."""
-
-    @property
-    def box(self) -> tuple[int, int, int, int]:
-        """xmin, ymin, xmax, ymax: the mask's first and last pixel, counted from 1."""
-        rows, columns = (np.flatnonzero(self.mask.any(axis)) + 1 for axis in (1, 0))
-        return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
-
-
-def render(settings: DetectionSettings, number: int) -> tuple[np.ndarray, list[Object]]:
-    """Draw photo `number`, uint8 [H, W, 3], and say what is where, the nearest last."""
-    rng = np.random.default_rng([settings.seed, number])
-    image, mask, name = _demo(rng, settings, number, 0)
-    scale = settings.side / max(image.size)
-    size = tuple(round(length * scale) for length in image.size)
-    photo = np.array(image.resize(size, Image.Resampling.LANCZOS))
-    objects = [(name, _scaled(mask, size))]
-    for place in range(1, 1 + int(rng.integers(_MORE + 1))):
-        image, mask, name = _demo(rng, settings, number, place)
-        box = mask.getbbox()
-        scale = min(photo.shape[:2]) * rng.uniform(0.3, 0.6) / max(box[2] - box[0], box[3] - box[1])
-        size = tuple(round(length * scale) for length in (box[2] - box[0], box[3] - box[1]))
-        cut = np.asarray(image.crop(box).resize(size, Image.Resampling.LANCZOS))
-        shape = _scaled(mask.crop(box), size)
-        top, left = (int(rng.integers(free - taken + 1)) for free, taken in zip(photo.shape, shape.shape))
-        where = np.zeros(photo.shape[:2], bool)
-        where[top : top + size[1], left : left + size[0]] = shape
-        photo[where] = cut[shape]
-        objects.append((name, where))
-    return photo, _visible(objects)
-
-
-def _demo(
-    rng: np.random.Generator, settings: DetectionSettings, number: int, place: int
-) -> tuple[Image.Image, Image.Image, str]:
-    """A demo photo of any class and background, its mask, its class."""
-    label, family = int(rng.integers(settings.classes)), int(rng.integers(len(BACKGROUNDS)))
-    index = number * (1 + _MORE) + place
-    chosen = demo_data.Photo("train", index, label, family, own_material=True)
-    return (*demo_data.render(chosen, settings.seed), CLASSES[label])
-
-
-def _scaled(mask: Image.Image, size: tuple[int, ...]) -> np.ndarray:
-    """A mask at another size: bool, where the object covers half of a pixel or more."""
-    return np.asarray(mask.resize(size, Image.Resampling.BOX)) > 127
-
-
-def _visible(objects: list[tuple[str, np.ndarray]]) -> list[Object]:
-    """Objects, of which each may cover those before it, less what is covered."""
-    found, covered = [], np.zeros_like(objects[0][1])
-    for name, mask in reversed(objects):
-        shows = mask & ~covered
-        share = shows.sum() / mask.sum()
-        if share >= _HIDDEN:
-            found.append(Object(name, bool(share < _DIFFICULT), shows))
-        covered |= mask
-    return found[::-1]
-
-
-def _annotation(stem: str, shape: tuple[int, ...], objects: list[Object]) -> str:
-    """VOC's XML."""
+def voc_annotation(stem: str, shape: tuple[int, ...], objects: list[Object]) -> str:
+    """A photo's objects as VOC's XML."""
     root = ElementTree.Element("annotation")
     ElementTree.SubElement(root, "filename").text = f"{stem}.jpg"
     size = ElementTree.SubElement(root, "size")
@@ -141,39 +58,89 @@ def _annotation(stem: str, shape: tuple[int, ...], objects: list[Object]) -> str
     return ElementTree.tostring(root, "unicode") + "\n"
 
 
-def _write_photos(folder: Path, settings: DetectionSettings, numbers: range) -> None:
+def coco_annotation(stem: str, shape: tuple[int, ...], objects: list[Object]) -> str:
+    """A photo and its objects as entries of COCO's JSON, but for the objects' numbers."""
+    height, width, _ = shape
+    entries = []
+    for one in objects:
+        left, top, right, bottom = one.box
+        lengths = {"size": [height, width], "counts": run_lengths(one.mask)}
+        entry = {
+            "image_id": int(stem),
+            "category_id": category_id(CLASSES.index(one.name)),
+            "bbox": [left - 1, top - 1, right - left + 1, bottom - top + 1],
+            "area": int(one.mask.sum()),
+            "iscrowd": int(one.difficult),
+            "segmentation": lengths if one.difficult else outline(one.mask),
+        }
+        entries.append(entry)
+    image = {"id": int(stem), "file_name": f"{stem}.jpg", "width": width, "height": height}
+    return json.dumps({"image": image, "annotations": entries}) + "\n"
+
+
+def _files(out: Path, settings: DetectionSettings, number: int) -> tuple[Path, Path]:
+    """A photo, and the file of its objects, which is there once the photo is."""
+    if settings.layout == "voc":
+        stem, folder = f"{number:06d}", out / "VOC2007"
+        return folder / "JPEGImages" / f"{stem}.jpg", folder / "Annotations" / f"{stem}.xml"
+    stem = f"{number:012d}"
+    return out / settings.split(number) / f"{stem}.jpg", out / _OBJECTS / f"{stem}.json"
+
+
+def _write_photos(out: Path, settings: DetectionSettings, numbers: range) -> None:
+    describe = {"voc": voc_annotation, "coco": coco_annotation}[settings.layout]
     for number in numbers:
-        stem = f"{number:06d}"
-        path = folder / "Annotations" / f"{stem}.xml"
-        if path.exists():  # from a run that was interrupted
+        path, described = _files(out, settings, number)
+        if described.exists():  # from a run that was interrupted
             continue
         photo, objects = render(settings, number)
         Image.fromarray(photo).save(content := io.BytesIO(), "JPEG", quality=90)
-        with atomic(folder / "JPEGImages" / f"{stem}.jpg") as temporary:
+        with atomic(path) as temporary:
             temporary.write_bytes(content.getvalue())
-        write_text(path, _annotation(stem, photo.shape, objects))
+        write_text(described, describe(path.stem, photo.shape, objects))
+
+
+def _write_list(out: Path, settings: DetectionSettings, split: str, numbers: range) -> None:
+    """What a layout has once a split: of VOC its photos' names, of COCO all its objects."""
+    described = [_files(out, settings, number)[1] for number in numbers]
+    if settings.layout == "voc":
+        lines = "".join(f"{path.stem}\n" for path in described)
+        write_text(out / "VOC2007/ImageSets/Main" / f"{split}.txt", lines)
+        return
+    photos = [read_json(path, "delete it") for path in described]
+    entries = [entry for photo in photos for entry in photo["annotations"]]
+    values: dict[str, Any] = {
+        "images": [photo["image"] for photo in photos],
+        "categories": [
+            {"id": category_id(label), "name": name} for label, name in enumerate(CLASSES[: settings.classes])
+        ],
+        # From 1 on: COCO's metric takes a match with object 0 for none.
+        "annotations": [{"id": place, **entry} for place, entry in enumerate(entries, 1)],
+    }
+    write_text(out / "annotations" / f"instances_{split}.json", json.dumps(values) + "\n")
 
 
 def write_detection_set(out: Path, settings: DetectionSettings, workers: int) -> None:
     """Write the set below `out`, or the rest of it after an interruption; nothing if it is complete.
 
+    Its bytes do not depend on the number of workers.
+
     Raises UserError if `out` holds anything else, a set of other settings included.
     """
     finished, started = out / "detection.json", out / "detection.json.unfinished"
     wanted = {"version": VERSION, **asdict(settings)}
-    if read_finished(finished, started, wanted, "a detection set"):
+    if read_finished(finished, started, wanted, "a detection set", layout="voc"):
         return
-    write_text(started, json.dumps(wanted, indent=2) + "\n")
-    folder, count = out / "VOC2007", settings.photos + settings.test_photos
+    write_json(started, wanted)
+    count = settings.photos + settings.test_photos
     chunks = [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
-    jobs = ((folder, settings, chunk) for chunk in chunks)
+    jobs = ((out, settings, chunk) for chunk in chunks)
     for _ in process(_write_photos, jobs, list(map(len, chunks)), workers, "detection photos"):
         pass
     parts = range(settings.photos), range(settings.photos, count)
-    for split, numbers in zip(SPLITS, parts, strict=True):
-        write_text(
-            folder / "ImageSets/Main" / f"{split}.txt", "".join(f"{number:06d}\n" for number in numbers)
-        )
+    for split, numbers in zip(SPLITS[settings.layout], parts, strict=True):
+        _write_list(out, settings, split, numbers)
+    shutil.rmtree(out / _OBJECTS, ignore_errors=True)
     started.rename(finished)
 
 
@@ -182,8 +149,9 @@ def main() -> None:
     parser = tool_parser("tools.detection_data", __doc__)
     add = parser.add_argument
     add("--out", type=Path, required=True, help="folder of the set, new or interrupted")
-    add("--photos", type=int, default=default.photos, help="of trainval (%(default)s)")
-    add("--test-photos", type=int, default=default.test_photos, help="of test (%(default)s)")
+    add("--layout", choices=list(SPLITS), default=default.layout, help="of the files (%(default)s)")
+    add("--photos", type=int, default=default.photos, help="to train on (%(default)s)")
+    add("--test-photos", type=int, default=default.test_photos, help="to test on (%(default)s)")
     add("--classes", type=int, default=default.classes, help="1 to 9 (%(default)s)")
     add("--side", type=int, default=default.side, help="long side of a photo, in pixels (%(default)s)")
     add("--seed", type=int, default=default.seed)

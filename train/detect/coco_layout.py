@@ -37,7 +37,8 @@ class _Category(_Entry):
 
 
 class _Annotation(_Entry):
-    id: int
+    id: int = Field(ge=1)
+    """From 1 on: COCO's metric takes a match with object 0 for none."""
     image_id: int
     category_id: int
     bbox: list[float] = Field(min_length=4, max_length=4)
@@ -84,6 +85,7 @@ def read_coco(
     for what, unique, entries in (
         ("categories", places, categories),
         ("images", images, read.images),
+        ("annotations", {one.id for one in read.annotations}, read.annotations),
     ):
         if len(unique) < len(entries):
             twice = Counter(entry.id for entry in entries).most_common(1)[0][0]

@@ -5,10 +5,10 @@ the fourth, with a batch norm more behind it (`Res5ROIHeadsExtraNorm`), sees eac
 is frozen, no batch norm is left as it was.
 
 As in detectron2, and other than in torchvision's own detectors: one feature map, aligned RoIAlign with as
-many samples as cells are large, L1 losses of boxes, the fourth stage once for boxes and masks, 6000 proposals
-to 1000 in testing. Left as torchvision has them, with no effect on what is learnt or little: photos are
-scaled on the device without anti-aliasing and padded to multiples of 32 pixels (torchvision divides them to
-find the size of a cell), anchors are of whole pixels, background is class 0.
+many samples as cells are large, L1 losses of boxes, losses of proposals by the number that should be sampled,
+the fourth stage once for boxes and masks, 6000 proposals to 1000 in testing. What differs from detectron2 is
+listed in docs/evaluation.md; torchvision pads photos to multiples of 32 pixels because it divides them to
+find the size of a cell.
 """
 
 from collections.abc import Sequence
@@ -102,13 +102,15 @@ class _Proposals(RegionProposalNetwork):
         labels: Boxes,
         regression_targets: Boxes,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of objectness and of boxes, by the number of sampled anchors."""
+        """Of objectness and of boxes, by the number of anchors that are sampled where there are as many."""
         positive, negative = (torch.where(torch.cat(chosen))[0] for chosen in self.fg_bg_sampler(labels))
         sampled = torch.cat([positive, negative])
         targets = torch.cat(regression_targets)[positive]
-        boxes = F.l1_loss(pred_bbox_deltas[positive], targets, reduction="sum") / sampled.numel()
-        truth = torch.cat(labels)[sampled]
-        return F.binary_cross_entropy_with_logits(objectness.flatten()[sampled], truth), boxes
+        boxes = F.l1_loss(pred_bbox_deltas[positive], targets, reduction="sum")
+        truth, logits = torch.cat(labels)[sampled], objectness.flatten()[sampled]
+        right = F.binary_cross_entropy_with_logits(logits, truth, reduction="sum")
+        count = self.fg_bg_sampler.batch_size_per_image * len(labels)
+        return right / count, boxes / count
 
 
 class _Heads(RoIHeads):

@@ -1,12 +1,17 @@
 """COCO's metric of boxes and masks."""
 
 import json
+import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dali_bgaug.errors import UserError
+from tests.helpers.detect import read_config
 from train.detect.coco import CocoDetections, compress_masks, evaluate_coco
+from train.detect.training import train
 
 pytest.importorskip("pycocotools")
 
@@ -58,3 +63,21 @@ def test_a_box_that_is_wide(tmp_path: Path) -> None:
     assert one["ap50"] == pytest.approx(100)
     assert one["ap75"] < 100
     assert evaluate_coco(tmp_path / "t.json", {}, [3, 18])["boxes"]["ap"] == 0
+
+
+def test_without_pycocotools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said before anything is read or written, with the command that installs it."""
+    monkeypatch.setitem(sys.modules, "pycocotools.cocoeval", None)
+    config = {"data": str(tmp_path / "missing"), "layout": "coco", "train": ["a"], "test": ["b"]}
+    with pytest.raises(
+        UserError, match=r"layout=coco: .* needs pycocotools .*; pip install -e '.\[detect\]'"
+    ):
+        train(read_config(config), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("extra", ["detect", "test"])
+def test_the_extras_have_it(extra: str) -> None:
+    setup = ConfigParser()
+    setup.read(Path(__file__).parents[3] / "setup.cfg")
+    assert "pycocotools" in setup["options.extras_require"][extra].split()

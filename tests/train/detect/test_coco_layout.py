@@ -73,6 +73,8 @@ def test_boxes_alone(tmp_path: Path) -> None:
         (("annotations", 0, "segmentation"), [[1, 2]], "annotations: id=1: segmentation: a polygon"),
         (("annotations", 3, "segmentation", "size"), [4, 3], "annotations: id=4: segmentation: size="),
         (("images", 0, "width"), 0, "images.0.width"),
+        (("annotations", 0, "id"), 0, r"annotations.0.id: .* \(value 0\)"),
+        (("annotations", 1, "id"), 1, "annotations: id=1 twice"),
         (("images", 1, "id"), 9, "images: id=9 twice"),
         (("categories", 1, "id"), 18, "categories: id=18 twice"),
         (("images", 1, "file_name"), "c.jpg", "images: .*train2017/c.jpg: no such photo"),

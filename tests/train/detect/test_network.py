@@ -138,6 +138,16 @@ def test_detections_are_in_the_photos_own_pixels(masks: bool) -> None:
             assert one["masks"].shape == (len(one["boxes"]), 1, height, width)
 
 
+def test_losses_of_proposals() -> None:
+    """Two photos of an object, background, and an anchor that is neither: by the 256 of each that should be
+    sampled, as in detectron2, not by the two that are."""
+    labels, off = [torch.tensor([1.0, 0.0, -1.0])] * 2, torch.zeros(3, 4)
+    off[0] = torch.tensor([0.5, 0.0, -1.0, 0.0])
+    objectness, boxes = _build().rpn.compute_loss(torch.zeros(6, 1), torch.zeros(6, 4), labels, [off] * 2)
+    assert objectness.item() == pytest.approx(4 * np.log(2) / 512)
+    assert boxes.item() == pytest.approx(3 / 512)
+
+
 def test_box_losses() -> None:
     """Two boxes, one of class 1 whose own deltas are .5 and 1 off; the background's do not count."""
     logits = torch.zeros(2, 3)

@@ -1,6 +1,8 @@
 """A detection training: what it leaves, that it goes on to the bit, on ranks, errors."""
 
 import shutil
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, read_log
 from tests.helpers.detect import read_config, train_rank, write_backbone, write_set
-from tests.helpers.processes import finish, launch, run
+from tests.helpers.processes import SECONDS, finish, launch, run
 from train import checkpoint
 from train.detect.training import train
 from train.records import DetectRecord
@@ -44,7 +46,6 @@ def test_what_it_leaves(whole: Path) -> None:
     assert [line["lr"] for line in lines] == pytest.approx([2e-5, 0.01001, 0.02, 0.002])
     parts = {"loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"}
     assert lines[0]["loss"] == pytest.approx(sum(lines[0][name] for name in parts))
-    assert lines[0]["loss_objectness"] == pytest.approx(0.693, abs=0.02)
     result = read_json(whole / "detect.json", "")
     assert (result["protocol"], result["steps"], result["photos"]) == (
         "detect-voc",
@@ -54,7 +55,7 @@ def test_what_it_leaves(whole: Path) -> None:
     assert set(result["boxes"]) == {"ap", "ap50", "ap75", "classes"}
     assert list(result["boxes"]["classes"]) == ["square"]
     assert len(result["trunk_sha256"]) == 64
-    assert [checkpoint.step_of(path) for path in checkpoint.list_checkpoints(whole / "checkpoints")] == [3, 4]
+    assert [checkpoint.step_of(path) for path in checkpoint.list_checkpoints(whole / "checkpoints")] == [2, 4]
 
 
 def test_every_weight_is_trained(whole: Path, values: dict[str, Any]) -> None:
@@ -66,13 +67,18 @@ def test_every_weight_is_trained(whole: Path, values: dict[str, Any]) -> None:
         assert not torch.equal(after[place], value), name
 
 
-def test_it_goes_on_to_the_bit(whole: Path, values: dict[str, Any], tmp_path: Path) -> None:
-    """From the third step's checkpoint, as a kill in the fourth leaves it: the same log, the same bytes."""
+def test_kill_9_loses_nothing(whole: Path, values: dict[str, Any], tmp_path: Path) -> None:
+    """Killed once the second step of four has its checkpoint: the same log, the same bytes in the end."""
     out = tmp_path / "out"
-    shutil.copytree(whole, out)
-    checkpoint.list_checkpoints(out / "checkpoints")[-1].unlink()
-    for name in ("detector.pt", "detect.json"):
-        (out / name).unlink()
+    [process] = launch(train_rank, values, out)
+    deadline = time.monotonic() + SECONDS
+    while not checkpoint.list_checkpoints(out / "checkpoints"):
+        assert process.is_alive() and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not (out / "detector.pt").exists()
     run(train_rank, values, out)
     assert _same(out, whole)
     logs = [[(line["step"], line["loss"]) for line in read_log(one / "log.jsonl")[0]] for one in (out, whole)]
@@ -87,12 +93,27 @@ def test_a_finished_one_is_tested_again(whole: Path, values: dict[str, Any]) -> 
     assert read_json(whole / "detect.json", "") == before
 
 
-def test_two_ranks(values: dict[str, Any], tmp_path: Path) -> None:
-    """They share gradients and batch norm's statistics, each tests half of the photos, and one writes."""
-    out = tmp_path / "out"
-    run(train_rank, {**values, "steps": 2, "statistics": 1}, out, ranks=2)
-    assert read_json(out / "detect.json", "")["photos"] == {"train": 4, "test": 2}
-    assert [line["step"] for line in read_log(out / "log.jsonl")[0]] == [1, 2]
+def test_two_ranks_are_one(values: dict[str, Any], tmp_path: Path) -> None:
+    """They share gradients and batch norm's statistics, each tests half of the photos, and one writes.
+
+    Of one size of photos, and with all boxes learnt from, ranks draw nothing that one would draw otherwise.
+    """
+    alike = {**values, "steps": 3, "short_sides": [40], "samples": 64, "proposals": [8, 40], "lr": 1e-3}
+    alike["checkpoint_every"] = 3
+    outs = [tmp_path / "one", tmp_path / "two"]
+    both = [launch(train_rank, alike, out, ranks=ranks) for ranks, out in enumerate(outs, 1)]
+    assert [finish(processes) for processes in both] == [[0], [0, 0]]
+    one, two = ([line["loss"] for line in read_log(out / "log.jsonl")[0]] for out in outs)
+    assert len(one) == 3
+    assert two == pytest.approx(one, rel=1e-5)
+    first, second = (torch.load(out / "detector.pt", weights_only=True) for out in outs)
+    for name, value in first.items():
+        # Batch norm of two photos makes much of how floats were rounded; weights move by more than this.
+        bounds = {"rtol": 0.02, "atol": 0.02} if "running" in name else {"rtol": 1e-3, "atol": 5e-5}
+        torch.testing.assert_close(second[name], value, **bounds, msg=name)
+    results = [read_json(out / "detect.json", "") for out in outs]
+    assert results[0]["boxes"]["ap50"] > 0
+    assert results[0] == results[1]
 
 
 def test_another_training_in_the_folder(whole: Path, values: dict[str, Any]) -> None:
@@ -109,7 +130,7 @@ def test_damaged_checkpoints(values: dict[str, Any], whole: Path, tmp_path: Path
     paths = checkpoint.list_checkpoints(out / "checkpoints")
     paths[-1].write_bytes(paths[-1].read_bytes()[:-100])
     record, problems = checkpoint.load_newest(out / "checkpoints", DetectRecord)
-    assert (record.step, len(problems)) == (3, 1)
+    assert (record.step, len(problems)) == (2, 1)
     for path in paths:
         path.write_bytes(b"")
     with pytest.raises(UserError, match="no checkpoint can be read"):
