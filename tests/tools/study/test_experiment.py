@@ -9,12 +9,15 @@ import pytest
 import yaml
 from PIL import Image
 
-from dali_bgaug.config import read_yaml, validate
+from dali_bgaug.config import merge, read_yaml, validate
 from dali_bgaug.errors import UserError
 from tests.helpers.runs import ROOT
+from tools.offline.detectors.imported import ImportOptions
 from tools.study import experiment
 from tools.study.experiment import CONDITIONS, SCALES, Condition
+from tools.study.experiment_data import Prepared, Source
 from tools.study.experiment_page import BACKGROUNDS, NAMES, page, summary
+from tools.study.splits import Split
 from train.config import RunConfig
 
 SPLITS = ("mixed_same", "mixed_rand", "mixed_next", "only_fg", "no_fg", "only_bg_t", "only_bg_b")
@@ -28,6 +31,8 @@ def _row(method: str, background: str, seed: int, accuracy: float, gap: float) -
     }
 
 
+DEMO = {"settings": {"correlation": 0.6}}
+NO_SPLIT = Split(Path(), ImportOptions(folder=Path()))
 ROWS = [
     *(_row("moco_v2", "none", seed, 0.5, 0.6 + seed / 100) for seed in range(3)),
     *(_row("moco_v2", "random", seed, 0.5 + seed / 100, 0.3) for seed in range(3)),
@@ -48,12 +53,14 @@ def test_means_and_standard_errors() -> None:
     assert "gap_gain" not in summary([*ROWS, _row("byol", "random", 0, 0.5, 0.5)])[-1]
 
 
+@pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("condition", CONDITIONS)
-def test_every_recipe_holds(condition: Condition, scale: str, tmp_path: Path) -> None:
+def test_every_recipe_holds(condition: Condition, scale: str, own: bool, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
-    values = experiment._recipe(condition, 2, SCALES[scale], tmp_path / "shards")
-    recipe.write_text(yaml.safe_dump(values))
+    values = experiment._recipe(condition.method, SCALES[scale], own)
+    words = {"shards": str(tmp_path), "seed": 2, "threads": 1, "background": condition.values(0.3)}
+    recipe.write_text(yaml.safe_dump(merge(values, {"seed": 2, "data": words})))
     config = validate(RunConfig, read_yaml(recipe), str(recipe))
     data = config.data
     assert (config.method.name, data.pipeline) == (condition.method, condition.method)
@@ -64,13 +71,14 @@ def test_every_recipe_holds(condition: Condition, scale: str, tmp_path: Path) ->
         assert data.background.p_neg == 0.3
     sides = {view.crop.size for view in data.views.values()}
     assert max(sides) == {"cpu": 32, "gpu": 64}[scale]
-    assert {view.crop.fg_min for view in data.views.values()} == {0.5}  # the same for all conditions
+    assert values["data"]["crop"]["size"] == max(sides)  # by which the challenge is made
+    assert {view.crop.fg_min for view in data.views.values()} == {0.1 if own else 0.5}  # for all conditions
     assert all(view.background for view in data.views.values())
 
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, ...]]:
-    """Programs that only leave what they would: gaps of .6 without, .3 with backgrounds."""
+    """Programs that only leave what they would: gaps of .6 without, .3 with backgrounds; 20 labels."""
     programs: list[tuple[str, ...]] = []
 
     def start(module: str, *words: str, **_: object) -> None:
@@ -83,17 +91,23 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, ...
         else:
             plain = "-none-" in options["json"]
             splits = {name: {"accuracy": 0.5, "photos": 9} for name in ("original", *SPLITS)}
-            found = {"bg_gap": 0.6 if plain else 0.3, "splits": splits}
-            Path(options["json"]).write_text(json.dumps(found))
+            sets = {"fgsm": {"value": 0.1}, "imagenet-c": {"value": 0.2}}
+            found = {
+                "background-gap": {"bg_gap": 0.6 if plain else 0.3, "splits": splits},
+                "linear": {"top1": 0.4},
+                "robustness": {"sets": {name: sets[name] for name in sets if f"--set={name}=" in str(words)}},
+            }
+            Path(options["json"]).write_text(json.dumps(found[words[0]]))
 
-    def prepare(scale: object, out: Path, workers: int) -> tuple[Path, Path]:
-        challenge = out / "challenge"
-        challenge.mkdir(parents=True, exist_ok=True)
-        (challenge / "challenge.json").write_text(json.dumps({"photos": 876}))
-        return out / "data" / "shards", challenge
+    def prepare(source: Source, size: int, out: Path, workers: int) -> Prepared:
+        corrupted = out / "corrupted"
+        found = Prepared(out / "data", out / "few", out, corrupted if corrupted.exists() else None)
+        monkeypatch.setattr(Prepared, "photos", {"train": 3000, "few": 20, "test": 876})
+        return found
 
     monkeypatch.setattr(experiment, "start", start)
-    monkeypatch.setattr(experiment, "_prepare", prepare)
+    monkeypatch.setattr(experiment, "prepare", prepare)
+    monkeypatch.setattr(experiment, "demo_set", lambda *_: Source(NO_SPLIT, NO_SPLIT, DEMO))
     return programs
 
 
@@ -108,13 +122,15 @@ def test_the_program_makes_what_is_missing_and_writes_a_page(
     words = ("--scale", "cpu", "--seeds", "2", "--out", str(tmp_path), "--json", str(tmp_path / "e.json"))
     _main(monkeypatch, *words)
     assert sum(module == "train" for module, *_ in made) == 16
-    assert sum("--untrained" in words for _, *words in made) == 2
+    assert sum("--untrained" in words for _, *words in made) == 6
     result = json.loads((tmp_path / "e.json").read_text())
     assert len(result["rows"]) == 18
     assert [row["method"] for row in result["rows"][-2:]] == ["untrained", "untrained"]
     assert [(line["method"], line["background"]) for line in result["summary"][:8]] == list(CONDITIONS)
     assert result["summary"][3]["gap_gain"] == [-0.3, 0.0]
     text = (tmp_path / "e.md").read_text()
+    assert "| untrained |  | 40.0 ± 0.0 | 10.0 ± 0.0 |\n" in text and "20 labels" in text
+    assert "**Not finished**" not in text
     assert f"    python -m tools.experiment --scale cpu --seeds 2 --json {tmp_path / 'e.json'}" in text
     assert "| MoCo-v2 | BG_Swaps | 50.0 ± 0.0 | +0.0 ± 0.0 | 30.0 ± 0.0 | -30.0 ± 0.0 | 2 |" in text
     assert "on 3000 photos" in text and "876 others" in text
@@ -124,11 +140,31 @@ def test_the_program_makes_what_is_missing_and_writes_a_page(
 
     (tmp_path / "runs" / "byol-none-1" / "gap.json").unlink()
     del made[:]
+    _main(monkeypatch, *words, "--page")
+    assert not made
+    partial = json.loads((tmp_path / "e.json").read_text())
+    assert (partial["missing"], len(partial["rows"])) == ([["byol", "none", 1]], 17)
+    assert (partial["command"], partial["summary"][4]["seeds"]) == (result["command"], 1)
+    assert (
+        "**Not finished**: 1 of 16 runs are missing (BYOL none, seed 1)." in (tmp_path / "e.md").read_text()
+    )
+
     _main(monkeypatch, *words)
     [[module, *options]] = made
     assert module == "train.evaluate"
     assert f"--checkpoint={tmp_path / 'runs' / 'byol-none-1'}" in options
     assert json.loads((tmp_path / "e.json").read_text())["summary"] == result["summary"]
+
+    (tmp_path / "corrupted").mkdir()  # the package is there now
+    del made[:]
+    _main(monkeypatch, *words)
+    assert [words[1] for words in made] == ["robustness"] * 18
+    assert "| untrained |  | 40.0 ± 0.0 | 10.0 ± 0.0 | 20.0 ± 0.0 |\n" in (tmp_path / "e.md").read_text()
+
+    del made[:]
+    _main(monkeypatch, *words, "--p", "0.5")
+    trained = sorted(Path(word[6:]).name for module, *rest in made if module == "train" for word in rest[1:2])
+    assert len(trained) == 10 and trained[0] == "byol-random-0-p0.5"  # those without background are there
 
 
 def test_a_run_that_fails_ends_it_with_its_message(
@@ -145,11 +181,19 @@ def test_a_run_that_fails_ends_it_with_its_message(
     with pytest.raises(UserError, match="training was stopped; the same command goes on"):
         _main(monkeypatch, "--scale", "cpu", "--out", str(tmp_path))
     assert not list(tmp_path.rglob("gap.json"))
-    monkeypatch.setattr(experiment, "P", 0.4)
+    monkeypatch.setitem(experiment.PHOTOS, "moco_v2", "photos_byol.yaml")
+    own = Source(NO_SPLIT, NO_SPLIT, {"source": {}})
+    monkeypatch.setattr(experiment, "demo_set", lambda *_: own)
     with pytest.raises(UserError, match=r"recipe.yaml: a run by another recipe"):
         _main(monkeypatch, "--scale", "cpu", "--out", str(tmp_path))
-    with pytest.raises(UserError, match="--seeds=0"):
-        _main(monkeypatch, "--seeds", "0", "--out", str(tmp_path))
+    for words, message in {
+        ("--seeds", "0"): "--seeds=0",
+        ("--p", "0"): "--p=0",
+        ("--detector", "rbd"): "--detector=rbd: only with --data",
+        ("--page",): "no run is finished yet",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            _main(monkeypatch, *words, "--out", str(tmp_path / "new"))
 
 
 def test_published_pages_are_those_of_the_published_result() -> None:
