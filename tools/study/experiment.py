@@ -40,6 +40,8 @@ from tools.study.experiment_page import draw, page, summary
 CONFIGS = Path(__file__).parents[2] / "configs" / "experiment"
 P = 0.3
 """Probability of another background, and of a matched negative."""
+EPSILON = 2
+"""Of the attack, in grey levels of 255 [ours]: less than the usual 8, for networks and views are small."""
 UNTRAINED = "untrained"
 PHOTOS = {"moco_v2": "photos.yaml", "byol": "photos_byol.yaml", "swav": "photos_swav.yaml"}
 """Recipes laid over a method's for photos of the user's."""
@@ -136,6 +138,7 @@ def measure(
     return {
         "seeds": seeds,
         "p": p,
+        "epsilon": EPSILON,
         "machine": machine(0 if torch.cuda.is_available() else None),
         "at_once": scale.at_once,
         "photos": prepared.photos,
@@ -185,7 +188,7 @@ def _train(folder: Path) -> None:
 
 def _probes(folder: Path, network: str, prepared: Prepared) -> dict[Path, list[str]]:
     """The probes of a network, by the file of the result: their words."""
-    sets = [f"--set=fgsm={prepared.original}"]
+    sets = [f"--set=fgsm={prepared.original}", f"--epsilon={EPSILON}"]
     sets += [f"--set=imagenet-c={prepared.corrupted}"] if prepared.corrupted else []
     tests = {
         "gap": ["background-gap", f"--data={prepared.challenge}", f"--train={prepared.shards}"],

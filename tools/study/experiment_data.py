@@ -90,7 +90,7 @@ def own_photos(
     masks: a tree parallel to `data`. detector, weights: as `tools.masks` takes them.
 
     Raises:
-        UserError: no such folder, a bad choice of detector, or `out` holds the experiment of other photos.
+        UserError: no such folder, or a bad choice of detector.
     """
     require_folder(data, "--data")
 
@@ -101,10 +101,8 @@ def own_photos(
         train, test = (Split(data / name, masks_of(name)) for name in ("train", "val"))
     else:
         train = test = Split(data, masks_of(""))
-    options = train.detector.record()
-    source = {"data": str(data.resolve()), "detector": train.detector.name, "options": options}
-    _same(out / "source.json", source)
-    record = {"data": data.resolve().name, "detector": train.detector.name, "options": options}
+    chosen = train.detector
+    record = {"data": data.resolve().name, "detector": chosen.name, "options": chosen.record()}
     record |= {"weights": weights.name} if weights else {}
     if not split:
         keys = list_photos(data).keys

@@ -126,8 +126,8 @@ def _lacking(missing: Sequence[Sequence[Any]], runs: int) -> str:
 def _tests(result: dict[str, Any]) -> str:
     text = (
         f"Accuracy in percent of a classifier fitted on {result['photos']['few']} labels, a tenth of each "
-        "class (few labels), and of that on all labels after one step of the fast gradient sign method, of 8 "
-        "grey levels of 255 (fgsm), "
+        "class (few labels), and of that on all labels after one step of the fast gradient sign method, of "
+        f"{result['epsilon']} grey levels of 255 (fgsm), "
     )
     if "corrupted" in result["summary"][0]:
         return text + "and of corrupted copies, the mean over four corruptions in two severities:"

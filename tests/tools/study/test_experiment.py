@@ -1,6 +1,8 @@
 """The experiment: which runs are made, kept and summed up, by recipes that hold; pages from results alone."""
 
 import json
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,16 +13,13 @@ from PIL import Image
 
 from dali_bgaug.config import merge, read_yaml, validate
 from dali_bgaug.errors import UserError
+from tests.helpers import experiment as helper
+from tests.helpers.experiment import DEMO, SPLITS
 from tests.helpers.runs import ROOT
-from tools.offline.detectors.imported import ImportOptions
 from tools.study import experiment
 from tools.study.experiment import CONDITIONS, SCALES, Condition
-from tools.study.experiment_data import Prepared, Source
 from tools.study.experiment_page import BACKGROUNDS, NAMES, page, summary
-from tools.study.splits import Split
 from train.config import RunConfig
-
-SPLITS = ("mixed_same", "mixed_rand", "mixed_next", "only_fg", "no_fg", "only_bg_t", "only_bg_b")
 
 
 def _row(method: str, background: str, seed: int, accuracy: float, gap: float) -> dict[str, Any]:
@@ -31,8 +30,6 @@ def _row(method: str, background: str, seed: int, accuracy: float, gap: float) -
     }
 
 
-DEMO = {"settings": {"correlation": 0.6}}
-NO_SPLIT = Split(Path(), ImportOptions(folder=Path()))
 ROWS = [
     *(_row("moco_v2", "none", seed, 0.5, 0.6 + seed / 100) for seed in range(3)),
     *(_row("moco_v2", "random", seed, 0.5 + seed / 100, 0.3) for seed in range(3)),
@@ -77,37 +74,17 @@ def test_every_recipe_holds(condition: Condition, scale: str, own: bool, tmp_pat
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, ...]]:
-    """Programs that only leave what they would: gaps of .6 without, .3 with backgrounds; 20 labels."""
+def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """The programs that are started, which train nothing."""
     programs: list[tuple[str, ...]] = []
 
     def start(module: str, *words: str, **_: object) -> None:
         programs.append((module, *words))
-        options = dict(word.removeprefix("--").partition("=")[::2] for word in words)
-        if module == "train":
-            folder = Path(options["out"])
-            assert (folder / "recipe.yaml").is_file()
-            (folder / "backbone.json").write_text(json.dumps({"step": 552, "metrics": {"loss": 3.5}}))
-        else:
-            plain = "-none-" in options["json"]
-            splits = {name: {"accuracy": 0.5, "photos": 9} for name in ("original", *SPLITS)}
-            sets = {"fgsm": {"value": 0.1}, "imagenet-c": {"value": 0.2}}
-            found = {
-                "background-gap": {"bg_gap": 0.6 if plain else 0.3, "splits": splits},
-                "linear": {"top1": 0.4},
-                "robustness": {"sets": {name: sets[name] for name in sets if f"--set={name}=" in str(words)}},
-            }
-            Path(options["json"]).write_text(json.dumps(found[words[0]]))
-
-    def prepare(source: Source, size: int, out: Path, workers: int) -> Prepared:
-        corrupted = out / "corrupted"
-        found = Prepared(out / "data", out / "few", out, corrupted if corrupted.exists() else None)
-        monkeypatch.setattr(Prepared, "photos", {"train": 3000, "few": 20, "test": 876})
-        return found
+        helper.start(module, *words)
 
     monkeypatch.setattr(experiment, "start", start)
-    monkeypatch.setattr(experiment, "prepare", prepare)
-    monkeypatch.setattr(experiment, "demo_set", lambda *_: Source(NO_SPLIT, NO_SPLIT, DEMO))
+    monkeypatch.setattr(experiment, "prepare", helper.prepare)
+    monkeypatch.setattr(experiment, "demo_set", lambda *_: DEMO)
     return programs
 
 
@@ -182,7 +159,7 @@ def test_a_run_that_fails_ends_it_with_its_message(
         _main(monkeypatch, "--scale", "cpu", "--out", str(tmp_path))
     assert not list(tmp_path.rglob("gap.json"))
     monkeypatch.setitem(experiment.PHOTOS, "moco_v2", "photos_byol.yaml")
-    own = Source(NO_SPLIT, NO_SPLIT, {"source": {}})
+    own = DEMO._replace(record={"source": {}})
     monkeypatch.setattr(experiment, "demo_set", lambda *_: own)
     with pytest.raises(UserError, match=r"recipe.yaml: a run by another recipe"):
         _main(monkeypatch, "--scale", "cpu", "--out", str(tmp_path))
@@ -194,6 +171,21 @@ def test_a_run_that_fails_ends_it_with_its_message(
     }.items():
         with pytest.raises(UserError, match=message):
             _main(monkeypatch, *words, "--out", str(tmp_path / "new"))
+
+
+def test_after_a_kill_the_same_command_goes_on(made: list[tuple[str, ...]], tmp_path: Path) -> None:
+    """Of 8 runs with three probes, and three more of the first's network untrained: 35 programs."""
+    words = ["--scale", "cpu", "--seeds", "1", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.helpers.experiment", "9", *words]
+    killed = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    done = [*(tmp_path / "runs").glob("*/*.json")]
+    before = {path: path.stat().st_mtime_ns for path in done}
+    with pytest.MonkeyPatch.context() as patch:
+        _main(patch, *words)
+    assert done and before == {path: path.stat().st_mtime_ns for path in done}
+    assert 27 <= len(made) <= 30
+    assert len(json.loads((tmp_path / "experiment.json").read_text())["rows"]) == 9
 
 
 def test_published_pages_are_those_of_the_published_result() -> None:
