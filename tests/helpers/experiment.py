@@ -1,11 +1,11 @@
 """An experiment whose programs train nothing: they only leave what they would."""
 
-import json
 import os
 import signal
 import sys
 from pathlib import Path
 
+from dali_bgaug.files import write_json
 from tools.offline.detectors.imported import ImportOptions
 from tools.study import experiment
 from tools.study.experiment_data import Prepared, Source
@@ -34,7 +34,7 @@ def start(module: str, *words: str, **_: object) -> None:
     if module == "train":
         folder = Path(options["out"])
         assert (folder / "recipe.yaml").is_file()
-        (folder / "backbone.json").write_text(json.dumps({"step": 552, "metrics": {"loss": 3.5}}))
+        write_json(folder / "backbone.json", {"step": 552, "metrics": {"loss": 3.5}})
         return
     plain = "-none-" in options["json"]
     splits = {name: {"accuracy": 0.5, "photos": 9} for name in ("original", *SPLITS)}
@@ -44,7 +44,7 @@ def start(module: str, *words: str, **_: object) -> None:
         "linear": {"top1": 0.4},
         "robustness": {"sets": {name: sets[name] for name in sets if f"--set={name}=" in str(words)}},
     }
-    Path(options["json"]).write_text(json.dumps(found[words[0]]))
+    write_json(Path(options["json"]), found[words[0]])
 
 
 def main(programs: int) -> None:
