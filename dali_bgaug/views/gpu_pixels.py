@@ -20,8 +20,8 @@ from dali_bgaug.views.gpu_records import (
 )
 from dali_bgaug.views.table import ADDRESS, CROP, JOB
 
-ROWS, COLUMNS = 8, 32
-"""Pixels of a program: a tile of an image."""
+ROWS, COLUMNS, WARPS = 4, 32, 2
+"""Pixels of a program, a tile of an image, and its warps: the fastest of those tried (`notes.md`)."""
 
 _GREY, _KEPT = tl.constexpr(table.GREY), tl.constexpr(table.KEPT)
 _TIE = tl.constexpr(table.TIE)

@@ -89,9 +89,7 @@ def find_addresses(
     addresses["copied_to"] = -1
     copies = jobs["source"] == IMAGE
     addresses["is_copied"] = copies & (jobs["background"] == KEPT)
-    for number in np.flatnonzero(addresses["is_copied"]):
-        source = jobs["sample"][number]
-        addresses["copied_to"][[number, source]] = addresses["copied_to"][source], number
+    _link_copies(addresses, jobs["sample"])
     addresses["pixels"][copies] = addresses["out"][jobs["sample"][copies]]
     addresses["height"][copies] = addresses["width"][copies] = jobs["size"][copies]
     addresses["frame_height"], addresses["frame_width"] = photos.sizes[jobs["frame"]].T
@@ -102,3 +100,14 @@ def find_addresses(
             masks.data_ptr() + jobs["frame"][jobs["mask_of"]].astype(np.int64) * masks.shape[1]
         )
     return addresses
+
+
+def _link_copies(addresses: np.ndarray, sources: np.ndarray) -> None:
+    """Link each image to the last copy of it, and each copy to the one before it."""
+    copies = np.flatnonzero(addresses["is_copied"])
+    copies = copies[np.argsort(sources[copies], kind="stable")]
+    its = sources[copies]
+    follows = its[1:] == its[:-1]
+    addresses["copied_to"][copies[1:][follows]] = copies[:-1][follows]
+    last = np.append(~follows, True)[: len(copies)]
+    addresses["copied_to"][its[last]] = copies[last]

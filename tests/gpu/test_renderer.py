@@ -16,7 +16,7 @@ from dali_bgaug.journal import Journal
 from dali_bgaug.loader import EpochShard
 from dali_bgaug.reading import Seeds
 from dali_bgaug.views.plan import Recipe, plan
-from dali_bgaug.views.render import Decoded, Rendered, Renderer
+from dali_bgaug.views.render import Decoded, Rendered, Renderer, Tiles
 from dali_bgaug.views.table import IMAGE, Table
 from pipelines import LoaderConfig
 from pipelines.build import build_maker, choose_renderer, loader_recipe
@@ -83,9 +83,9 @@ def render(renderer: Renderer, device: torch.device, inputs: Inputs) -> Rendered
     """Upload the images and render; all of what comes is on the CPU."""
     kept: list[torch.Tensor] = []
 
-    def upload(images: Decoded | None) -> Decoded | None:
-        if images is None:
-            return None
+    def upload(images: Tiles | None) -> Tiles | None:
+        if not isinstance(images, Decoded):  # none, or geometry
+            return images
         first = len(kept)
         for address, (height, width) in zip(images.addresses.tolist(), images.sizes.tolist(), strict=True):
             pixels = (ctypes.c_uint8 * (3 * height * width)).from_address(address)
@@ -100,7 +100,11 @@ def render(renderer: Renderer, device: torch.device, inputs: Inputs) -> Rendered
 
 def check_equal(recipe: Recipe, table: Table, found: Rendered, expected: Rendered) -> None:
     """The same boxes and backgrounds put; pixels to .1 grey levels, but for one in a thousand of an image
-    with another background: where an edge of its mask falls between two pixels (a blur smears these)."""
+    (one in a hundred where a blur smears a composite).
+
+    These are colours that are cut to whole levels and lie between two of them (the GPU multiplies and adds
+    in one step), hence a few levels off at most; and where an edge of a mask falls between two pixels.
+    """
     torch.testing.assert_close(found.crop_boxes, expected.crop_boxes, rtol=0, atol=1e-3)
     assert torch.equal(found.composited.bool(), expected.composited)
     assert found.images.keys() == expected.images.keys()
@@ -109,11 +113,11 @@ def check_equal(recipe: Recipe, table: Table, found: Rendered, expected: Rendere
     composed = put | ((jobs["source"] == IMAGE) & put[jobs["sample"]])
     for number, slot in enumerate(table.slots):
         grey = 1 if slot.name in SOURCES else 255 * torch.tensor(recipe.normalise.std)
-        difference = (found.images[slot.name].float() - expected.images[slot.name]).abs() * grey
-        off = (difference > 0.1).flatten(1).float().mean(dim=1)
+        difference = ((found.images[slot.name].float() - expected.images[slot.name]).abs() * grey).flatten(1)
         over = torch.from_numpy(composed[(jobs["slot"] == number) & (jobs["turns"] == 0)])
-        assert not off[~over].any(), slot.name
-        assert (off[over] < few).all(), slot.name
+        assert ((difference > 0.1).float().mean(dim=1) < few).all(), slot.name
+        worst = difference[~over].max() if not over.all() else 0
+        assert worst < 5, slot.name
 
 
 @pytest.mark.parametrize(("method", "background"), KINDS, ids=names)

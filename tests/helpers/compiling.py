@@ -43,7 +43,8 @@ def compile_kernels(architecture: int, size: int = 224, side: int = 256) -> dict
                 for name in kernel.arg_names
             }
             source = ASTSource(kernel, types, constexprs=constants)
-            compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
+            options = {"num_warps": gpu_pixels.WARPS} if "ROWS" in constants else {}
+            compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
             name = f"{kernel.__name__} " + " ".join(f"{k}={v}" for k, v in constants.items() if k not in TILE)
             found[name] = _resources(compiled) | {"shared": compiled.metadata.shared}
     return found

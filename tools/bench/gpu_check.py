@@ -43,11 +43,13 @@ def steps(shards: Path, result: Path, overrides: list[str], minutes: float) -> l
     bench = ["tools.bench", f"--shards={shards}", f"--json={result}"]
     bench += ["device=gpu", "batch_size=256", *overrides]
     stages = ["--no-cold", "--no-scaling", "--no-torchvision", "--opponents=", f"--minutes={minutes / 8}"]
-    swept = ["hw_decoder_load=0,.65,.9", "prefetch=1,2"]
+    stages += ["--batches=25"]  # of some 16 ms; what a round's first and last batch wait for counts less
+    swept = ["hw_decoder_load=.65,.8,.9", "prefetch=2,3"]
+    pytest = ["pytest", "-v", f"-n={min(8, os.cpu_count() or 1)}"]  # kernels compile side by side
     tests, kernels = (ROOT / "tests" / "gpu" / name for name in ("", "test_renderer.py"))
     return [
-        Step("kernels", ["pytest", "-v", str(kernels)], 0.3),
-        Step("tests", ["pytest", "-v", str(tests), f"--ignore={kernels}"], 0.3),
+        Step("kernels", [*pytest, str(kernels)], 0.3),
+        Step("tests", [*pytest, str(tests), f"--ignore={kernels}"], 0.3),
         Step("benchmark", [*bench, *stages], 0.3),
         Step("profile", [*bench, "--profile", "--rounds=5", "--batches=4"], 0.2),
         Step("training", [*bench, f"--train={RECIPE}", "--rounds=3", "--batches=20"], 0.25),

@@ -1,5 +1,6 @@
 """The check of a GPU's host: what it runs, in which order, within its time; here without a GPU."""
 
+import os
 import subprocess
 import sys
 import time
@@ -55,14 +56,16 @@ def test_all_steps_run_even_if_a_test_fails(
     monkeypatch.setattr(sys, "argv", ["gpu_check", f"--shards={textured}", f"--json={path}", "threads=8"])
     with pytest.raises(UserError, match="kernels, tests: did not pass"):
         gpu_check.main()
+    pytest_ = f"pytest -v -n={min(8, os.cpu_count() or 1)}"
     common = "device=gpu batch_size=256 threads=8"
     assert seen == [
-        "pytest -v",  # and tests/gpu/test_renderer.py
-        "pytest -v",  # and the rest of tests/gpu
-        f"tools.bench {common} --no-cold --no-scaling --no-torchvision --opponents= --minutes=0.625",
+        pytest_,  # and tests/gpu/test_renderer.py
+        pytest_,  # and the rest of tests/gpu
+        f"tools.bench {common} --no-cold --no-scaling --no-torchvision --opponents= --minutes=0.625"
+        " --batches=25",
         f"tools.bench {common} --profile --rounds=5 --batches=4",
         f"tools.bench {common} --rounds=3 --batches=20",  # and --train=configs/…
-        f"tools.bench {common} --sweep hw_decoder_load=0,.65,.9 prefetch=1,2 --rounds=3 --batches=4",
+        f"tools.bench {common} --sweep hw_decoder_load=.65,.8,.9 prefetch=2,3 --rounds=3 --batches=4",
     ]
     assert read_json(path, "") == {
         "machine": {},
