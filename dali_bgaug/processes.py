@@ -4,6 +4,8 @@ import ctypes
 import os
 import signal
 
+STARTED_BY = "DALI_BGAUG_STARTED_BY"
+"""Environment variable of the programs that a tool starts: the tool's process."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -22,9 +24,9 @@ def begin_worker(parent: int) -> None:
 
 
 def follow_launcher() -> None:
-    """Have this rank asked to stop when its launcher dies.
+    """Have this program asked to stop when its launcher dies: torchrun, or a tool (`tools.cli.start`).
 
-    torchrun killed alone (out of memory, say) would leave its ranks training beside the job's next start.
+    One killed alone (out of memory, say) would leave it training beside the job's next start.
     """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    if "TORCHELASTIC_RUN_ID" in os.environ or os.environ.get(STARTED_BY) == str(os.getppid()):
         signal_with_parent(signal.SIGTERM)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.runs import ROOT
+
 RANK = """
 import os, time
 from dali_bgaug.processes import follow_launcher
@@ -17,6 +19,11 @@ print(os.getpid(), flush=True)
 time.sleep(60)
 """
 LAUNCHER = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+TOOL = """
+import sys, pathlib, tools.cli
+pathlib.Path("started.py").write_text(sys.argv[1])
+tools.cli.start("started")
+"""
 
 
 def _runs(pid: int) -> bool:
@@ -26,14 +33,15 @@ def _runs(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("launched", [True, False])
-def test_a_rank_ends_with_its_launcher(launched: bool) -> None:
-    """Started by torchrun; a run started from a shell outlives it, as people expect of nohup."""
+@pytest.mark.parametrize(("launched", "by"), [(True, LAUNCHER), (True, TOOL), (False, LAUNCHER)])
+def test_a_rank_ends_with_its_launcher(launched: bool, by: str, tmp_path: Path) -> None:
+    """Started by torchrun, or a tool; a run started from a shell outlives it, as people expect of nohup."""
     environment = {key: value for key, value in os.environ.items() if key != "TORCHELASTIC_RUN_ID"}
-    if launched:
+    environment["PYTHONPATH"] = str(ROOT)
+    if launched and by == LAUNCHER:
         environment["TORCHELASTIC_RUN_ID"] = "job"
     with subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER, RANK], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", by, RANK], stdout=subprocess.PIPE, text=True, env=environment, cwd=tmp_path
     ) as launcher:
         rank = int(launcher.stdout.readline())
         launcher.kill()
