@@ -191,9 +191,11 @@ def test_after_a_kill_the_same_command_goes_on(made: list[tuple[str, ...]], tmp_
 
 
 def test_published_pages_are_those_of_the_published_result() -> None:
+    for path in (ROOT / "docs").glob("experiment*.json"):
+        result = json.loads(path.read_text())
+        assert path.with_suffix(".md").read_text() == page(result, f"{path.stem}.png")
+        assert summary(result["rows"]) == result["summary"]
     result = json.loads((ROOT / "docs" / "experiment.json").read_text())
-    assert (ROOT / "docs" / "experiment.md").read_text() == page(result, "experiment.png")
-    assert summary(result["rows"]) == result["summary"]
     assert len(result["rows"]) == 27
     readme = (ROOT / "README.md").read_text()
     for line in result["summary"][:-1]:
