@@ -3,9 +3,9 @@
 import ctypes
 import os
 import signal
+import sys
+from collections.abc import Sequence
 
-STARTED_BY = "DALI_BGAUG_STARTED_BY"
-"""Environment variable of the programs that a tool starts: the tool's process."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -24,9 +24,23 @@ def begin_worker(parent: int) -> None:
 
 
 def follow_launcher() -> None:
-    """Have this program asked to stop when its launcher dies: torchrun, or a tool (`tools.cli.start`).
+    """Have this rank asked to stop when its launcher dies.
 
-    One killed alone (out of memory, say) would leave it training beside the job's next start.
+    torchrun killed alone (out of memory, say) would leave its ranks training beside the job's next start.
     """
-    if "TORCHELASTIC_RUN_ID" in os.environ or os.environ.get(STARTED_BY) == str(os.getppid()):
+    if "TORCHELASTIC_RUN_ID" in os.environ:
         signal_with_parent(signal.SIGTERM)
+
+
+def following(command: Sequence[str]) -> list[str]:
+    """The command line of a program that gets SIGTERM when the process that started it dies, however it does.
+
+    It becomes that program, with the same process id. Of a thread that starts it, the end is a death, too.
+    """
+    return [sys.executable, "-m", "dali_bgaug.processes", str(os.getpid()), *command]
+
+
+if __name__ == "__main__":
+    signal_with_parent(signal.SIGTERM)
+    if os.getppid() == int(sys.argv[1]):  # and not killed meanwhile
+        os.execvp(sys.argv[2], sys.argv[2:])

@@ -34,6 +34,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "plot": "loss curves of runs",
         "learning": "what each method learns on the demo set",
         "saliency_train": "a saliency network trained without labels, a detector of masks",
+        "ablation": "a table of the paper: its rows trained, evaluated, beside the paper's numbers",
         "experiment": "what background augmentations change, over seeds",
     },
 }

@@ -18,12 +18,12 @@ from tqdm import tqdm
 
 from dali_bgaug.errors import UserError, run_program
 from dali_bgaug.files import lock
-from dali_bgaug.processes import STARTED_BY, begin_worker
+from dali_bgaug.processes import begin_worker, following
 
 
 def run(main: Callable[[], None]) -> None:
     """Run a tool's `main`."""
-    run_program(main, "finished shards are kept, the same command goes on from there")
+    run_program(main, "what is finished is kept, the same command goes on from there")
 
 
 def require(holds: object, message: str) -> None:
@@ -46,10 +46,10 @@ def start(module: str, *words: str, threads: int | None = None, quiet: bool = Fa
     Raises:
         UserError: it failed.
     """
-    own = {STARTED_BY: str(os.getpid())} | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
-    command = [sys.executable, "-m", module, *words]
+    environment = None if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    command = following([sys.executable, "-m", module, *words])
     pipe = subprocess.PIPE if quiet else None
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=os.environ | own) as child:
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as child:
         try:
             printed, errors = child.communicate()
         except KeyboardInterrupt:

@@ -23,6 +23,7 @@ The lowest floor first; modules import only from floors below their own (`tests/
     method.py          the interface of a method: its options, its hooks around a step
     methods/           one file a method: owns its networks, turns a batch into a loss
     config.py          RunConfig
+    check.py           `python -m train.check`: recipes of many runs, before one starts
     initial.py         initial weights of a run
     trainer.py         Trainer: optimizer steps, epochs
     checkpointer.py    Checkpointer: load, restore, save, prune

@@ -34,7 +34,7 @@ FLOORS = [
     ("methods.moco", "methods.byol", "methods.swav", "methods.rotnet", "methods.supervised", "methods.probe"),
     ("methods",),
     ("config",),
-    ("initial", "trainer", "import_weights"),
+    ("initial", "trainer", "import_weights", "check"),
     ("checkpointer", "speed"),
     ("loop",),
     ("evaluate.backbone", "evaluate.labels", "evaluate.heads", "evaluate.background_gap", "__main__"),

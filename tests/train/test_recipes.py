@@ -15,7 +15,7 @@ CONFIGS = ROOT / "configs"
 TEXT = (ROOT / "docs" / "recipes.md").read_text()
 
 
-def _rows(section: str) -> list[list[str]]:
+def rows_of(section: str) -> list[list[str]]:
     """The cells of a section's table."""
     part = TEXT.split(f"\n## {section}\n")[1].split("\n## ")[0]
     lines = [line for line in part.splitlines() if line.startswith("| ")]
@@ -28,15 +28,17 @@ def _expand(name: str) -> list[str]:
     return ["".join(choice) for choice in product(*parts)]
 
 
-FILES = [(name, row[1:]) for row in _rows("The files") for name in _expand(row[0].strip("`"))]
-ABLATIONS = [(shlex.split(row[3].strip("`")), shlex.split(row[4].strip("`"))) for row in _rows("Ablations")]
+FILES = [(name, row[1:]) for row in rows_of("The files") for name in _expand(row[0].strip("`"))]
+ABLATIONS = [(shlex.split(row[3].strip("`")), shlex.split(row[4].strip("`"))) for row in rows_of("Ablations")]
 
 
 def test_every_file_is_listed_once() -> None:
     shared = {"base", "small", "demo"}
     assert sorted(name for name, _ in FILES) == sorted({p.stem for p in CONFIGS.glob("*.yaml")} - shared)
     evaluate = {
-        name for pattern in re.findall(r"`((?:linear|finetune)_[^`]*)`", TEXT) for name in _expand(pattern)
+        name
+        for pattern in re.findall(r"`((?:linear|finetune)_[^`]*)`", TEXT.partition("\n## Ablations\n")[0])
+        for name in _expand(pattern)
     }
     assert evaluate == {path.stem for path in (CONFIGS / "evaluate").glob("*.yaml")}
 

@@ -23,7 +23,6 @@ import torch
 from dali_bgaug.config import override, validate
 from dali_bgaug.errors import UserError, run_program
 from dali_bgaug.files import write_json
-from dali_bgaug.processes import follow_launcher
 from pipelines import LoaderConfig
 from train import distributed
 from train.device import choose_torch_device
@@ -268,7 +267,6 @@ def main() -> None:
     args.protocol = words[0]
     if getattr(args, "k", 1) < 1 or getattr(args, "temperature", 1) <= 0:
         raise UserError(f"--k={args.k} --temperature={args.temperature}: both must be above 0")
-    follow_launcher()
     device = choose_torch_device(override({}, _loader_words(args)).get("device", "auto"))
     with distributed.process_group(device):
         found = evaluate(args, device)
