@@ -42,16 +42,16 @@ def _checkpoints(out: Path) -> list[int]:
 
 
 def _train_on_a_slow_disk(recipe: Path, out: Path) -> None:
-    """Checkpoint 20 waits for step 25 before it is serialised; 40 is never on the disk."""
+    """Checkpoint 12 waits for step 17 before it is serialised; 24 is never on the disk."""
     save, sync = checkpoint.save, files._sync
 
     def late(path: Path, values: dict[str, Any]) -> None:
-        while path.name == "step-00000020.pt" and len(read_losses(out)) < 25:
+        while path.name == "step-00000012.pt" and len(read_losses(out)) < 17:
             time.sleep(0.01)
         save(path, values)
 
     def stuck(path: Path) -> None:
-        if path.name.startswith("step-00000040.pt"):
+        if path.name.startswith("step-00000024.pt"):
             time.sleep(SECONDS)
         sync(path)
 
@@ -65,22 +65,22 @@ def test_kill_9_loses_nothing(method: str, textured: Path, tmp_path: Path) -> No
     """Killed while it writes a checkpoint, at a random step after it, and resumed from the one before, which
     was written late, each method with a state of its own (queue, moving average, frozen prototypes) has the
     losses it would have had, to the bit."""
-    recipe = write_recipe(tmp_path, textured, method, epochs=10)
+    recipe = write_recipe(tmp_path, textured, method, epochs=6, checkpoint_every=12)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     undisturbed = launch(train_rank, recipe, whole)
-    step = random.randint(41, 55)
+    step = random.randint(25, 33)
     [process] = launch(_train_on_a_slow_disk, recipe, killed)
     _wait(process, killed, step)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert finish(undisturbed) == [0]
     losses = read_losses(whole)
-    assert len(losses) == 60
-    assert len(set(losses)) > 30
-    assert _checkpoints(whole) == [40, 60]
+    assert len(losses) == 36
+    assert len(set(losses)) > 18
+    assert _checkpoints(whole) == [24, 36]
     before = read_losses(killed)
-    assert step <= len(before) <= 60
-    assert _checkpoints(killed) == [20]
+    assert step <= len(before) <= 36
+    assert _checkpoints(killed) == [12]
     assert before == losses[: len(before)], f"killed after step {step}"
     assert _train(recipe, killed, resume=True) == losses, f"killed after step {step}"
     ends = [torch.load(out / "checkpoints" / "latest.pt") for out in (whole, killed)]
@@ -170,10 +170,11 @@ def test_torchrun_ends_when_a_rank_dies(textured: Path, tmp_path: Path) -> None:
         env=environment,
         stderr=subprocess.DEVNULL,
     )
-    _wait(process, out, 8)
-    workers = (Path("/proc") / str(process.pid) / "task" / str(process.pid) / "children").read_text().split()
-    os.kill(int(workers[-1]), signal.SIGKILL)
     try:
+        _wait(process, out, 8)
+        children = Path("/proc") / str(process.pid) / "task" / str(process.pid) / "children"
+        workers = children.read_text().split()
+        os.kill(int(workers[-1]), signal.SIGKILL)
         assert process.wait(60) != 0
     finally:
         process.kill()
