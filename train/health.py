@@ -177,7 +177,7 @@ def _all_reduce(device: torch.device) -> Finding:
     slowest = times.index(max(times))
     return Finding(
         "all_reduce",
-        f"{ranks} ranks, 64 MiB in {1000 * max(times):.1f} ms, slowest rank {slowest}",
+        f"{ranks} ranks, {values.nbytes / 2**20:g} MiB in {1000 * max(times):.1f} ms, slowest rank {slowest}",
         f"the sum is wrong on rank(s) {', '.join(map(str, wrong))}: look at their GPUs and links "
         "(dmesg, NCCL_DEBUG=INFO)"
         if wrong
