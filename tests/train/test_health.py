@@ -109,6 +109,7 @@ def _check_rank(recipe: Path, folder: Path) -> None:
         main()
 
 
+@pytest.mark.slow
 def test_two_ranks_one_of_them_late(textured: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, textured)
     assert finish(launch(_check_rank, recipe, tmp_path, ranks=2)) == [1, 1]
