@@ -70,7 +70,7 @@ RECIPES = {
 
 @pytest.fixture(autouse=True)
 def small_thumbnails_in_few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program costs the interpreter the same for any number of pixels; views of 12 pixels still take two."""
+    """A program costs the interpreter the same for any number of pixels; 12 x 12 pixels still take two."""
     monkeypatch.setattr("dali_bgaug.views.plan.THUMBNAIL", 8)
     monkeypatch.setattr(gpu_pixels, "ROWS", 8)
     monkeypatch.setattr(gpu_pixels, "COLUMNS", 16)
