@@ -78,8 +78,9 @@ bench: $(READY)  ## images/s of every stage of the loader and of others, on SHAR
 plan: $(READY)  ## ARGS="--gpus 64 --images-per-second 2500": what a cluster needs, from what bench measured
 	@$(RUN) -m tools.plan --measured "$$OUT/bench.json" $(ARGS)
 
-experiment: $(READY)  ## does it work? trains with and without backgrounds, measures the gap: half an hour on two CPU cores
-	@$(RUN) -m tools.experiment --out "$$OUT/experiment" $(if $(WORKERS),--workers "$$WORKERS") $(ARGS)
+experiment: $(READY)  ## does it work? trains with and without backgrounds, measures the gap; DATA=, MASKS=, … as masks: your photos
+	@$(RUN) -m tools.experiment --out "$$OUT/experiment" $(if $(DATA),--data "$$DATA") $(if $(MASKS),--masks "$$MASKS") \
+	  $(if $(DETECTOR),--detector "$$DETECTOR") $(if $(WEIGHTS),--weights "$$WEIGHTS") $(if $(WORKERS),--workers "$$WORKERS") $(ARGS)
 
 test: $(READY)  ## run the tests
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 --dist worksteal $(ARGS)

@@ -202,6 +202,7 @@ def define_pipeline(
     """Define the DALI pipeline that reads and decodes an epoch shard, and its outputs' names; nothing is
     built or read yet."""
     names: list[str] = []
+    wanted = components(config, data.tiles, everything=recipe.sources)
 
     def needed(iteration: int, lends: np.ndarray) -> np.ndarray:
         """The tiles that this batch's backgrounds are made of."""
@@ -216,14 +217,15 @@ def define_pipeline(
         device_id=device_id,
         seed=seeds.of_dali("pipeline"),
         prefetch_queue_depth=config.prefetch,
-        enable_conditionals=True,
+        # DALI then rewrites this function and all that it calls, for a second.
+        enable_conditionals="tile.jpg" in wanted,
         enable_checkpointing=True,
         checkpoint=checkpoint,
     )
     def define() -> tuple[Any, ...]:
         buffer = 0 if epoch_shard.complete else config.shuffle_buffer
         options = ReaderOptions(seeds, epoch_shard.world_size, buffer, config.mmap, config.reader_depth)
-        sample = data.read(components(config, data.tiles, everything=recipe.sources), options)
+        sample = data.read(wanted, options)
         journal.watch(sample["jpg"])
         safe = data.is_looked_into or not config.decoding.upright
         photo = with_header(sample["jpg"], data.max_pixels, safe, config.decoding.least)

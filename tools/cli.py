@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from dali_bgaug.errors import UserError, run_program
 from dali_bgaug.files import lock
-from dali_bgaug.processes import begin_worker
+from dali_bgaug.processes import begin_worker, following
 
 
 def run(main: Callable[[], None]) -> None:
@@ -34,6 +34,7 @@ def require(holds: object, message: str) -> None:
 
 def start(module: str, *words: str, threads: int | None = None, quiet: bool = False) -> str:
     """Run `python -m module words…` to its end: training is a program of its own, which tools do not import.
+    It is asked to stop if this process is killed.
 
     Returns what it printed, if quiet.
 
@@ -46,7 +47,7 @@ def start(module: str, *words: str, threads: int | None = None, quiet: bool = Fa
         UserError: it failed.
     """
     environment = None if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-m", module, *words]
+    command = following([sys.executable, "-m", module, *words])
     pipe = subprocess.PIPE if quiet else None
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as child:
         try:

@@ -18,8 +18,12 @@ _TYPES |= dict.fromkeys(("canvas", "blurred", "sums"), "*fp32")
 """Of arguments; all others are addresses."""
 
 
-def compile_kernels(architecture: int, size: int = 224, side: int = 256) -> dict[str, dict[str, int]]:
+def compile_kernels(
+    architecture: int, size: int = 224, side: int = 256, fullest: bool = False
+) -> dict[str, dict[str, int]]:
     """Compile every kernel in its variants for an architecture (80, 90).
+
+    fullest: only the variant of each that has all there is: masks, tiled backgrounds, distortions.
 
     Returns:
         By kernel and variant: `registers` and `spilled` bytes a thread, `shared` bytes.
@@ -27,8 +31,8 @@ def compile_kernels(architecture: int, size: int = 224, side: int = 256) -> dict
     parts = {"PARTS": power_of_two(-(-size // gpu_pixels.ROWS) * -(-size // gpu_pixels.COLUMNS))}
     grid = {"SIDE": side, "GRID": max(8, power_of_two(side // 8))}
     variants = {
-        gpu_crop_boxes.choose_crop_boxes: [grid | {"DISTORTED": d} for d in (False, True)]
-        + [{"SIDE": 0, "GRID": 8, "DISTORTED": False}],
+        gpu_crop_boxes.choose_crop_boxes: [{"SIDE": 0, "GRID": 8, "DISTORTED": False}]
+        + [grid | {"DISTORTED": d} for d in (False, True)],
         gpu_pixels.resample: [TILE | {"SIDE": s, "TILED": t} for s in (0, side) for t in (False, True)],
         gpu_pixels.colour: [TILE | parts],
         gpu_pixels.blur_rows: [TILE],
@@ -37,7 +41,7 @@ def compile_kernels(architecture: int, size: int = 224, side: int = 256) -> dict
     }
     found = {}
     for kernel, choices in variants.items():
-        for constants in choices:
+        for constants in choices[-1:] if fullest else choices:
             types = {
                 name: "constexpr" if name in constants else _TYPES.get(name, "i64")
                 for name in kernel.arg_names

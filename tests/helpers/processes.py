@@ -1,5 +1,4 @@
-"""Real processes for tests of ranks and of kills: forked from a server that has imported torch and DALI
-already."""
+"""Real processes for tests of ranks and of kills: forked from a server that has `preload.py` behind it."""
 
 import multiprocessing
 import os
@@ -17,7 +16,7 @@ SECONDS = 90
 """No test process may take longer."""
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["train.loop"])
+_context.set_forkserver_preload(["tests.helpers.preload"])
 
 
 def free_port() -> int:

@@ -2,6 +2,7 @@
 
 demo             photos to shards to a trained backbone, with figures
 experiment       what background augmentations change, over seeds
+experiment_data  its photos: a demo set, or the user's
 experiment_page  its page and figure
 ablation         the rows of a table of the paper as runs
 ablation_page    its table and page
@@ -12,5 +13,5 @@ views            contact sheet of a loader
 plot             loss curves of runs
 rank_plot        figure of a run's ranks
 saliency_train   photos to a saliency network, without labels
-splits           photos and exact masks packed into shards
+splits           photos packed into shards
 """

@@ -13,7 +13,10 @@ from tools.bench.machine import describe
 
 NAMES = {"moco_v2": "MoCo-v2", "byol": "BYOL", "swav": "SwAV", "untrained": "untrained"}
 BACKGROUNDS = {"none": "none", "rm": "BG_RM", "random": "BG_Random", "swaps": "BG_Swaps"}
-MEASURED = ("accuracy", "gap", "mixed_same", "mixed_rand", "mixed_next", "only_fg", "no_fg", "only_bg_t")
+FOLDERS = ("mixed_same", "mixed_rand", "mixed_next", "only_fg", "no_fg", "only_bg_t", "only_bg_b")
+TESTS = ("few_labels", "fgsm", "corrupted")
+"""Other tests; earlier results have none of them, and `corrupted` takes a package."""
+MEASURED = ("accuracy", "gap", *FOLDERS, *TESTS)
 
 Row = dict[str, Any]
 
@@ -22,16 +25,17 @@ def summary(rows: Sequence[Row]) -> list[Row]:
     """Means over seeds and their standard errors, in the order in which conditions first come.
 
     Returns:
-        For each condition `method`, `background`, `seeds`; for each of MEASURED `[mean, standard error]`, the
-        latter None for one seed; with a background also `accuracy_gain` and `gap_gain`, of the differences to
-        the runs of the same method and seed without.
+        For each condition `method`, `background`, `seeds`; for each of MEASURED that all rows have `[mean,
+        standard error]`, the latter None for one seed; with a background also `accuracy_gain` and `gap_gain`,
+        of the differences to the runs of the same method and seed without.
     """
     conditions = list(dict.fromkeys((row["method"], row["background"]) for row in rows))
+    measured = [name for name in MEASURED if all(name in row for row in rows)]
     lines = []
     for method, background in conditions:
         own = _by_seed(rows, method, background)
         line = {"method": method, "background": background, "seeds": len(own)}
-        line |= {name: mean([row[name] for row in own.values()]) for name in MEASURED}
+        line |= {name: mean([row[name] for row in own.values()]) for name in measured}
         plain = _by_seed(rows, method, "none")
         if background != "none" and plain.keys() >= own.keys():
             for name in ("accuracy", "gap"):
@@ -52,33 +56,22 @@ def mean(values: Sequence[float]) -> list[float | None]:
 
 def page(result: dict[str, Any], figure: str) -> str:
     """The result as a Markdown page. figure: the file beside it."""
-    photos = result["photos"]
     seconds = [row["seconds"] for row in result["rows"] if "seconds" in row] or [0]
-    what = (
-        f"Networks are pre-trained, without labels, on {photos['train']} photos of the demo set, whose "
-        f"backgrounds go with the class in {result['settings']['correlation']:.0%} of them. A linear "
-        "classifier on the frozen backbone (features of central crops, batch norm in evaluation mode, the "
-        f"rate chosen on a tenth of the training photos) is tested on {photos['test']} others. Accuracy is "
-        "that on photos as they are; BG-Gap is the accuracy with backgrounds of other photos of the class "
-        "minus that with backgrounds of any class, in points, lower is better. Both with the standard error "
-        f"over {result['seeds']} seeds. Backgrounds are replaced with probability {result['p']}, negatives "
-        "matched with the same. Recipes: `configs/experiment/`."
-    )
+    runs = sum(row["method"] != "untrained" for row in result["rows"])
+    missing = result.get("missing", [])
     head = [
-        "# Less reliance on backgrounds?",
+        f"# Less reliance on backgrounds{' in photos' if 'source' in result else ''}?",
         f"    {result['command']}",
-        f"{describe(result['machine'])}; {len(seconds)} runs of {np.mean(seconds):.0f} seconds, with their "
+        f"{describe(result['machine'])}; {runs} runs of {np.mean(seconds):.0f} seconds, with their "
         f"probes, {result['at_once']} at a time.",
-        textwrap.fill(what, 118),
+        *([textwrap.fill(_lacking(missing, runs), 118)] if missing else []),
+        textwrap.fill(_description(result), 118),
         f"![Accuracy and BG-Gap of every run]({figure})",
     ]
     lines = result["summary"]
     titles, names = ("accuracy %", "gain", "BG-Gap", "gain"), ("accuracy", "accuracy_gain", "gap", "gap_gain")
     rows = [[*_what(row), *(_cell(row, name) for name in names), str(row["seeds"])] for row in lines]
     main = markdown.table(("method", "backgrounds", *titles, "seeds"), rows, words=2)
-    titles, names = [name.replace("_", " ") for name in MEASURED[2:]], MEASURED[2:]
-    rows = [[*_what(row), *(_cell(row, name) for name in names)] for row in lines]
-    splits = markdown.table(("method", "backgrounds", *titles), rows, words=2)
     gains = (
         "Gains are differences to the same method without background augmentation, seed by seed. Untrained "
         "is the network as MoCo-v2 begins with it."
@@ -86,10 +79,65 @@ def page(result: dict[str, Any], figure: str) -> str:
     tail = [
         textwrap.fill(gains, 118),
         "Accuracy in every folder of the challenge, in percent:",
-        splits,
-        "What we make of ours is in `benchmarks/notes.md`.",
+        _table(lines, FOLDERS),
     ]
-    return "\n\n".join([*head, main, *tail]) + "\n"
+    if tests := [name for name in TESTS if name in lines[0]]:
+        tail += [textwrap.fill(_tests(result), 118), _table(lines, tests)]
+    return "\n\n".join([*head, main, *tail, "What we make of ours is in `benchmarks/notes.md`."]) + "\n"
+
+
+def _description(result: dict[str, Any]) -> str:
+    photos, source = result["photos"], result.get("source")
+    what = (
+        f"photos of {source['data']}, with masks of the detector {source['detector']}"
+        + (f" ({source['weights']})" if "weights" in source else "")
+        if source
+        else "photos of the demo set, whose backgrounds go with the class in "
+        f"{result['settings']['correlation']:.0%} of them"
+    )
+    return (
+        f"Networks are pre-trained, without labels, on {photos['train']} {what}. A linear "
+        "classifier on the frozen backbone (features of central crops, batch norm in evaluation mode, the "
+        f"rate chosen on a tenth of the training photos) is tested on {photos['test']} others. Accuracy is "
+        "that on photos as they are; BG-Gap is the accuracy with backgrounds of other photos of the class "
+        "minus that with backgrounds of any class, in points, lower is better. Both with the standard error "
+        f"over {result['seeds']} seeds. Backgrounds are replaced with probability {result['p']}, negatives "
+        f"matched with the same. Recipes: `configs/experiment/`{_sizes(result)}."
+    )
+
+
+def _sizes(result: dict[str, Any]) -> str:
+    """Networks and epochs of the recipes; earlier results do not say."""
+    if "recipes" not in result:
+        return ""
+    recipes = result["recipes"]
+    epochs = ", ".join(f"{NAMES[method]} {recipe['epochs']}" for method, recipe in recipes.items())
+    first = recipes["moco_v2"]
+    return f" ({first['backbone']}, views of {first['data']['crop']['size']} pixels, epochs: {epochs})"
+
+
+def _lacking(missing: Sequence[Sequence[Any]], runs: int) -> str:
+    names = [
+        f"{NAMES[method]} {BACKGROUNDS[background]}, seed {seed}" for method, background, seed in missing
+    ]
+    return f"**Not finished**: {len(missing)} of {len(missing) + runs} runs are missing ({'; '.join(names)})."
+
+
+def _tests(result: dict[str, Any]) -> str:
+    text = (
+        f"Accuracy in percent of a classifier fitted on {result['photos']['few']} labels, a tenth of each "
+        "class (few labels), and of that on all labels after one step of the fast gradient sign method, of "
+        f"{result['epsilon']} grey levels of 255 (fgsm), "
+    )
+    if "corrupted" in result["summary"][0]:
+        return text + "and of corrupted copies, the mean over four corruptions in two severities:"
+    return text + "none of corrupted copies, for want of the package that `tools.corruptions` takes:"
+
+
+def _table(lines: Sequence[Row], names: Sequence[str]) -> str:
+    rows = [[*_what(row), *(_cell(row, name) for name in names)] for row in lines]
+    titles = [name.replace("_", " ") for name in names]
+    return markdown.table(("method", "backgrounds", *titles), rows, words=2)
 
 
 def _what(row: Row) -> list[str]:

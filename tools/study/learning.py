@@ -20,8 +20,9 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, write_json, write_text
 from tools.bench.machine import describe, machine
 from tools.cli import default_workers, require, run, start, tool_parser
+from tools.offline.detectors.imported import ImportOptions
 from tools.study.experiment_page import mean
-from tools.study.splits import pack_split
+from tools.study.splits import Split, pack_split
 from tools.synthetic.demo_data import DemoSettings, write_demo_set
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -54,7 +55,8 @@ def measure(methods: list[str], seeds: int, out: Path, workers: int) -> dict[str
 def _pack(out: Path, workers: int) -> None:
     write_demo_set(data := out / "data", SETTINGS, workers)
     for split in (BANK, QUESTIONS):
-        pack_split(data / split, data / "masks" / split, out / split, workers)
+        detector = ImportOptions(folder=data / "masks" / split)
+        pack_split(Split(data / split, detector), out / split, out / split / "shards", workers)
 
 
 def _run(method: str, seed: int, folder: Path, out: Path) -> dict[str, Any]:

@@ -1,20 +1,33 @@
-"""Packing of a split whose masks are exact."""
+"""Packing of splits: photos whose masks are found by a detector, or imported."""
 
 from pathlib import Path
+from typing import NamedTuple
 
-from tools.offline.detectors.imported import ImportOptions
+from tools.offline.detectors import DetectorOptions
 from tools.offline.masks import write_mask_store
 from tools.offline.shards import write_shards
 from tools.offline.tiles import write_tile_store
 
 
-def pack_split(photos: Path, masks: Path, out: Path, workers: int) -> Path:
-    """Photos and their exact masks -> out/masks, out/tiles, out/shards; what is finished is kept.
+class Split(NamedTuple):
+    """Photos to train on, or to test on."""
 
-    Returns:
-        The folder of the shards.
+    photos: Path
+    """Folder of class folders."""
+    detector: DetectorOptions
+    """Of their masks."""
+    subset: Path | None = None
+    """List of those of the photos that are meant; None: all."""
+
+
+def pack_split(split: Split, stores: Path, shards: Path, workers: int) -> Path:
+    """Photos -> stores/masks, stores/tiles, and shards; what is finished is kept.
+
+    stores: of all photos of the folder, so that splits of one folder share them. Returns `shards`.
     """
-    write_mask_store(photos, ImportOptions(folder=masks), out / "masks", workers=workers)
-    write_tile_store(out / "masks", out / "tiles", workers=workers)
-    write_shards(photos, out / "masks", out / "tiles", out / "shards", workers=workers)
-    return out / "shards"
+    workers = 1 if split.detector.on_gpu else workers
+    write_mask_store(split.photos, split.detector, stores / "masks", workers=workers).finish()
+    write_tile_store(stores / "masks", stores / "tiles", workers=workers).finish()
+    folders = stores / "masks", stores / "tiles", shards
+    write_shards(split.photos, *folders, subset=split.subset, workers=workers).finish()
+    return shards

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from tqdm import tqdm
 
 from dali_bgaug.errors import UserError
@@ -41,6 +42,14 @@ class Heads(NamedTuple):
         """[N, D] -> [L, N, C]."""
         x = (rows - self.mean) * self.scale
         return torch.baddbmm(self.bias, x.expand(len(self.weight), -1, -1), self.weight)
+
+    def layer(self, number: int) -> nn.Linear:
+        """One of the classifiers as a layer on the CPU, standardisation included: [N, D] -> [N, C]."""
+        weight, scale = self.weight[number], self.scale[:, None]
+        linear = nn.Linear(*weight.shape)
+        linear.weight.data = (weight * scale).T.cpu().contiguous()
+        linear.bias.data = (self.bias[number, 0] - (self.mean * self.scale) @ weight).cpu()
+        return linear
 
 
 class Fitted(NamedTuple):

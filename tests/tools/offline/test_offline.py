@@ -14,6 +14,9 @@ from PIL import Image
 from dali_bgaug import shards, stores
 from dali_bgaug.errors import UserError
 from tests.helpers.shards import save
+from tools.offline import masks as masks_tool
+from tools.offline import shards as shards_tool
+from tools.offline import tiles as tiles_tool
 from tools.offline.detectors.imported import ImportOptions
 from tools.offline.detectors.rbd import RBDOptions
 from tools.offline.masks import write_mask_store
@@ -98,9 +101,8 @@ def test_a_second_run_does_nothing_and_workers_change_nothing(folder: Path) -> N
     assert _tree(folder / "shards") == first
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("tool", ["masks", "tiles", "shards"])
-def test_kill_9_loses_no_finished_file(tmp_path: Path, tool: str) -> None:
+def test_kill_9_loses_no_finished_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str) -> None:
     """Killed as soon as a file is finished; the second run keeps that file and ends as an uninterrupted
     one."""
     photo = np.random.default_rng(0).integers(0, 256, (500, 500, 3), dtype=np.uint8)
@@ -108,48 +110,41 @@ def test_kill_9_loses_no_finished_file(tmp_path: Path, tool: str) -> None:
     mask[100:300, 100:200] = True
     for number in range(40):
         save(tmp_path, f"{number:03d}", photo, mask)
-    base = [sys.executable, "-m"]
     places = {"masks": tmp_path / "ms", "tiles": tmp_path / "ts", "shards": tmp_path / "sh"}
     photos = ["--photos", str(tmp_path / "photos"), "--workers", "1"]
-    commands = {
+    stores_ = ["--masks", str(places["masks"]), "--tiles", str(places["tiles"])]
+    words = {
         "masks": [*photos, "--masks", str(tmp_path / "masks"), "--per-file", "4"],
-        "tiles": [*photos, "--masks", str(places["masks"]), "--pixels"],
-        "shards": [
-            *photos,
-            "--masks",
-            str(places["masks"]),
-            "--tiles",
-            str(places["tiles"]),
-            "--per-shard",
-            "4",
-        ],
+        "tiles": [*photos, *stores_[:2], "--pixels"],
+        "shards": [*photos, *stores_, "--per-shard", "4"],
     }
-    for name in ("masks", "tiles", "shards"):
-        command = [*base, f"tools.{name}", *commands[name], "--out", str(places[name])]
-        if name == tool:
-            process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-            pattern = "*.h5" if tool != "shards" else ".progress/*.json"
-            deadline = time.monotonic() + 60
-            while len(list(places[name].glob(pattern))) < 2:
-                assert time.monotonic() < deadline
-                assert process.poll() is None, "ended before it could be killed"
-                time.sleep(0.002)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            finished = {
-                path: path.stat().st_mtime_ns for path in places[name].rglob("*.[hi]*") if path.is_file()
-            }
-            assert not (places[name] / "manifest.json").exists()
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
-        if name == tool:
-            kept = sum(path.stat().st_mtime_ns == mtime for path, mtime in finished.items())
-            assert kept >= 2
-            break
-    found = _tree(places[tool])
+
+    def run(name: str) -> None:
+        monkeypatch.setattr(sys, "argv", [name, *words[name], "--out", str(places[name])])
+        {"masks": masks_tool, "tiles": tiles_tool, "shards": shards_tool}[name].main()
+
+    for name in list(words)[: list(words).index(tool)]:
+        run(name)
+    out = places[tool]
+    command = [sys.executable, "-m", f"tools.{tool}", *words[tool], "--out", str(out)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    pattern = "*.h5" if tool != "shards" else ".progress/*.json"
+    deadline = time.monotonic() + 60
+    while len(list(out.glob(pattern))) < 2:
+        assert time.monotonic() < deadline
+        assert process.poll() is None, "ended before it could be killed"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = {path: path.stat().st_mtime_ns for path in out.rglob("*.[hi]*") if path.is_file()}
+    assert not (out / "manifest.json").exists()
+    run(tool)
+    assert sum(path.stat().st_mtime_ns == stamp for path, stamp in finished.items()) >= 2
+    found = _tree(out)
     assert not [name for name in found if name.endswith(".tmp")]
-    shutil.rmtree(places[tool])
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
-    assert _tree(places[tool]) == found
+    shutil.rmtree(out)
+    run(tool)
+    assert _tree(out) == found
 
 
 # --- what is refused

@@ -143,3 +143,10 @@ def test_from_the_command_line(
         monkeypatch.setattr(sys, "argv", [*words, *wrong])
         with pytest.raises(UserError, match=message):
             main()
+
+
+def test_a_head_as_a_layer_gives_its_logits() -> None:
+    features = _gaussians(100, 3, 0)
+    features.rows[:, 5] = 2.5  # constant, so it does not count
+    heads = fit_heads(features, 2, (0.01, 0.1), epochs=3)
+    torch.testing.assert_close(heads.layer(1)(features.rows), heads.logits(features.rows)[1])

@@ -15,7 +15,7 @@ from dali_bgaug.folder import open_folder
 from pipelines import LoaderConfig
 from train import distributed
 from train.evaluate.background_gap import background_gap, open_splits
-from train.evaluate.robustness.networks import load_run_classifier, load_torchvision
+from train.evaluate.robustness.networks import fit_run_classifier, load_run_classifier, load_torchvision
 from train.evaluate.robustness.protocol import EvaluatedNetwork, RobustnessSet
 from train.evaluate.robustness.results import Results
 from train.evaluate.robustness.run import (
@@ -52,6 +52,8 @@ def robustness_parser() -> argparse.ArgumentParser:
     whose = parser.add_mutually_exclusive_group(required=True)
     whose.add_argument("--checkpoint", type=Path, help="a run with labels (a linear probe, say)")
     whose.add_argument("--torchvision", metavar="NAME", help="a classifier of torchvision, with --weights")
+    add("--train", type=Path, help="fit a linear classifier on these photos (default: the run's own)")
+    add("--untrained", action="store_true", help="with --train: the weights the run started from")
     add("--weights", type=Path, help="with --torchvision: the file of its weights")
     add("--classes", type=Path, help="with --torchvision: a name a line (default: ImageNet's wnids)")
     add("--set", action="append", default=[], metavar="NAME=DIR", help="a set; any number of times")
@@ -79,7 +81,7 @@ def robustness(args: argparse.Namespace, device: torch.device) -> None:
     """
     runtime = validate(Runtime, override({}, args.overrides), "key=value")
     requests = requested_sets(args)
-    network = _load(args)
+    network = _load(args, runtime, device)
     network.network.requires_grad_(False)
     steps = [step for name, one in requests.items() for step in _steps(name, one, network, runtime, args)]
     path = args.json or _default_path(args)
@@ -145,12 +147,18 @@ def requested_sets(args: argparse.Namespace) -> dict[str, SetRequest]:
     return found
 
 
-def _load(args: argparse.Namespace) -> EvaluatedNetwork:
+def _load(args: argparse.Namespace, runtime: Runtime, device: torch.device) -> EvaluatedNetwork:
+    if args.train is None and args.untrained:
+        raise UserError("--untrained: there is nothing to classify with; give --train=SHARDS")
     if args.torchvision is None:
         for option in ("weights", "classes"):
             if (value := getattr(args, option)) is not None:
                 raise UserError(f"--{option}={value}: only with --torchvision; a run has its own")
+        if args.train is not None:
+            return fit_run_classifier(args.checkpoint, args.train, runtime, device, args.untrained)
         return load_run_classifier(args.checkpoint)
+    if args.train is not None:
+        raise UserError(f"--train={args.train}: only with --checkpoint; torchvision's are classifiers")
     if args.weights is None:
         raise UserError(f"--torchvision={args.torchvision}: give --weights=FILE, nothing is downloaded")
     return load_torchvision(args.torchvision, args.weights, args.classes)

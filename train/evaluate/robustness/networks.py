@@ -1,4 +1,4 @@
-"""Networks to be evaluated: a run's own classifier, and torchvision's with weights from a file."""
+"""Networks to be evaluated: a run's classifier, its own or one fitted now; torchvision's from a file."""
 
 import re
 from collections import OrderedDict
@@ -11,13 +11,16 @@ from torch import nn
 from torchvision import models
 
 from dali_bgaug.errors import UserError, some
-from dali_bgaug.files import sha256
+from dali_bgaug.files import digest, sha256
 from dali_bgaug.views.options import NormaliseOptions
 from train import checkpoint
+from train.evaluate.backbone import load_backbone
 from train.evaluate.classifier import load_classifier
+from train.evaluate.fast import fit_fast
 from train.evaluate.robustness.imagenet import WNIDS
 from train.evaluate.robustness.protocol import EvaluatedNetwork
 from train.export import find_checkpoint, hash_weights, load_weights
+from train.features import Runtime, evaluation_config, open_set
 from train.foreign import counters, describe, find_state_dict, without_module
 from train.methods.probe import Pretraining, ProbeOptions
 
@@ -53,6 +56,43 @@ def load_run_classifier(path: Path) -> EvaluatedNetwork:
             **{"epochs": config.epochs, "seed": config.seed},
             **{"init": None if config.init is None else str(config.init)},
             "pretraining": pretraining.model_dump(),
+        },
+    )
+
+
+def fit_run_classifier(
+    path: Path, train: Path, runtime: Runtime, device: torch.device, untrained: bool = False
+) -> EvaluatedNetwork:
+    """The frozen backbone of a run with a linear classifier, fitted as by `linear --fast`; every rank must
+    call this.
+
+    Args:
+        path: a run's folder, a checkpoint, or exported weights.
+        train: labelled photos to fit on.
+        runtime: how these are read.
+        device: to extract features on.
+        untrained: the weights the run started from.
+
+    Raises:
+        UserError: see `backbone.load_backbone`; photos that cannot be fitted on.
+    """
+    backbone = load_backbone(path, untrained)
+    data = evaluation_config(backbone.config.data, train, runtime=runtime)
+    photos = open_set(train, "--train")
+    fast = fit_fast(backbone, data, device, option="--train")
+    place = "/".join(path.absolute().parts[-2:])
+    network = nn.Sequential(fast.backbone.cpu(), fast.fitted.heads.layer(fast.fitted.best))
+    return EvaluatedNetwork(
+        name=f"fast_{_kind('linear', backbone.pretraining)} {place}",
+        network=network.eval(),
+        classes=photos.classes,
+        size=data.views["image"].crop.size,
+        normalise=data.normalise,
+        sha256=digest(backbone.sha256, photos.digest),  # a GPU does not fit to the last bit again
+        record={
+            **{"backbone": backbone.config.backbone, "backbone_sha256": backbone.sha256},
+            **{"method": "fast", "training": "linear", "bn": "eval", "untrained": untrained},
+            **{"classifier": fast.result, "pretraining": backbone.pretraining.model_dump()},
         },
     )
 

@@ -193,3 +193,20 @@ def test_no_set_at_all_and_no_weights_are_refused(words: list[str], tmp_path: Pa
     sets.write_text("mine: {folder: /x, label: y}\n")
     with pytest.raises(UserError, match=r"--sets=.*sets.yaml: mine:\n.*label: unknown key .*labels"):
         run_command([*words[:2], "--sets", str(sets)])
+
+
+def test_a_classifier_that_is_fitted_on_a_backbone(untrained: Path, coloured: Path, tmp_path: Path) -> None:
+    """Colours are told apart by any features: by those of a run, and of its network before training."""
+    words = ["--checkpoint", str(untrained), "--set", f"mine={coloured.parent / 'photos'}"]
+    for path, more in {tmp_path / "a.json": [], tmp_path / "b.json": ["--untrained"]}.items():
+        run_command([*words, "--train", str(coloured), "--json", str(path), *more])
+        found = read_json(path, "")
+        assert (found["sets"]["mine"]["value"], found["sets"]["mine"]["photos"]) == (1, 36)
+        network = found["network"]
+        assert (network["untrained"], network["training"]) == (bool(more), "linear")
+        assert network["pretraining"]["method"] == "moco_v2"
+        assert network["classifier"]["rate"] in network["classifier"]["rates"]
+    with pytest.raises(UserError, match="--untrained: there is nothing to classify with; give --train"):
+        run_command([*words, "--untrained"])
+    with pytest.raises(UserError, match=r"--train=x: only with --checkpoint"):
+        run_command(["--torchvision=alexnet", "--train=x", *words[2:]])
