@@ -21,8 +21,10 @@ def test_a_run_resumes_on_a_gpu(method: str, textured: Path, tmp_path: Path) -> 
     are. The backbone it leaves is for any machine."""
     config = read_recipe(write_recipe(tmp_path, textured, method, checkpoint_every=7), *WORDS)
     train(config, tmp_path / "whole")
-    losses = [line["loss"] for line in read_log(tmp_path / "whole" / "log.jsonl")[0]]
+    lines = read_log(tmp_path / "whole" / "log.jsonl")[0]
+    losses = [line["loss"] for line in lines]
     assert len(losses) == 12
+    assert all(line["ranks"]["memory_mb"][0] > 0 and line["ranks"]["probe_ms"][0] > 0 for line in lines)
     folder = tmp_path / "whole" / "checkpoints"
     (folder / "step-00000012.pt").unlink()
     train(config, tmp_path / "whole", resume=True)
