@@ -9,7 +9,10 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-SHOWN = ("*.md", "docs/*.md", "docs/*.png", "benchmarks/*.md", "benchmarks/*.png", "examples/*.py", "LICENSE")
+SHOWN = (
+    *("*.md", "docs/*.md", "docs/*.png", "benchmarks/*.md", "benchmarks/*.png", "LICENSE", "Dockerfile"),
+    *("examples/*.py", "examples/slurm/*.sh", "examples/k8s/*.yaml"),
+)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

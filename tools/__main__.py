@@ -31,7 +31,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "study": {
         "demo": "photos -> masks -> tiles -> shards -> a short training, with figures",
         "views": "contact sheet of the views of a recipe",
-        "plot": "loss curves of runs",
+        "plot": "loss curves of runs, and their ranks",
         "learning": "what each method learns on the demo set",
         "saliency_train": "a saliency network trained without labels, a detector of masks",
         "ablation": "a table of the paper: its rows trained, evaluated, beside the paper's numbers",

@@ -17,6 +17,7 @@ The lowest floor first; modules import only from floors below their own (`tests/
     writer.py          checkpoints written in the background
     foreign.py         weights of other projects
     monitor.py         log, progress bar, TensorBoard, warnings
+    ranks.py           measurements of all ranks for a line of the log
     features.py        features of a whole set, each photo once, on any number of ranks
     neighbours.py      weighted k-NN; also every n epochs while pre-training
     export_formats.py  exports for torchvision, timm and detectron2, and safetensors

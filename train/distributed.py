@@ -54,7 +54,7 @@ def _refuse_copies() -> None:
     if "WORLD_SIZE" not in os.environ and tasks.isdecimal() and int(tasks) > 1:
         raise UserError(
             f"srun has started {tasks} of these (SLURM_STEP_NUM_TASKS), each alone, without WORLD_SIZE: "
-            "start one task a node, and torchrun in it (README), or one task in all (srun --ntasks=1)"
+            "start one task a node, and torchrun in it (examples/slurm), or one task in all (srun --ntasks=1)"
         )
 
 

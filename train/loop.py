@@ -15,8 +15,9 @@ from train.config import RunConfig
 from train.device import choose_torch_device
 from train.features import Runtime, evaluation_config, same_classes
 from train.initial import load_initial
-from train.monitor import Clock, Monitor
+from train.monitor import Clock, Monitor, Reading
 from train.neighbours import first_ranks_copy, knn
+from train.ranks import measure_ranks
 from train.records import LogLine
 from train.signals import StopRequest
 from train.trainer import Trainer
@@ -129,9 +130,10 @@ class Loop(AbstractContextManager):
                 if not finite:
                     loss = numbers["loss"]
                     self._give_up(f"the loss is {loss} at step {step}, or was not finite shortly before")
+            if logging:
+                self._log(numbers, clock.read())
+                clock.restart()
             if self.monitor:
-                if logging:
-                    self._log(numbers, clock)
                 self.monitor.advance()
             if saving:
                 if not trainer.weights_are_finite():  # such weights are never saved
@@ -167,13 +169,17 @@ class Loop(AbstractContextManager):
         if self.monitor:
             self.monitor.note(LogLine(step=trainer.steps_done, **accuracy))
 
-    def _log(self, numbers: dict[str, float], clock: Clock) -> None:
-        trainer, (rate, waiting) = self.trainer, clock.read()
+    def _log(self, numbers: dict[str, float], reading: Reading) -> None:
+        """Log a step; every rank must call this."""
+        trainer, config = self.trainer, self.config
+        ranks = measure_ranks(reading, config.accumulate, trainer.device)
+        if not self.monitor:
+            return
         accuracy = {name: value for name, value in trainer.metrics.items() if name.startswith("knn_")}
         trainer.metrics = {**accuracy, "lr": trainer.optimizer.param_groups[0]["lr"], **numbers}
         place = {"step": trainer.steps_done, "epoch": trainer.loader.epoch, "lr": trainer.metrics["lr"]}
-        speed = {"images_per_s": round(rate, 1), "data_wait": round(waiting, 4)}
-        self.monitor.report(LogLine(**place, **speed, **numbers))
+        speed = {"images_per_s": round(reading.images_per_s, 1), "data_wait": max(ranks.data_wait)}
+        self.monitor.report(LogLine(**place, **speed, ranks=ranks, **numbers))
 
     def _log_checkpoints(self, wait: bool = False) -> None:
         """Log the checkpoints that are written by now, or, waiting, all; raises what could not be written."""

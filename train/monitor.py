@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import torch
 from pydantic import ValidationError
@@ -56,7 +56,7 @@ class Monitor:
             self.say(f"warning: {problem}")
         if self._board:
             for name, value in line.values().items():
-                if name not in ("step", "warning"):
+                if name not in ("step", "warning", "ranks"):
                     self._board.add_scalar(name, value, line.step)
 
     def say(self, text: str) -> None:
@@ -162,9 +162,19 @@ class JsonLog:
         return None
 
 
+class Reading(NamedTuple):
+    """Rates of one process since the last reading of its clock."""
+
+    images_per_s: float
+    """Of all ranks together."""
+    data_wait: float
+    """Share of the time that was spent waiting for the loader."""
+    batch_s: float
+    """Seconds of a batch apart from that."""
+
+
 class Clock:
-    """Images per second of all ranks, and the share of time that this process waited for the loader, since
-    the last reading.
+    """Images per second of all ranks, and how long this process waits for the loader, since the last reading.
 
     On a GPU the share is an upper bound: the process runs ahead of the GPU, and may wait while that is busy.
     """
@@ -190,9 +200,10 @@ class Clock:
             self._count += 1
             yield batch
 
-    def read(self) -> tuple[float, float]:
-        """(images per second, share of time waited) since the last reading."""
+    def read(self) -> Reading:
+        """What there was since the last reading."""
         seconds = time.perf_counter() - self._start
-        result = self._count * self._images / seconds, self._waited / seconds
+        working = (seconds - self._waited) / max(self._count, 1)
+        result = Reading(self._count * self._images / seconds, self._waited / seconds, working)
         self.restart()
         return result

@@ -171,6 +171,19 @@ class DetectRecord(_Record):
     """state_dict of the optimizer."""
 
 
+class RanksRecord(_Record):
+    """Measurements of every rank since the last line of the log, in order of ranks."""
+
+    data_wait: list[Number]
+    """Share of the time that was spent waiting for the loader."""
+    step_s: list[Number]
+    """Seconds of an optimizer step apart from that: the networks, and waiting for later ranks."""
+    probe_ms: list[Number]
+    """Milliseconds of a fixed matrix product on the rank's device, which waits for no other rank."""
+    memory_mb: list[Number] | None = None
+    """Peak of the memory that tensors took on the GPU, in units of 10^6 bytes; none on the CPU."""
+
+
 class LogLine(_Record, extra="allow"):
     """A line of log.jsonl: of an optimizer step, with the method's own metrics; of k-NN after an epoch; or of
     a checkpoint, once it is written."""
@@ -182,7 +195,10 @@ class LogLine(_Record, extra="allow"):
     lr: Number | None = None
     images_per_s: Number | None = None
     data_wait: Number | None = None
-    """Share of the time since the last line that was spent waiting for the loader."""
+    """Share of the time since the last line that was spent waiting for the loader, by the rank that waited
+    longest."""
+    ranks: RanksRecord | None = None
+    """Older logs, and those of detection, have none."""
     knn_accuracy: Number | None = None
     knn_epoch: int | None = None
     checkpoint_stall_s: Number | None = None

@@ -57,7 +57,7 @@ def measure(config: RunConfig, rounds: int, steps: int) -> dict[str, Any]:
                     next(source)
                 clock.restart()
                 seconds["loader"].append(_time(trainer, source, steps, device))
-                waits.append(clock.read()[1])
+                waits.append(clock.read().data_wait)
                 bar.update()
     medians = {name: float(np.median(values)) for name, values in seconds.items()}
     return {

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dali_bgaug.files import read_log
 from tests.helpers.runs import METHODS, read_losses, read_recipe, write_recipe
 from train import checkpoint
 from train.export import backbone_weights
@@ -22,7 +23,9 @@ def test_a_run_resumes_on_a_gpu(method: str, textured: Path, tmp_path: Path) -> 
     config = read_recipe(write_recipe(tmp_path, textured, method, checkpoint_every=7), *WORDS)
     train(config, tmp_path / "whole")
     losses = read_losses(tmp_path / "whole")
+    lines = [line for line in read_log(tmp_path / "whole" / "log.jsonl")[0] if "loss" in line]
     assert len(losses) == 12
+    assert all(line["ranks"]["memory_mb"][0] > 0 and line["ranks"]["probe_ms"][0] > 0 for line in lines)
     folder = tmp_path / "whole" / "checkpoints"
     (folder / "step-00000012.pt").unlink()
     train(config, tmp_path / "whole", resume=True)

@@ -21,6 +21,8 @@ from train.methods.moco import MocoOptions
 from train.methods.rotnet import RotnetOptions
 from train.methods.supervised import SupervisedOptions
 from train.methods.swav import SwavOptions, sinkhorn
+from train.monitor import Reading
+from train.ranks import measure_ranks
 from train.trainer import Trainer
 
 PHOTOS = 8
@@ -31,6 +33,13 @@ VIEWS = {
     "swav": {"global_0": 32, "global_1": 32, "local_0": 16, "local_1": 16, "local_2": 16},
     "supervised": {"image": 32},
 }
+
+
+def _measured(reading: Reading) -> tuple[list[float], list[float], bool, bool]:
+    """Waiting and seconds of steps of two batches; whether each rank was probed; whether on a GPU."""
+    found = measure_ranks(reading, 2, torch.device("cpu"))
+    probed = len(found.probe_ms) == world_size() and min(found.probe_ms) > 0
+    return found.data_wait, found.step_s, probed, found.memory_mb is not None
 
 
 def _rows(folder: Path) -> None:
@@ -48,6 +57,7 @@ def _rows(folder: Path) -> None:
             ),
             "rank": number,
             "mean": all_reduce_mean(torch.tensor([float(number), 1.0])).tolist(),
+            "log": _measured(Reading(images_per_s=100.0, data_wait=number / 4, batch_s=0.5)),
         }
         torch.save(result, folder / f"{number}.pt")
 
@@ -62,6 +72,7 @@ def test_rows_are_reordered_across_ranks(tmp_path: Path, ranks: int) -> None:
             "vectors": True,
             "rank": number,
             "mean": [(ranks - 1) / 2, 1.0],
+            "log": ([0.0, 0.25, 0.5][:ranks], [1.0] * ranks, True, False),
         }
 
 

@@ -25,7 +25,7 @@ FLOORS = [
     ("detect.voc_layout", "detect.coco_layout", "detect.photos", "detect.config"),
     ("safetensors", "saliency.network", "saliency.workers"),
     ("checkpoint", "foreign", "monitor", "neighbours", "method", "saliency.config"),
-    ("export_formats", "writer"),
+    ("export_formats", "writer", "ranks"),
     ("export", "saliency.photos", "saliency.average"),
     ("saliency.stages", "detect.trunk"),
     ("saliency.trainer", "detect.trainer"),

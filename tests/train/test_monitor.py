@@ -13,11 +13,12 @@ import pytest
 from dali_bgaug.files import read_log
 from train import monitor
 from train.monitor import PATIENCE, JsonLog, Monitor
-from train.records import LogLine
+from train.records import LogLine, RanksRecord
 
 
 def _report(watch: Monitor, step: int, loss: float) -> None:
-    watch.report(LogLine(step=step, loss=loss, images_per_s=10.0, data_wait=0.5))
+    ranks = RanksRecord(data_wait=[0.1, 0.5], step_s=[0.2, 0.1], probe_ms=[1.0, 1.0])
+    watch.report(LogLine(step=step, loss=loss, images_per_s=10.0, data_wait=0.5, ranks=ranks))
     watch.advance()
 
 

@@ -110,11 +110,13 @@ def test_lines_of_a_log(tmp_path: Path) -> None:
         '{"step": 2',
         '{"step": 2, "accuracy": "high"}',
         '{"step": 2, "knn_accuracy": 0.25, "knn_epoch": 1}',
+        '{"step": 2, "ranks": {"data_wait": [0.5], "step_s": [1], "probe_ms": [0.1]}}',
+        '{"step": 2, "ranks": {"data_wait": 0.5, "step_s": [1], "probe_ms": [0.1]}}',
     ]
     path.write_text("\n".join([*lines, ""]))
     found, damaged = read_lines(path)
-    assert damaged == [2, 3, 4]
-    assert [line.values() for line in found] == [json.loads(lines[0]), json.loads(lines[4])]
+    assert damaged == [2, 3, 4, 7]
+    assert [line.values() for line in found] == [json.loads(lines[n]) for n in (0, 4, 5)]
     JsonLog(path, 2)
     assert [json.loads(line) for line in path.read_text().splitlines()] == [line.values() for line in found]
     with pytest.raises(ValueError, match="accuracy"):

@@ -95,6 +95,10 @@ def test_two_ranks_stop_at_the_same_step_when_one_is_asked_to(textured: Path, tm
     recipe = write_recipe(tmp_path, textured)
     losses = _train(recipe, tmp_path / "whole", ranks=2)
     assert len(losses) == 48
+    for line in read_log(tmp_path / "whole" / "log.jsonl")[0]:
+        assert {name: len(values) for name, values in line["ranks"].items()} == dict.fromkeys(
+            ("data_wait", "step_s", "probe_ms"), 2
+        )
 
     out = tmp_path / "stopped"
     processes = launch(train_rank, recipe, out, ranks=2)
@@ -219,10 +223,12 @@ def test_a_run_leaves_what_it_promises(textured: Path, tmp_path: Path) -> None:
     assert latest.resolve().name == "step-00000012.pt"
     lines = read_log(out / "log.jsonl")[0]
     assert set(lines[0]) == {
-        *("step", "epoch", "loss", "lr", "accuracy", "feature_std", "images_per_s", "data_wait")
+        *("step", "epoch", "loss", "lr", "accuracy", "feature_std", "images_per_s", "data_wait", "ranks")
     }
     assert [line["step"] for line in lines if "checkpoint_write_s" in line] == [6, 12]
-    assert [line["lr"] for line in lines if "lr" in line][:2] == pytest.approx([0.05, 0.0491], abs=1e-4)
+    steps = [line for line in lines if "lr" in line]
+    assert [line["ranks"]["data_wait"] for line in steps] == [[line["data_wait"]] for line in steps]
+    assert [line["lr"] for line in steps][:2] == pytest.approx([0.05, 0.0491], abs=1e-4)
     assert json.loads((out / "config.json").read_text())["method"]["queue"] == 32
     assert (out / "backbone.pt").is_file()
     assert (out / "backbone.json").is_file()

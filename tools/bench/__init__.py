@@ -14,6 +14,7 @@ feeding        does the loader keep a model fed
 machine        what a figure was measured on
 page           the result as a table, a page and figures
 plan           what a cluster needs for a training, from a result
+run_log        logs of training runs: their lines, their ranks
 gpu_check      what needs a GPU: tests, benchmark, a training
 offline_bench  rates of the offline tools
 saliency_eval  scores of masks against true ones

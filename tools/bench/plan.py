@@ -1,6 +1,7 @@
 """Plan a cluster: the storage, CPU threads and disk that a training needs, and which resource binds first.
 
     python -m tools.plan --gpus 64 --images-per-second 2500 --cpus-per-node 128 --storage-mb-per-second 20000
+    python -m tools.plan --log /runs/swaps/log.jsonl --gpus 64 --cpus-per-node 128
     python -m tools.plan --check
 
 Bytes, CPU time and rates depend on the photos: measure your own shards. They are taken to grow with threads
@@ -17,6 +18,7 @@ from pydantic import AliasPath, BaseModel, Field, PositiveFloat, PositiveInt, Va
 from dali_bgaug.config import Options
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
+from tools.bench.run_log import RankLog, read_ranks
 from tools.cli import run, tool_parser
 
 RATE, STORAGE = "images/s", "storage MB/s, nothing cached"
@@ -195,6 +197,12 @@ def read_row(path: Path, name: str | None) -> tuple[Benchmark, Row]:
     return benchmark, rows[name]
 
 
+def _log_report(log: RankLog) -> list[str]:
+    rates = f"{_short(log.rate)} images/s a GPU, {log.waiting:.0%} of the time waiting for data"
+    late = [f"rank {rank}: {text}" for rank, text in log.stragglers().items()]
+    return [f"measured on {log.count} GPUs: {rates}; {_short(log.unhindered)} without", *late, ""]
+
+
 def _report(cluster: Cluster, row: Row, plan: Plan) -> list[str]:
     rows = [[f"{row.name}, {cluster.gpus} GPUs", "a GPU", "a node", "cluster"]]
     rows += [[name, *map(_short, need)] for name, need in plan.needs.items()]
@@ -237,6 +245,7 @@ def main() -> None:
     add("--pipeline", help="its row, moco_v2/bg_swaps (first pipeline's last background)")
     for name, field in Cluster.model_fields.items():
         add(f"--{name.replace('_', '-')}", metavar="N", help=field.description)
+    add("--log", type=Path, help="log.jsonl of a training on the cluster: images/s and waiting as measured")
     add("--check", action="store_true", help="predict the benchmark's own rates instead")
     add("--json", type=Path, help="write the result to this file")
     args = parser.parse_args()
@@ -246,7 +255,10 @@ def main() -> None:
         lines = _check_report(benchmark, result)
     else:
         given = {name: text for name in Cluster.model_fields if (text := getattr(args, name)) is not None}
-        if benchmark.train and benchmark.device != "cpu":  # a CPU's model says nothing of a GPU's
+        log = read_ranks(args.log) if args.log else None
+        if log:
+            given = {"images_per_second": f"{log.unhindered}", "gpus": f"{log.count}"} | given
+        elif benchmark.train and benchmark.device != "cpu":  # a CPU's model says nothing of a GPU's
             given.setdefault("images_per_second", f"{benchmark.train.held / benchmark.train.ranks}")
         try:
             cluster = Cluster.model_validate_strings(given)
@@ -255,8 +267,10 @@ def main() -> None:
             flag = f"--{name.replace('_', '-')}={given.get(name, '')}"
             raise UserError(f"{flag}: {what}; --help says what to give") from error
         planned = plan(cluster, benchmark, row)
-        lines = _report(cluster, row, planned)
+        lines = [*(_log_report(log) if log else ()), *_report(cluster, row, planned)]
         result = {"pipeline": row.name, **cluster.model_dump(), **planned.model_dump()}
+        if log:
+            result["log"] = {"images_per_second": log.rate, "data_wait": log.waiting, "ranks": log.count}
     if args.json:
         write_text(args.json, json.dumps(result, indent=1) + "\n")
     print("\n".join(lines))

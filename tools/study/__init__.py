@@ -11,6 +11,7 @@ measures         what may be measured of a run
 learning         what each method learns on the demo set
 views            contact sheet of a loader
 plot             loss curves of runs
+rank_plot        figure of a run's ranks
 saliency_train   photos to a saliency network, without labels
 splits           photos packed into shards
 """

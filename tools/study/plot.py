@@ -1,17 +1,17 @@
 """Draw the curves of one run or several in one figure: everything that is in their logs.
 
 python -m tools.plot out/run1 [out/run2 …] --out out/curves.png
+python -m tools.plot --ranks out/run1           # what every rank measured: is one late?
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from dali_bgaug.errors import UserError
 from dali_bgaug.figures import plt, save
-from dali_bgaug.files import read_log
-from tools.cli import run, tool_parser
+from tools.bench.run_log import read_rows
+from tools.cli import require, run, tool_parser
+from tools.study.rank_plot import plot_ranks
 
 LAST = ("lr", "images_per_s", "data_wait")
 """What comes after a method's own metrics."""
@@ -28,14 +28,7 @@ Curves = dict[str, tuple[np.ndarray, np.ndarray]]
 
 def read_curves(folder: Path) -> Curves:
     """Steps and values of everything a run has logged, by name: the loss first, speed last."""
-    path = folder / "log.jsonl"
-    if not path.is_file():
-        raise UserError(f"{path}: no such log; give the folder of a run (its --out)")
-    rows, damaged = read_log(path)
-    if damaged:
-        print(f"{path}: left out lines {damaged}, which are damaged", file=sys.stderr)
-    if not rows:
-        raise UserError(f"{path}: empty; the run has not logged a step yet")
+    rows = read_rows(folder / "log.jsonl")
     names = {name for row in rows for name, value in row.items() if isinstance(value, int | float)}
     names -= {name for name in names if name.startswith("checkpoint_")}  # rare, and in seconds
     own = sorted(names - {"step", "epoch", "loss", *LAST})
@@ -101,8 +94,15 @@ def main() -> None:
     parser = tool_parser("tools.plot", __doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs")
     parser.add_argument("--out", type=Path, default=Path("out/curves.png"), help="(%(default)s)")
+    help_ = "of one run, what every rank measured; names those that make the others wait"
+    parser.add_argument("--ranks", action="store_true", help=help_)
     args = parser.parse_args()
-    plot_runs(list(dict.fromkeys(args.runs)), args.out)
+    if args.ranks:
+        require(len(args.runs) == 1, f"--ranks: takes one run at a time, {len(args.runs)} are given")
+        stragglers = plot_ranks(args.runs[0], args.out)
+        print("\n".join(stragglers or ["no rank makes the others wait"]))
+    else:
+        plot_runs(list(dict.fromkeys(args.runs)), args.out)
     print(args.out)
 
 

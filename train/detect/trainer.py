@@ -151,8 +151,11 @@ class DetectTrainer(AbstractContextManager):
                 "before; start another training with a smaller lr, or a longer warmup_steps"
             )
         if self.monitor:
-            rate, waiting = clock.read()
-            speed = {"images_per_s": round(rate, 2), "data_wait": round(waiting, 4)}
+            reading = clock.read()
+            speed = {
+                "images_per_s": round(reading.images_per_s, 2),
+                "data_wait": round(reading.data_wait, 4),
+            }
             parts = dict(zip(losses, means, strict=True))
             lr = self._optimizer.param_groups[0]["lr"]
             self.monitor.report(LogLine(step=self.steps_done, loss=loss, lr=lr, **speed, **parts))

@@ -321,3 +321,19 @@ def test_the_rate_of_a_held_batch_comes_from_the_benchmark(
     path.write_text(json.dumps(_benchmark(train=train, machine=GPU)))
     _run(monkeypatch, f"--measured={path}", "--gpus=4")
     assert capsys.readouterr().out.splitlines()[1].split() == ["images/s", "1200", "4800", "4800"]
+
+
+def test_a_log_of_the_cluster_says_what_its_gpus_train(
+    measured: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two GPUs train 1500 images/s, and the slower loader is waited for a quarter of the time."""
+    log, out = measured.with_name("log.jsonl"), measured.with_name("plan.json")
+    ranks = {"data_wait": [0.05, 0.25], "step_s": [0.3, 0.2], "probe_ms": [0.5, 0.5], "memory_mb": [9, 9]}
+    lines = [{"step": step, "images_per_s": 1500.0, "ranks": ranks} for step in (10, 20)]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    _run(monkeypatch, f"--measured={measured}", f"--log={log}", "--gpus=4", f"--json={out}")
+    said, late, _, _, rate, *_ = capsys.readouterr().out.splitlines()
+    assert said.startswith("measured on 2 GPUs: 750 images/s a GPU, 25% of the time waiting for data; 1000 ")
+    assert late.startswith("rank 1: waits for data 25% of the time, the median rank 5%")
+    assert rate.split() == ["images/s", "1000", "4000", "4000"]
+    assert json.loads(out.read_text())["log"] == {"images_per_second": 750, "data_wait": 0.25, "ranks": 2}

@@ -10,6 +10,7 @@ import pytest
 from dali_bgaug.errors import UserError
 from tools.study import plot
 from tools.study.plot import plot_runs, read_curves
+from tools.study.rank_plot import plot_ranks
 
 
 def _run(folder: Path, steps: int, **metrics: float) -> Path:
@@ -58,6 +59,48 @@ def test_runs_with_other_metrics_share_a_figure(tmp_path: Path, monkeypatch: pyt
     assert drawn["loss"] == ["swav (mean of 4)", one, two, "queue fills", "chance"]
     assert drawn["prototypes_used"] == ["swav (mean of 4)"]
     assert drawn["accuracy"] == [one, two]
+
+
+def _ranks(folder: Path, ranks: int, late: int) -> Path:
+    """A run whose rank `late` waits .3 of the time for its loader, on a GPU of half the speed; others .02."""
+    folder.mkdir()
+    lines = []
+    for step in (10, 20, 30):
+        values = {"data_wait": [0.02] * ranks, "step_s": [0.5] * ranks, "probe_ms": [0.2] * ranks}
+        values["data_wait"][late], values["probe_ms"][late] = 0.3, 0.4
+        lines.append({"step": step, "loss": 1.0, "images_per_s": 100.0 * ranks, "ranks": values})
+    lines[0] = {"step": 1, "loss": 1.0, "images_per_s": 1.0}  # of an older version
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("ranks", "late", "drawn"),
+    [(2, 0, ["rank 0", "rank 1"]), (16, 11, ["all ranks", "median rank", "rank 11"])],
+)
+def test_a_late_rank_is_named_and_drawn(
+    ranks: int,
+    late: int,
+    drawn: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    figures: dict[str, list[str]] = {}
+    monkeypatch.setattr(plt, "close", lambda figure: figures.update(_contents(figure)))
+    run, out = _ranks(tmp_path / "run", ranks, late), tmp_path / "ranks.png"
+    monkeypatch.setattr(sys, "argv", ["plot", "--ranks", str(run), "--out", str(out)])
+    plot.main()
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"rank {late}: waits for data 30% of the time, the median rank 2%; ")
+    assert "2.00 times" in first
+    assert list(figures.values()) == [drawn] * 3
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_log_without_ranks_has_no_late_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="log.jsonl: no line has 'ranks'"):
+        plot_ranks(_run(tmp_path / "old", 3), tmp_path / "out.png")
 
 
 def _contents(figure: plt.Figure) -> dict[str, list[str]]:
