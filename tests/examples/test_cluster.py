@@ -17,8 +17,7 @@ import torchvision
 import yaml
 from torch.distributed.run import get_args_parser
 
-from dali_bgaug.files import read_log
-from tests.helpers.runs import TinyNet, write_recipe
+from tests.helpers.runs import TinyNet, read_losses, write_recipe
 from tests.helpers.sets import coloured_set
 from tools.offline import masks, shards, tiles
 from train.__main__ import main as train
@@ -132,7 +131,7 @@ def test_slurm_jobs_from_photos_to_an_evaluated_run(
         *("tools.masks", "tools.tiles") * 2,
         *("tools.shards", "tools.shards", "train", "train.evaluate", "train.evaluate"),
     ]
-    assert [line["step"] for line in read_log(tmp_path / "run" / "log.jsonl")[0]] == [1, 2]
+    assert len(read_losses(tmp_path / "run")) == 2
     assert list((tmp_path / "run").glob("*knn*.json"))
     assert list((tmp_path / "run" / "linear").glob("*.json"))
 
