@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from dali_bgaug.reading import Batch, Reader, Seeds
+from dali_bgaug.reading import Batch, Reader
+from dali_bgaug.sampling import Seeds
 from dali_bgaug.views.plan import THUMBNAIL, Recipe, plan
 from dali_bgaug.views.render import Rendered, Renderer
 from dali_bgaug.views.table import Table
@@ -22,8 +23,6 @@ class Made(NamedTuple):
     """A finished batch."""
 
     tensors: dict[str, torch.Tensor]
-    checkpoint: bytes
-    """Checkpoint of the reader after it."""
     ready: torch.cuda.Event | None
     """On a GPU: when its pixels are there."""
 
@@ -47,10 +46,10 @@ class BatchMaker:
         recipe: Recipe,
         renderer: Renderer,
         seeds: Seeds,
-        strength: Callable[[int], float],
+        strength: Callable[[int, int], float],
         device: torch.device,
     ) -> None:
-        """strength: iteration -> factor on the probabilities of backgrounds; device: the renderer's."""
+        """strength: epoch, batch -> factor on the probabilities of backgrounds; device: the renderer's."""
         self.reader = reader
         self._recipe, self._renderer, self._seeds, self._strength = recipe, renderer, seeds, strength
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -59,17 +58,16 @@ class BatchMaker:
     def make(self, schedule: bool = True) -> Made:
         """Make the next batch; schedule: have the reader begin another."""
         batch = self.reader.take()
-        checkpoint = self.reader.checkpoint()
         if schedule:
             self.reader.schedule()
         table = plan(
             self._recipe,
-            lambda name: self._seeds.generator(name, batch.iteration),
+            lambda name: self._seeds.generator(name, batch.epoch, batch.number),
             batch.lends,
-            self._strength(batch.iteration),
+            self._strength(batch.epoch, batch.number),
         )
         if self._stream is None:
-            return Made(self._tensors(table, self._render(table, batch), batch), checkpoint, None)
+            return Made(self._tensors(table, self._render(table, batch), batch), None)
         with torch.cuda.stream(self._stream):  # which makes its card the current one, too
             tensors = self._tensors(table, self._render(table, batch), batch)
             ready = torch.cuda.Event()
@@ -77,10 +75,13 @@ class BatchMaker:
         if self._last:  # DALI may take its memory back once the kernels have read it, not before
             self._last[1].synchronize()
         self._last = batch, ready
-        return Made(tensors, checkpoint, ready)
+        return Made(tensors, ready)
 
     def _render(self, table: Table, batch: Batch) -> Rendered:
-        return self._renderer.render(table, batch.photos, batch.tiles, batch.masks)
+        masks = batch.masks
+        if masks is not None and self._stream:
+            masks = masks.pin_memory().to(self._stream.device, non_blocking=True)
+        return self._renderer.render(table, batch.photos, batch.tiles, masks)
 
     def _tensors(self, table: Table, made: Rendered, batch: Batch) -> dict[str, torch.Tensor]:
         """Tensors of a batch by name: views with channels first, [N, ..., 3, H, W]."""
@@ -93,7 +94,7 @@ class BatchMaker:
         if table.matched.size:
             tensors["matched"] = _pick(made.composited, table.matched)
         if self._recipe.sources and batch.masks is not None:
-            tensors["mask"] = _mask_thumbnails(batch.masks.cpu().numpy())
+            tensors["mask"] = _mask_thumbnails(batch.masks.numpy())
             sides = torch.from_numpy(batch.photos.sizes)[:, None, [0, 1, 0, 1]]
             tensors["crop_box"] = made.crop_boxes.cpu()[table.replaced] / sides
         return tensors | {"label": batch.labels}
@@ -101,6 +102,7 @@ class BatchMaker:
     def close(self) -> None:
         """Give back threads and memory."""
         self._renderer.close()
+        self.reader.close()
         self._last = None
 
 
@@ -126,15 +128,19 @@ class Producer:
     def __init__(self, maker: BatchMaker, ahead: int) -> None:
         """ahead: batches."""
         self._maker, self._ahead = maker, ahead
-        self._thread = Workers(1, "batches")
+        self._thread, self._begun = Workers(1, "batches"), False
         self._coming: deque[Future[Made]] = deque()
 
     def request(self) -> None:
         """Have as many batches made as are to be ready."""
-        if not self._coming:
-            self._maker.reader.schedule()
         while len(self._coming) <= self._ahead:
-            self._coming.append(self._thread.submit(self._maker.make))
+            self._coming.append(self._thread.submit(self._make))
+
+    def _make(self) -> Made:
+        if not self._begun:
+            self._begun = True
+            self._maker.reader.schedule()
+        return self._maker.make()
 
     def wait(self) -> None:
         """Wait until the next batch is there. What went wrong in making it is raised here."""

@@ -1,23 +1,19 @@
 """Data sets that a loader reads: packed shards, or class folders of photos (`folder.py`)."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from nvidia.dali import fn
-from nvidia.dali.data_node import DataNode
 
 from dali_bgaug.decoding import DecodeOptions, Decoder, Problem
 from dali_bgaug.folder import open_folder
 from dali_bgaug.photo_tree import Oddity, describe
-from dali_bgaug.reading import READER, ReaderOptions
+from dali_bgaug.samples import SampleReader
 from dali_bgaug.shard_index import locate_samples
+from dali_bgaug.shard_reader import ShardReader
 from dali_bgaug.shards import Manifest, TileKind, manifest_digest, open_shards, unpack_tile
 from dali_bgaug.tiles import fits
-
-_SOURCE = re.compile(r"(.*\.tar):(\d+):(.*)", re.DOTALL)
 
 
 class Dataset(Protocol):
@@ -34,8 +30,10 @@ class Dataset(Protocol):
     """Of a photo that may be read."""
     is_looked_into: bool
     """Whether EXIF blocks of all photos were looked at before, so that reading need not."""
-    open_files: int
-    """Files that are held open where they are not mapped into memory."""
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Photos of every shard."""
 
     @property
     def samples(self) -> int:
@@ -52,13 +50,8 @@ class Dataset(Protocol):
     def describe(self) -> str:
         """A summary for people."""
 
-    def read(self, components: list[str], options: ReaderOptions) -> dict[str, DataNode]:
-        """The named components (`shards.extensions`) of a rank's n-th of the samples, still encoded, on the
-        CPU, as part of the pipeline that is being defined.
-
-        Shares are padded to whole batches with their last sample. With a shuffle buffer a rank has another
-        n-th each epoch, in an order of the epoch's own; without one (0) always the same n-th in order.
-        """
+    def reader(self, components: list[str]) -> SampleReader:
+        """A reader of the named components of samples (`shards.extensions`)."""
 
     def check(self) -> None:
         """Look again whether all is as it was when the set was opened, photos' bytes apart.
@@ -67,8 +60,8 @@ class Dataset(Protocol):
             UserError: it is not.
         """
 
-    def damaged(self, sources: list[bytes], options: DecodeOptions) -> list[Problem]:
-        """Problems of samples; sources: where DALI says they were read; options: how they are decoded."""
+    def damaged(self, rows: np.ndarray, options: DecodeOptions) -> list[Problem]:
+        """Problems of samples, int64 [N, 2], shard and row; options: how they are decoded."""
 
     def explain(self, problems: list[str]) -> str:
         """A message of problems: what they mean, each of them, and what to do."""
@@ -84,7 +77,7 @@ class PackedShards:
         self.samples, self.classes = manifest.samples, manifest.classes
         self.mask_size, self.tiles, self.donors = manifest.mask_size, manifest.tiles, manifest.donors
         self.max_pixels, self.is_looked_into = manifest.max_pixels, manifest.is_looked_into
-        self.open_files = len(manifest.shards)
+        self.sizes = [shard.samples for shard in manifest.shards]
 
     @property
     def digest(self) -> str:
@@ -95,48 +88,23 @@ class PackedShards:
         """A line of photos and classes."""
         return describe(self.folder, self.samples, self.classes, {})
 
-    def read(self, components: list[str], options: ReaderOptions) -> dict[str, DataNode]:
-        """uint8 [bytes] each; every epoch the shards are reordered: see `Dataset.read`."""
-        seeds = options.seeds
-        order: dict[str, Any] = {"random_shuffle": False, "stick_to_shard": True}
-        if options.shuffle_buffer:
-            order = {
-                "random_shuffle": True,
-                "initial_fill": min(options.shuffle_buffer, max(1, self.samples // options.world_size)),
-                "shuffle_after_epoch": True,
-                "shuffle_after_epoch_seed": seeds.of_dali("epoch", rank=0),  # the same on every rank
-            }
-        nodes = fn.readers.webdataset(
-            name=READER,
-            paths=[str(self.folder / shard.name) for shard in self.manifest.shards],
-            index_paths=[str(self.folder / shard.index) for shard in self.manifest.shards],
-            ext=components,
-            missing_component_behavior="error",
-            shard_id=seeds.rank,
-            num_shards=options.world_size,
-            pad_last_batch=True,
-            dont_use_mmap=not options.mmap,
-            prefetch_queue_depth=options.depth,
-            seed=seeds.of_dali("shuffle"),
-            **order,
-        )
-        return dict(zip(components, nodes if len(components) > 1 else [nodes]))
+    def reader(self, components: list[str]) -> ShardReader:
+        """A reader of samples."""
+        return ShardReader(self.folder, self.manifest, components)
 
     def check(self) -> None:
         """Manifest, sizes and indices."""
         open_shards(self.folder, verify=False)
 
-    def damaged(self, sources: list[bytes], options: DecodeOptions) -> list[Problem]:
+    def damaged(self, rows: np.ndarray, options: DecodeOptions) -> list[Problem]:
         """Lines of `SHARD: KEY: problem` for photos, tiles and labels that cannot be used."""
-        offsets: dict[Path, set[int]] = {}
-        for source in sources:
-            if place := _SOURCE.fullmatch(source.decode()):
-                offsets.setdefault(Path(place[1]), set()).add(int(place[2]))
         problems, decoder = [], Decoder(upright=options.upright)
-        for path, wanted in offsets.items():
+        for number in np.unique(rows[:, 0]).tolist():
+            shard = self.manifest.shards[number]
+            path, wanted = self.folder / shard.name, set(rows[rows[:, 0] == number, 1].tolist())
             with path.open("rb") as file:
-                for key, members in locate_samples(path.with_suffix(".idx")):
-                    if members["jpg"][0] not in wanted:
+                for row, (key, members) in enumerate(locate_samples(self.folder / shard.index)):
+                    if row not in wanted:
                         continue
                     data = {}
                     for extension, (offset, size) in members.items():
@@ -168,13 +136,27 @@ class PackedShards:
         return f"{lines}\nrestore them from where they were copied, or pack them again"
 
 
-def open_packed(folder: Path, verify: bool | None = None, option: str = "data.shards") -> PackedShards:
+def open_packed(
+    folder: Path,
+    verify: bool | None = None,
+    option: str = "data.shards",
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+) -> PackedShards:
     """Open packed shards: see `shards.open_shards`."""
-    return PackedShards(folder, open_shards(folder, verify, option))
+    return PackedShards(folder, open_shards(folder, verify, option, rank=rank, world_size=world_size))
 
 
-def open_data(folder: Path, verify: bool | None = None, option: str = "data.shards") -> Dataset:
+def open_data(
+    folder: Path,
+    verify: bool | None = None,
+    option: str = "data.shards",
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Dataset:
     """Open packed shards, or else class folders of photos, which evaluation can read, too."""
     if (folder / "manifest.json").exists():
-        return open_packed(folder, verify, option)
+        return open_packed(folder, verify, option, rank=rank, world_size=world_size)
     return open_folder(folder, option)

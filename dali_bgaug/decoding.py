@@ -38,7 +38,7 @@ class Problem(NamedTuple):
     """The photo and the reason, for people."""
 
 
-_GOOD = base64.b64decode(
+GREY_JPEG = base64.b64decode(
     "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAgGBgcGBQgHBwcJCQgKDBQNDAsLDBkSEw8UHRofHh0aHBwgJC4nICIsIxwcKDcp"
     "LDAxNDQ0Hyc5PTgyPC4zNDL/wAALCAAIAAgBAREA/8QAFAABAAAAAAAAAAAAAAAAAAAAAP/EABQQAQAAAAAAAAAAAAAAAAAA"
     "AAD/2gAIAQEAAD8AP//Z"
@@ -112,7 +112,7 @@ class Decoder:
         except RuntimeError as error:
             self._pipeline = None  # it does not work again after an error
             try:
-                self._run(_GOOD)
+                self._run(GREY_JPEG)
             except RuntimeError:
                 raise UserError(
                     f"the training decoder does not work here ({error}); is memory used up?"

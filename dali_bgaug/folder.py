@@ -11,8 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from nvidia.dali import fn
-from nvidia.dali.data_node import DataNode
+import numpy as np
 
 from dali_bgaug.decoding import MAX_PIXELS, DecodeOptions, Decoder, Problem
 from dali_bgaug.errors import UnusablePhotos, UserError, some
@@ -27,7 +26,8 @@ from dali_bgaug.photo_tree import (
     told,
     without_photos,
 )
-from dali_bgaug.reading import READER, ReaderOptions
+from dali_bgaug.samples import Encoded, Memory
+from dali_bgaug.sampling import Piece
 from dali_bgaug.shards import TileKind
 
 ENDINGS = (*JPEG_ENDINGS, ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -35,7 +35,7 @@ ENDINGS = (*JPEG_ENDINGS, ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 @dataclass
 class PhotoFolder:
-    """Photos in a folder: a `Dataset` without masks and tiles, always in order."""
+    """Photos in a folder: a `Dataset` of one shard, without masks and tiles."""
 
     folder: Path
     classes: list[str]
@@ -47,13 +47,18 @@ class PhotoFolder:
     """Files that are no photos, and the like (`photo_tree.py`)."""
 
     tiles: TileKind = "geometry"
-    mask_size = donors = open_files = 0
+    mask_size = donors = 0
     max_pixels, is_looked_into = MAX_PIXELS, False
 
     @property
     def samples(self) -> int:
         """Number of photos."""
         return len(self.files)
+
+    @property
+    def sizes(self) -> list[int]:
+        """All photos."""
+        return [self.samples]
 
     def describe(self) -> str:
         """A summary for people: photos, classes, oddities."""
@@ -67,24 +72,11 @@ class PhotoFolder:
             digest.update(f"{file}\0{_size(self.folder / file)}\n".encode())
         return digest.hexdigest()
 
-    def read(self, components: list[str], options: ReaderOptions) -> dict[str, DataNode]:
-        """`jpg`, uint8 [bytes], and `cls`, int32 [1], all that there is: see `Dataset.read`."""
-        if options.shuffle_buffer or set(components) - {"jpg", "cls"}:
-            raise ValueError("photos in folders are read in order, without masks and tiles")
-        jpg, cls = fn.readers.file(
-            name=READER,
-            files=[str(self.folder / file) for file in self.files],
-            labels=self.labels,
-            shard_id=options.seeds.rank,
-            num_shards=options.world_size,
-            pad_last_batch=True,
-            random_shuffle=False,
-            stick_to_shard=True,
-            dont_use_mmap=not options.mmap,
-            prefetch_queue_depth=options.depth,
-            seed=options.seeds.of_dali("shuffle"),
-        )
-        return {"jpg": jpg, "cls": cls}
+    def reader(self, components: list[str]) -> "FolderReader":
+        """A reader of `jpg` and `cls`, all that there is."""
+        if set(components) - {"jpg", "cls"}:
+            raise ValueError("photos in folders have no masks and tiles")
+        return FolderReader(self)
 
     def check(self) -> None:
         """The folder is there, and files to be read: where there is none DALI's reader fails at once.
@@ -98,10 +90,10 @@ class PhotoFolder:
             why = "No such file, or an empty or forbidden one"
             raise UnusablePhotos(f"{some(gone)}: {why}", {path: f"{path}: {why}" for path in gone})
 
-    def damaged(self, sources: list[bytes], options: DecodeOptions) -> list[Problem]:
+    def damaged(self, rows: np.ndarray, options: DecodeOptions) -> list[Problem]:
         """Lines of `FILE problem`."""
         decoder, problems = Decoder(upright=options.upright), []
-        for path in sorted({source.decode() for source in sources}):
+        for path in sorted({str(self.folder / self.files[row]) for row in rows[:, 1]}):
             try:
                 found = decoder.problem(Path(path).read_bytes(), self.max_pixels, options.least)
             except OSError as error:
@@ -115,6 +107,29 @@ class PhotoFolder:
         """Nobody looked into the photos before."""
         lines = "\n  ".join(["these cannot be used:", *problems])
         return f"{lines}\nreplace them, or take them away"
+
+
+class FolderReader:
+    """Photos of a folder: a `SampleReader`."""
+
+    def __init__(self, photos: PhotoFolder) -> None:
+        self._photos = photos
+
+    def ahead(self, piece: Piece) -> None:
+        """Nothing is done ahead."""
+
+    def read(self, rows: np.ndarray, memory: Memory) -> Encoded:
+        """Read photos: see `SampleReader`."""
+        numbers = rows[:, 1].tolist()
+        files = [(self._photos.folder / self._photos.files[number]).read_bytes() for number in numbers]
+        labels = np.array([self._photos.labels[number] for number in numbers], np.int64)
+        return Encoded([np.frombuffer(file, np.uint8) for file in files], labels)
+
+    def release(self, shard: int) -> None:
+        """Nothing is held."""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def _size(path: Path) -> int | None:

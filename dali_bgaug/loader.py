@@ -5,61 +5,15 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from dali_bgaug.batches import BatchMaker, Producer
 from dali_bgaug.errors import UnusablePhotos, UserError
-from dali_bgaug.journal import Journal
+from dali_bgaug.sampling import EpochShard
 
-STATE_VERSION = 5
-
-
-@dataclass(frozen=True)
-class EpochShard:
-    """One rank's part of an epoch, as DALI's reader cuts it: rank r of R reads samples [r N // R, (r + 1) N
-    // R).
-
-    They differ by one sample at most and are padded to whole batches. In training every rank gives as many
-    batches as the smallest fills, so none waits for another at the end of an epoch, and less than one
-    global batch is left out. A complete epoch (evaluation) gives all batches, on every rank as many as the
-    largest needs, with the padding marked. Of 103 samples on 2 ranks in batches of 10:
-
-        rank   samples   batches read   given   left out this epoch   complete: valid in the last batch
-        0      51        6              5       1                     1
-        1      52        6              5       2                     2
-    """
-
-    samples: int
-    batch_size: int
-    """Photos a batch of this rank."""
-    rank: int
-    world_size: int
-    complete: bool = False
-    """Whether every sample is given, and the last batch padded."""
-
-    def __len__(self) -> int:
-        """Batches given per epoch, the same on every rank."""
-        smallest = self.samples // self.world_size // self.batch_size
-        return self.padded_batches if self.complete else smallest
-
-    @property
-    def own(self) -> int:
-        """Samples of this rank."""
-        return self.samples * (self.rank + 1) // self.world_size - self.samples * self.rank // self.world_size
-
-    @property
-    def padded_batches(self) -> int:
-        """Batches the reader makes per epoch: the largest rank's, padded."""
-        largest = -(-self.samples // self.world_size)
-        return -(-largest // self.batch_size)
-
-    def valid(self, batch: int) -> torch.Tensor:
-        """Rows of a batch that are samples and not padding: bool [batch_size]."""
-        return torch.arange(self.batch_size) < self.own - batch * self.batch_size
+STATE_VERSION = 6
 
 
 class Loader:
@@ -74,36 +28,32 @@ class Loader:
 
     def __init__(
         self,
-        build: Callable[[int, bytes | None], BatchMaker],
+        build: Callable[[int, int], BatchMaker],
         epoch_shard: EpochShard,
         identity: dict[str, Any],
-        journal: Journal,
         ahead: int,
     ) -> None:
         """Build what makes the batches.
 
         Args:
-            build: does it, given the epoch it starts from and the reader's checkpoint or None.
+            build: does it, given the epoch and its batch that come first.
             epoch_shard: this rank's part of an epoch.
             identity: what a state may only be loaded into if it is equal: data, config, device.
-            journal: of the samples read, filled by the reader.
             ahead: finished batches kept ready.
         """
         self._build, self._epoch_shard, self._identity = build, epoch_shard, identity
-        self._journal, self._ahead = journal, ahead
-        self.epoch, self.batch = 0, 0
+        self._ahead = ahead
         self._producer: Producer | None = None
         self._process = os.getpid()
         _warn_of_fork()
-        self._start(0, None)
+        self._start(0, 0)
 
-    def _start(self, origin: int, checkpoint: bytes | None) -> None:
-        """Begin with the epoch `origin`, at its beginning or at a checkpoint."""
+    def _start(self, epoch: int, batch: int) -> None:
+        """Begin with a batch of an epoch."""
         self.close()
-        self._origin = origin
-        maker = self._build(origin, checkpoint)
-        self._checkpoint = checkpoint or maker.reader.checkpoint()
-        self._producer = Producer(maker, self._ahead)
+        self.epoch, self.batch = epoch, batch
+        self._maker = self._build(epoch, batch)
+        self._producer = Producer(self._maker, self._ahead)
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -132,8 +82,6 @@ class Loader:
         self._end_epoch()
 
     def _end_epoch(self) -> None:
-        while self.batch < self._epoch_shard.padded_batches:  # partly padding, on some rank
-            self._next()
         with self._all_or_closed():
             self.epoch, self.batch = self.epoch + 1, 0
 
@@ -150,12 +98,11 @@ class Loader:
             place = (
                 f"the loader failed in epoch {self.epoch}, batch {self.batch}, rank {self._epoch_shard.rank}"
             )
-            if found := self._journal.explain():
+            if found := self._maker.reader.explain():
                 raise UnusablePhotos(f"{place}; {found}", found.reasons) from error
             raise RuntimeError(f"{place}; what it was reading is good") from error
         with self._all_or_closed():
             made = producer.take()
-            self._checkpoint = made.checkpoint
             self.batch += 1
         return made.take()
 
@@ -180,19 +127,16 @@ class Loader:
         return self._producer
 
     def state_dict(self) -> dict[str, Any]:
-        """State to resume from: numbers, text and a uint8 tensor. The batch last given counts as done."""
+        """State to resume from: numbers and text. The batch last given counts as done."""
         self._open_producer()
-        pipeline = torch.from_numpy(np.frombuffer(self._checkpoint, np.uint8).copy())
         return {
             "version": STATE_VERSION,
             "identity": dict(self._identity),
             "rank": self._epoch_shard.rank,
             "world_size": self._epoch_shard.world_size,
             "batches": len(self),
-            "origin": self._origin,
             "epoch": self.epoch,
             "batch": self.batch,
-            "pipeline": pipeline,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -216,26 +160,22 @@ class Loader:
                 )
         rank, ranks = state["rank"], state["world_size"]
         here = f"this is rank {self._epoch_shard.rank} of {self._epoch_shard.world_size}"
+        epoch, batch = state["epoch"], state["batch"]
+        if batch >= state["batches"]:  # taken right after an epoch's last batch
+            epoch, batch = epoch + 1, 0
         if ranks == self._epoch_shard.world_size:
             if rank != self._epoch_shard.rank:
                 raise UserError(
                     f"cannot resume the loader: the state is of rank {rank} of {ranks}, {here}; "
                     "every rank needs its own state"
                 )
-            self._start(state["origin"], state["pipeline"].cpu().numpy().tobytes())
-            self.epoch, self.batch = state["epoch"], state["batch"]
-            if self.batch >= len(self):  # taken right after an epoch's last batch
-                self._end_epoch()
-        elif state["batch"] == 0 or state["batch"] >= state["batches"]:
-            epoch = state["epoch"] + (state["batch"] > 0)
-            self._start(epoch, None)
-            self.epoch, self.batch = epoch, 0
-        else:
+        elif batch:
             raise UserError(
                 f"cannot resume the loader: the state is of rank {rank} of {ranks} in mid-epoch "
                 f"(batch {state['batch']} of {state['batches']}), {here}; the number of ranks can change "
                 "between epochs only: resume with as many ranks, or from a checkpoint at the end of an epoch"
             )
+        self._start(epoch, batch)
 
     def close(self) -> None:
         """End all threads and free their memory."""

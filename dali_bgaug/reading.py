@@ -1,73 +1,33 @@
-"""Reading: encoded samples -> decoded photos, masks, tiles and labels, a batch at a time, by DALI.
+"""Reading: batches of encoded samples -> decoded photos, masks, tiles and labels, by DALI.
 
-    Dataset.read    the components of a sample, still encoded (`dataset.py`)
-    with_header     their headers read, before the decoder sees them
+    Fetcher         samples as they are kept, read ahead (`fetching.py`)
+    with_header     photos' headers read, before the decoder sees them
     decode          JPEG -> pixels, on the CPU or the GPU
-    Reader          all of that as a pipeline that works ahead
+    Reader          all of that, some batches ahead
 
 What is made of a batch is not known here.
 """
 
 import os
-import zlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from nvidia.dali import Pipeline, fn, types
+from nvidia.dali import Pipeline, fn, pipeline_def, types
 from nvidia.dali.data_node import DataNode
-from nvidia.dali.pipeline import do_not_convert
-from torch.utils.dlpack import from_dlpack
 
-from dali_bgaug.decoding import DecodeOptions, too_large, too_small
-from dali_bgaug.errors import UserError
+from dali_bgaug.decoding import GREY_JPEG, DecodeOptions, too_large, too_small
+from dali_bgaug.errors import UnusablePhotos, UserError
+from dali_bgaug.fetching import Fetcher
 from dali_bgaug.orientation import is_contradictory
+from dali_bgaug.samples import Encoded, Memory
+from dali_bgaug.sampling import Draw
 from dali_bgaug.tiles import fits
 from dali_bgaug.views.render import Decoded, Tiles
-
-READER = "reader"
-
-
-@dataclass(frozen=True)
-class Seeds:
-    """Every random number of a rank: a function of (seed, origin, rank, name, iteration) and nothing else.
-
-    Two ranks never share a stream, a new name does not change another's, and a resumed run needs no
-    generator's state.
-    """
-
-    seed: int
-    rank: int
-    origin: int = 0
-    """The epoch that iteration 0 belongs to: another one, another stream."""
-
-    def of_dali(self, name: str, rank: int | None = None) -> int:
-        """A seed in [1, 2^31) for what DALI itself draws (the reader's shuffling)."""
-        words = [self.seed, self.origin, self.rank if rank is None else rank, zlib.crc32(name.encode())]
-        return int(np.random.SeedSequence(words).generate_state(1)[0]) % (2**31 - 1) + 1
-
-    def generator(self, name: str, iteration: int) -> np.random.Generator:
-        """The random numbers of one name in one batch."""
-        return np.random.default_rng(
-            [self.seed, self.origin, self.rank, zlib.crc32(name.encode()), iteration]
-        )
-
-
-class ReaderOptions(NamedTuple):
-    """Options of a rank's reader (`Dataset.read`)."""
-
-    seeds: Seeds
-    world_size: int = 1
-    """Ranks that share the samples."""
-    shuffle_buffer: int = 4096
-    """Samples held (encoded) to draw from; 0: they come in order."""
-    mmap: bool = True
-    """Whether files are mapped into memory."""
-    depth: int = 2
-    """Batches kept ahead."""
 
 
 def with_header(photo: DataNode, max_pixels: int, packed: bool = True, least: int = 1) -> DataNode:
@@ -131,43 +91,7 @@ def decode(
     if options.border:
         inside = slice(options.border, -options.border)
         image = image[inside, inside]
-    # In an `if` branch that no photo takes, the decoder's empty batch has no dimensions.
-    return fn.reshape(image, layout="HWC")
-
-
-def black_pixel() -> DataNode:
-    """Placeholder of an image that is not decoded: uint8 [1, 1, 3] on the pipeline's device."""
-    device = "cpu" if Pipeline.current().device_id is None else "gpu"
-    return types.Constant(np.zeros((1, 1, 3), np.uint8), device=device, layout="HWC")
-
-
-def count_iterations(batch_size: int) -> DataNode:
-    """The number of the batch since the pipeline's start, int32 in every sample; a checkpoint goes on
-    counting."""
-    return fn.external_source(
-        source=lambda info: np.full(batch_size, info.iteration, np.int32),
-        batch=True,
-        batch_info=True,
-        dtype=types.INT32,
-        ndim=0,
-    )
-
-
-@do_not_convert
-def choose_tiles(
-    iteration: DataNode, tile: DataNode, needed: Callable[[int, np.ndarray], np.ndarray]
-) -> tuple[DataNode, DataNode]:
-    """Flags of tiles, decoded and usable: bool, and bool [1], in every sample on the CPU.
-
-    needed: (iteration, photos that may lend bool [N]) -> bool [N].
-    """
-
-    def choose(iterations: list[np.ndarray], tiles: list[np.ndarray]) -> tuple[list[np.ndarray], ...]:
-        lends = np.array([len(tile) > 0 for tile in tiles])
-        return list(needed(int(iterations[0]), lends)[:, None]), list(lends[:, None])
-
-    used, lends = fn.python_function(iteration, tile, function=choose, batch_processing=True, num_outputs=2)
-    return used[0], lends
+    return image
 
 
 def pool_photos() -> None:
@@ -183,29 +107,25 @@ def pool_photos() -> None:
 class Batch:
     """A decoded batch. Its memory is DALI's, until this object is gone."""
 
-    def __init__(self, outputs: dict[str, Any], classes: int) -> None:
-        """outputs: of the pipeline; classes: how many the set has."""
+    def __init__(self, draw: Draw, encoded: Encoded, lends: np.ndarray, outputs: Sequence[Any]) -> None:
+        """outputs: of `decoding_pipeline`."""
         self._outputs = outputs
-        self.photos = _decoded(outputs["photo"])
-        """uint8 [H, W, 3] each, on the pipeline's device; so are"""
-        self.masks = from_dlpack(outputs["mask"].as_tensor()) if "mask" in outputs else None
-        """bit-packed masks, uint8 [N, S * S / 8]."""
-        self.tiles: Tiles | None = None
-        """Geometry, or decoded like photos, with a black pixel for one that is not used."""
-        self.lends = np.zeros(len(self.photos.sizes), bool)
-        """Photos whose tile may be used, bool [N]."""
-        if "tile" in outputs:
-            self.tiles = geometry = self._numbers("tile").view("<i4")
-            self.lends = np.logical_or.reduce(geometry, axis=1)
-            _check_tiles(geometry, self.photos.sizes)
-        if "tile.jpg" in outputs:
-            self.tiles, self.lends = _decoded(outputs["tile.jpg"]), self._numbers("lends")[:, 0]
-        self.iteration = int(self._numbers("iteration")[0])
-        self.labels = _labels(from_dlpack(outputs["cls"].as_tensor()), classes)
+        self.epoch, self.number = draw.epoch, draw.batch
+        """The epoch, and the batch in it."""
+        self.photos = _decoded(outputs[0])
+        """uint8 [H, W, 3] each, on the reader's device."""
+        self.masks = None if encoded.masks is None else torch.from_numpy(encoded.masks)
+        """Bit-packed masks, uint8 [N, S * S / 8], on the CPU."""
+        self.tiles: Tiles | None = encoded.tiles
+        """Geometry, int32 [N, 8], or decoded like photos."""
+        self.lends = lends
+        """Photos whose tile may be used, bool [N], though it may not be needed in this batch."""
+        if encoded.tiles is not None:
+            _check_tiles(encoded.tiles, self.photos.sizes)
+        if len(outputs) > 1:
+            self.tiles = _decoded(outputs[1])
+        self.labels = torch.from_numpy(encoded.labels)
         """int64 [N], on the CPU."""
-
-    def _numbers(self, name: str) -> np.ndarray:
-        return np.asarray(self._outputs[name].as_tensor())
 
 
 def _check_tiles(geometry: np.ndarray, sizes: np.ndarray) -> None:
@@ -223,25 +143,87 @@ def _decoded(images: Any) -> Decoded:
     return Decoded(np.array([images[number].data_ptr() for number in range(len(images))]), shapes[:, :2])
 
 
-def _labels(digits: torch.Tensor, classes: int) -> torch.Tensor:
-    """Decimal text uint8 [N, digits], or numbers int32 [N, 1] -> int64 [N], each below `classes`."""
-    if digits.dtype == torch.int32:
-        return digits.flatten().long()
-    digits = digits.long() - ord("0")
-    labels = digits @ 10 ** torch.arange(digits.shape[1] - 1, -1, -1)
-    wrong = ((digits < 0) | (digits > 9)).any(dim=1) | (labels >= classes)
-    if wrong.any():
-        raise UserError(f"the label of photo {int(wrong.nonzero()[0])} of the batch is none of {classes}")
-    return labels
+@dataclass(frozen=True, kw_only=True)
+class ReaderOptions:
+    """Options of decoding a rank's batches."""
+
+    batch_size: int
+    threads: int
+    device_id: int | None
+    """The GPU that decodes; None: the CPU."""
+    prefetch: int
+    """Batches being decoded while nobody waits."""
+    hw_decoder_load: float
+    preallocate: tuple[int, int]
+    max_pixels: int
+    packed: bool
+    """Whether photos were looked into before: see `with_header`."""
+    decoding: DecodeOptions
+
+
+def decoding_pipeline(
+    options: ReaderOptions, source: Callable[[], Sequence[list[np.ndarray]]], tiles: bool
+) -> Pipeline:
+    """A DALI pipeline that decodes photos, and tiles where there are some; nothing is built or read yet.
+
+    source: gives a batch of encoded photos, and of tiles; their memory may be used again once it is asked for
+    another.
+    """
+
+    @pipeline_def(
+        batch_size=options.batch_size,
+        num_threads=options.threads,
+        device_id=options.device_id,
+        prefetch_queue_depth=options.prefetch,
+    )
+    def define() -> tuple[DataNode, ...]:
+        photo, *tile = fn.external_source(
+            source=source, num_outputs=1 + tiles, batch=True, dtype=types.UINT8, ndim=1
+        )
+        photo = with_header(photo, options.max_pixels, options.packed, options.decoding.least)
+        hardware = options.hw_decoder_load, options.preallocate
+        return decode(photo, *hardware, options.decoding), *(decode(each, *hardware) for each in tile)
+
+    return define()
 
 
 class Reader:
-    """A DALI pipeline whose outputs make a `Batch`, with batches in the making while nobody waits."""
+    """Batches of a fetcher, decoded by a DALI pipeline, some in the making while nobody waits."""
 
-    def __init__(self, pipeline: Pipeline, names: list[str], classes: int) -> None:
-        """Build the pipeline; names: of its outputs; classes: how many the set has."""
-        pipeline.build()
-        self._pipeline, self._names, self._classes = pipeline, names, classes
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        options: ReaderOptions,
+        *,
+        tiles: bool,
+        needed: Callable[[Draw, np.ndarray], np.ndarray],
+    ) -> None:
+        """Build the pipeline.
+
+        Args:
+            fetcher: of what is decoded; closed with the reader.
+            options: how.
+            tiles: whether samples have tiles as JPEGs.
+            needed: of a batch's tiles, bool [N], those that lend -> those that it needs; others are not
+                decoded.
+        """
+        self._fetcher, self._options, self._needed = fetcher, options, needed
+        self._decoding: deque[tuple[Draw, Encoded, np.ndarray]] = deque()
+        self._memory: Memory | None = None
+        self._pipeline = decoding_pipeline(options, self._feed, tiles)
+        self._pipeline.build()
+
+    def _feed(self) -> list[list[np.ndarray]]:
+        """The next batch, encoded, for DALI, which has copied the one before."""
+        if self._memory:
+            self._fetcher.give_back(self._memory)
+        draw, encoded, self._memory = self._fetcher.take()
+        lends, fed = encoded.lends, [encoded.photos]
+        if encoded.tile_photos is not None:
+            needed = self._needed(draw, lends).tolist()
+            fed.append([tile if use else _BLANK for tile, use in zip(encoded.tile_photos, needed)])
+        self._decoding.append((draw, encoded._replace(photos=[], tile_photos=None), lends))
+        return fed
 
     def schedule(self) -> None:
         """Have one more batch made; the first call has as many made as the pipeline prefetches."""
@@ -249,8 +231,18 @@ class Reader:
 
     def take(self) -> Batch:
         """The next batch; waits until it is decoded."""
-        return Batch(dict(zip(self._names, self._pipeline.outputs(), strict=True)), self._classes)
+        outputs = self._pipeline.outputs()
+        return Batch(*self._decoding.popleft(), outputs)
 
-    def checkpoint(self) -> bytes:
-        """Checkpoint of the pipeline as of the batch last taken."""
-        return self._pipeline.checkpoint()
+    def explain(self) -> UnusablePhotos | None:
+        """See `Fetcher.explain`."""
+        return self._fetcher.explain(self._options.decoding)
+
+    def close(self) -> None:
+        """End the thread that fetches, and free the pipeline, which would wait for the garbage collector."""
+        self._fetcher.close()
+        del self._pipeline
+
+
+_BLANK = np.frombuffer(GREY_JPEG, np.uint8)
+"""What is decoded in place of a tile that a batch does not need."""

@@ -7,6 +7,7 @@ EXTENSION OFFSET BYTES NAME  EXTENSION OFFSET BYTES NAME …     a line a sample
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,8 +28,17 @@ def locate_samples(index: Path) -> Iterator[tuple[str, dict[str, tuple[int, int]
         yield words[3].removesuffix(f".{words[0]}"), places
 
 
-def check_index(index: Path, samples: int, tar_bytes: int, sizes: Mapping[str, int | None]) -> None:
-    """Refuse an index that is not of its tar: DALI reads, or maps into memory, whatever an index says.
+class Members(NamedTuple):
+    """Where the members of a shard's samples lie in its tar."""
+
+    extensions: tuple[str, ...]
+    offset: np.ndarray
+    """int64 [samples, extensions], in bytes; so is"""
+    size: np.ndarray
+
+
+def read_index(index: Path, samples: int, tar_bytes: int, sizes: Mapping[str, int | None]) -> Members:
+    """Read an index, and refuse one that is not of its tar.
 
     Args:
         index: the file.
@@ -67,6 +77,7 @@ def check_index(index: Path, samples: int, tar_bytes: int, sizes: Mapping[str, i
             f"{index}, entry {row + 1}: {entry!r} is no {extension}{right} in a tar of {tar_bytes} bytes; "
             f"{REMEDY}"
         )
+    return Members(tuple(sizes), offset, size)
 
 
 def _numbers(words: list[bytes], index: Path) -> np.ndarray:

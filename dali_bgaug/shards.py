@@ -28,7 +28,7 @@ from dali_bgaug.config import Options
 from dali_bgaug.decoding import MAX_PIXELS
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic, require_folder, sha256, write_text
-from dali_bgaug.shard_index import REMEDY, check_index, locate_samples
+from dali_bgaug.shard_index import REMEDY, Members, locate_samples, read_index
 from dali_bgaug.tiles import NUMBERS
 
 VERSION = 1
@@ -269,20 +269,24 @@ def read_manifest(folder: Path, option: str = "shards") -> Manifest:
     return manifest
 
 
-def open_shards(folder: Path, verify: bool | None = None, option: str = "shards") -> Manifest:
+def open_shards(
+    folder: Path,
+    verify: bool | None = None,
+    option: str = "shards",
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Manifest:
     """Read the manifest and check every shard against it.
 
     Sizes and the indices, entry by entry, are always checked; the tars' checksums with `verify=True`, or, by
-    default (None), if the whole set is below 1 GiB.
+    default (None), if the whole set is below 1 GiB. Of ranks that open a set together each looks into its
+    n-th of the shards.
     """
     manifest = read_manifest(folder, option)
     if verify is None:
         verify = manifest.bytes < VERIFY_BELOW_BYTES
-    sizes: dict[str, int | None] = dict.fromkeys(extensions(manifest.tiles))
-    sizes |= {"mask": manifest.mask_size**2 // 8, "cls": LABEL_DIGITS}
-    if manifest.tiles == "geometry":
-        sizes["tile"] = 4 * NUMBERS
-    for shard in manifest.shards:
+    for number, shard in enumerate(manifest.shards):
         tar, index = folder / shard.name, folder / shard.index
         for path in (tar, index):
             if not path.is_file():
@@ -296,16 +300,33 @@ def open_shards(folder: Path, verify: bool | None = None, option: str = "shards"
                 f"{tar}: {tar.stat().st_size} bytes, but manifest.json says {shard.bytes}: "
                 f"changed or cut short after packing; {REMEDY}"
             )
-        if sha256(index) != shard.index_sha256:
-            raise UserError(
-                f"{index}: its checksum is not the one in manifest.json: changed after packing; {REMEDY}"
-            )
-        check_index(index, shard.samples, shard.bytes, sizes)
+        if number % world_size != rank:
+            continue
+        read_members(folder, manifest, number)
         if verify and sha256(tar) != shard.sha256:
             raise UserError(
                 f"{tar}: its checksum is not the one in manifest.json: changed after packing; {REMEDY}"
             )
     return manifest
+
+
+def read_members(folder: Path, manifest: Manifest, number: int) -> Members:
+    """Where the members of a shard's samples lie, by its index, which is checked.
+
+    Raises:
+        UserError: it is not as it was packed.
+    """
+    shard = manifest.shards[number]
+    index = folder / shard.index
+    if sha256(index) != shard.index_sha256:
+        raise UserError(
+            f"{index}: its checksum is not the one in manifest.json: changed after packing; {REMEDY}"
+        )
+    sizes: dict[str, int | None] = dict.fromkeys(extensions(manifest.tiles))
+    sizes |= {"mask": manifest.mask_size**2 // 8, "cls": LABEL_DIGITS}
+    if manifest.tiles == "geometry":
+        sizes["tile"] = 4 * NUMBERS
+    return read_index(index, shard.samples, shard.bytes, sizes)
 
 
 def read_samples(folder: Path, shard: Shard) -> Iterable[Sample]:

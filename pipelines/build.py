@@ -2,32 +2,19 @@
 
 import logging
 import os
-import resource
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from nvidia.dali import Pipeline, backend, pipeline_def
+from nvidia.dali import backend
 
 from dali_bgaug.batches import BatchMaker
 from dali_bgaug.dataset import Dataset, open_data, open_packed
 from dali_bgaug.errors import UserError
-from dali_bgaug.journal import Journal
-from dali_bgaug.loader import EpochShard, Loader
-from dali_bgaug.reading import (
-    Reader,
-    ReaderOptions,
-    Seeds,
-    black_pixel,
-    choose_tiles,
-    count_iterations,
-    decode,
-    pool_photos,
-    with_header,
-)
+from dali_bgaug.fetching import Fetcher
+from dali_bgaug.loader import Loader
+from dali_bgaug.reading import Reader, ReaderOptions, pool_photos
+from dali_bgaug.sampling import Draw, EpochShard, Sampler, Seeds
 from dali_bgaug.views.describe import describe
 from dali_bgaug.views.plan import Recipe, batch_backgrounds
 from dali_bgaug.views.render import Renderer
@@ -62,7 +49,8 @@ def build_loader(
             f"data.batch_size={config.batch_size}: must be divisible by the number of ranks, {world_size}"
         )
     complete = config.method.complete
-    data = data or (open_data if complete else open_packed)(config.shards, config.verify)
+    opened = open_data if complete else open_packed
+    data = data or opened(config.shards, config.verify, rank=rank, world_size=world_size)
     if with_sources and not data.mask_size:
         raise UserError(
             f"data.shards={config.shards}: there are no masks to show; give shards that have them"
@@ -73,41 +61,16 @@ def build_loader(
     device_id = choose_device(config.device, device_id)
     if device_id is None:
         pool_photos()
-    if data.open_files and not config.mmap:
-        allow_open_files(data.open_files, config.shards)
-    journal = Journal(data, config.prefetch, config.decoding)
     recipe = loader_recipe(config, with_sources)
     if rank == 0:
         log.info(describe(recipe))
-    build = partial(build_maker, config, recipe, data, epoch_shard, journal, device_id)
+    build = partial(build_maker, config, recipe, data, epoch_shard, device_id)
     identity = {
         "data": data.digest,
         "config": config.model_dump_json(exclude=FREE),
         "device": "cpu" if device_id is None else "gpu",
     }
-    return Loader(build, epoch_shard, identity, journal, config.prefetch)
-
-
-def allow_open_files(shards: int, folder: Path) -> None:
-    """Raise this process's limit of open files, if need be: without `mmap` DALI holds every shard open.
-
-    Raises:
-        UserError: the system does not allow so many.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = len(os.listdir("/proc/self/fd")) + shards + SPARE_FILES
-    if soft != resource.RLIM_INFINITY and wanted > soft:
-        if hard != resource.RLIM_INFINITY and wanted > hard:
-            raise UserError(
-                f"data.mmap=false: the {shards} shards of {folder} are held open, with what else is open "
-                f"{wanted} files, and this process may open {hard}: raise that (ulimit -Hn), take "
-                "data.mmap=true, or pack larger shards (--shard-mb, --per-shard)"
-            )
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-SPARE_FILES = 100
-"""For whatever else opens some: checkpoints, other loaders' threads, sockets."""
+    return Loader(build, epoch_shard, identity, config.prefetch)
 
 
 def loader_recipe(config: LoaderConfig, with_sources: bool = False) -> Recipe:
@@ -161,20 +124,63 @@ def build_maker(
     recipe: Recipe,
     data: Dataset,
     epoch_shard: EpochShard,
-    journal: Journal,
     device_id: int | None,
-    origin: int = 0,
-    checkpoint: bytes | None = None,
+    epoch: int = 0,
+    batch: int = 0,
 ) -> BatchMaker:
-    """The maker of one rank's batches, from the epoch `origin` on or from a reader's checkpoint."""
-    seeds = Seeds(config.seed, epoch_shard.rank, origin)
-    strength = partial(_strength, config.background.warmup_epochs, epoch_shard.padded_batches, origin)
+    """The maker of one rank's batches, from a batch of an epoch on."""
+    seeds = Seeds(config.seed, epoch_shard.rank)
+    strength = partial(_strength, config.background.warmup_epochs, len(epoch_shard))
     device = torch.device("cpu") if device_id is None else torch.device("cuda", device_id)
     renderer = choose_renderer(device, config)
-    pipeline, names = define_pipeline(
-        config, recipe, data, epoch_shard, seeds, strength, journal, device_id, checkpoint
+    wanted = components(config, data.tiles, everything=recipe.sources)
+
+    def needed(draw: Draw, lends: np.ndarray) -> np.ndarray:
+        """The tiles that a batch's backgrounds are made of."""
+        if recipe.sources:
+            return lends
+        draws = partial(seeds.generator, epoch=draw.epoch, batch=draw.batch)
+        coins = batch_backgrounds(recipe, draws, lends, strength(draw.epoch, draw.batch))
+        return np.isin(np.arange(len(lends)), coins.donor)
+
+    fetcher = build_fetcher(config, data, epoch_shard, wanted, epoch, batch)
+    options = reader_options(config, data, epoch_shard, device_id)
+    reader = Reader(fetcher, options, tiles="tile.jpg" in wanted, needed=needed)
+    return BatchMaker(reader, recipe, renderer, seeds, strength, device)
+
+
+def build_fetcher(
+    config: LoaderConfig,
+    data: Dataset,
+    epoch_shard: EpochShard,
+    wanted: list[str],
+    epoch: int = 0,
+    batch: int = 0,
+) -> Fetcher:
+    """The fetcher of one rank's samples, of these components, from a batch of an epoch on."""
+    buffer = 0 if epoch_shard.complete else config.shuffle_buffer
+    sampler = Sampler(data.sizes, epoch_shard, config.seed, buffer)
+    depth = config.reader_depth
+    # Beside its own, batches are in the decoder's hands and the renderer's.
+    remember = depth + 2 * config.prefetch + 4
+    return Fetcher(data, sampler, wanted, epoch=epoch, batch=batch, depth=depth, remember=remember)
+
+
+def reader_options(
+    config: LoaderConfig, data: Dataset, epoch_shard: EpochShard, device_id: int | None
+) -> ReaderOptions:
+    """The options of a loader's decoding."""
+    return ReaderOptions(
+        batch_size=epoch_shard.batch_size,
+        threads=config.threads or default_threads(),
+        device_id=device_id,
+        prefetch=config.prefetch,
+        hw_decoder_load=config.hw_decoder_load,
+        preallocate=config.preallocate,
+        max_pixels=data.max_pixels,
+        packed=data.is_looked_into or not config.decoding.upright,
+        decoding=config.decoding,
     )
-    return BatchMaker(Reader(pipeline, names, len(data.classes)), recipe, renderer, seeds, strength, device)
 
 
 def choose_renderer(device: torch.device, config: LoaderConfig) -> Renderer:
@@ -188,72 +194,9 @@ def choose_renderer(device: torch.device, config: LoaderConfig) -> Renderer:
     return GpuRenderer(device, config.half)
 
 
-def define_pipeline(
-    config: LoaderConfig,
-    recipe: Recipe,
-    data: Dataset,
-    epoch_shard: EpochShard,
-    seeds: Seeds,
-    strength: Callable[[int], float],
-    journal: Journal,
-    device_id: int | None,
-    checkpoint: bytes | None = None,
-) -> tuple[Pipeline, list[str]]:
-    """Define the DALI pipeline that reads and decodes an epoch shard, and its outputs' names; nothing is
-    built or read yet."""
-    names: list[str] = []
-    wanted = components(config, data.tiles, everything=recipe.sources)
-
-    def needed(iteration: int, lends: np.ndarray) -> np.ndarray:
-        """The tiles that this batch's backgrounds are made of."""
-        coins = batch_backgrounds(
-            recipe, lambda name: seeds.generator(name, iteration), lends, strength(iteration)
-        )
-        return lends if recipe.sources else np.isin(np.arange(len(lends)), coins.donor)
-
-    @pipeline_def(
-        batch_size=epoch_shard.batch_size,
-        num_threads=config.threads or default_threads(),
-        device_id=device_id,
-        seed=seeds.of_dali("pipeline"),
-        prefetch_queue_depth=config.prefetch,
-        # DALI then rewrites this function and all that it calls, for a second.
-        enable_conditionals="tile.jpg" in wanted,
-        enable_checkpointing=True,
-        checkpoint=checkpoint,
-    )
-    def define() -> tuple[Any, ...]:
-        buffer = 0 if epoch_shard.complete else config.shuffle_buffer
-        options = ReaderOptions(seeds, epoch_shard.world_size, buffer, config.mmap, config.reader_depth)
-        sample = data.read(wanted, options)
-        journal.watch(sample["jpg"])
-        safe = data.is_looked_into or not config.decoding.upright
-        photo = with_header(sample["jpg"], data.max_pixels, safe, config.decoding.least)
-        outputs = {
-            "photo": decode(photo, config.hw_decoder_load, config.preallocate, config.decoding),
-            "cls": sample["cls"],
-            "iteration": count_iterations(epoch_shard.batch_size),
-        }
-        if "mask" in sample:
-            outputs["mask"] = sample["mask"] if device_id is None else sample["mask"].gpu()
-        if "tile" in sample:
-            outputs["tile"] = sample["tile"]
-        if "tile.jpg" in sample:
-            used, outputs["lends"] = choose_tiles(outputs["iteration"], sample["tile.jpg"], needed)
-            if used:
-                tile = decode(sample["tile.jpg"], config.hw_decoder_load, config.preallocate)
-            else:
-                tile = black_pixel()
-            outputs["tile.jpg"] = tile
-        names[:] = outputs
-        return tuple(outputs.values())
-
-    return define(), names
-
-
-def _strength(warmup_epochs: int, batches: int, origin: int, iteration: int) -> float:
+def _strength(warmup_epochs: int, batches: int, epoch: int, batch: int) -> float:
     """The background warm-up: rises linearly from 0 to 1."""
-    return min(1.0, (origin + iteration / batches) / warmup_epochs) if warmup_epochs else 1.0
+    return min(1.0, (epoch + batch / batches) / warmup_epochs) if warmup_epochs else 1.0
 
 
 def default_threads() -> int:

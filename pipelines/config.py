@@ -62,12 +62,11 @@ class LoaderConfig(Options):
     orientation: Literal["apply", "ignore"] = "apply"
     """EXIF orientation of photos. ignore, for evaluation: pixels as they are stored, as by PIL alone."""
 
-    mmap: Free[bool] = True
-    """Map shards into memory; turn off on network file systems."""
     shuffle_buffer: int = Field(default=4096, ge=1, le=2**24)
-    """Samples held (encoded) to draw from. Shards are globally shuffled when packed; this shuffles anew."""
+    """Samples to draw the next one from, of shards in another order each epoch. Shards are globally shuffled
+    when packed; this shuffles anew."""
     reader_depth: Free[int] = Field(default=2, ge=1, le=64)
-    """Batches the reader keeps ahead."""
+    """Encoded batches kept ahead of the decoder."""
     threads: Free[int] = Field(default=0, ge=0, le=1024)
     """CPU threads of a rank that decode, and as many that make views without a GPU; 0: the CPUs of this
     process shared out among the ranks of the machine."""
@@ -88,6 +87,7 @@ class LoaderConfig(Options):
         if name not in METHODS:
             raise ValueError(f"pipeline={name!r}: no such method; there are {', '.join(METHODS)}")
         values = {key: _plain(value) for key, value in values.items()}
+        values.pop("mmap", None)  # of before shards were read by our own reader; it changed no batch
         defaults, views = dict(METHODS[name].defaults), METHODS[name].views
         given = values.pop("views", {})
         if not isinstance(given, dict) or not all(isinstance(view, dict) for view in given.values()):

@@ -38,7 +38,6 @@ class Runtime(Options):
     prefetch: int | None = None
     reader_depth: int | None = None
     verify: bool | None = None
-    mmap: bool | None = None
     hw_decoder_load: float | None = None
     preallocate: tuple[int, int] | None = None
 

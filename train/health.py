@@ -15,13 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from dali_bgaug.dataset import PackedShards
 from dali_bgaug.decoding import DecodeOptions
 from dali_bgaug.errors import UserError, shown
-from dali_bgaug.shard_index import locate_samples
-from dali_bgaug.shards import Shard, manifest_digest, open_shards
+from dali_bgaug.shards import manifest_digest, open_shards
 from pipelines.build import default_threads
 from train import checkpoint, distributed
 from train.config import RunConfig
@@ -188,16 +188,17 @@ def _all_reduce(device: torch.device) -> Finding:
 def _shards(folder: Path) -> Finding:
     def probe() -> tuple[str, str, float]:
         manifest = open_shards(folder, verify=False, option="data.shards")
-        filled = [shard for shard in manifest.shards if shard.samples]
+        filled = [number for number, shard in enumerate(manifest.shards) if shard.samples]
         rank, ranks, count = distributed.rank(), distributed.world_size(), len(filled)
         start = rank * count // ranks
         part = filled[start : max(start + 1, (rank + 1) * count // ranks)]
         data = PackedShards(folder, manifest)
-        sources = [_source(folder, part[0], 0), _source(folder, part[-1], -1)]
-        if problems := data.damaged(sources, DecodeOptions()):
+        first_and_last = np.array([[part[0], 0], [part[-1], data.sizes[part[-1]] - 1]])
+        if problems := data.damaged(first_and_last, DecodeOptions()):
             raise UserError(data.explain([problem.line for problem in problems]))
         summary = f"{manifest.samples} photos in {len(manifest.shards)} shards"
-        return manifest_digest(folder), summary, _rate([folder / shard.name for shard in part])
+        paths = [folder / manifest.shards[number].name for number in part]
+        return manifest_digest(folder), summary, _rate(paths)
 
     found, failure = _everywhere("shards", probe, "every machine must see the same whole data.shards")
     if failure:
@@ -212,12 +213,6 @@ def _shards(folder: Path) -> Finding:
         if other
         else "",
     )
-
-
-def _source(folder: Path, shard: Shard, number: int) -> bytes:
-    """Where DALI would say that it has read a sample."""
-    _, places = list(locate_samples(folder / shard.index))[number]
-    return f"{folder / shard.name}:{places['jpg'][0]}:".encode()
 
 
 def _rate(paths: list[Path]) -> float:

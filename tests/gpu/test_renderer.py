@@ -12,9 +12,7 @@ import pytest
 import torch
 
 from dali_bgaug.dataset import open_packed
-from dali_bgaug.journal import Journal
-from dali_bgaug.loader import EpochShard
-from dali_bgaug.reading import Seeds
+from dali_bgaug.sampling import EpochShard, Seeds
 from dali_bgaug.views.plan import Recipe, plan
 from dali_bgaug.views.render import Decoded, Rendered, Renderer, Tiles
 from dali_bgaug.views.table import IMAGE, Table
@@ -72,10 +70,12 @@ def decoded(
     config = LoaderConfig(pipeline=method, crop=crop, background=background, **common, **values)
     recipe, data = loader_recipe(config, with_sources=True), open_packed(shards)
     share, seeds = EpochShard(data.samples, 12, 0, 1), Seeds(config.seed, 0)
-    with closing(build_maker(config, recipe, data, share, Journal(data), None)) as maker:
+    with closing(build_maker(config, recipe, data, share, None)) as maker:
         maker.reader.schedule()
         batch = maker.reader.take()
-        table = plan(recipe, partial(seeds.generator, iteration=batch.iteration), batch.lends, 1.0)
+        table = plan(
+            recipe, partial(seeds.generator, epoch=batch.epoch, batch=batch.number), batch.lends, 1.0
+        )
         yield recipe, Inputs(table, batch.photos, batch.tiles, batch.masks)
 
 

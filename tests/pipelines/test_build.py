@@ -1,7 +1,5 @@
-"""What is looked at before a loader is built: devices, Numba, open files, the recipe."""
+"""What is looked at before a loader is built: devices, Numba, the recipe."""
 
-import os
-import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,27 +44,6 @@ def test_a_task_that_sees_one_gpu_takes_it(
         monkeypatch.setenv("LOCAL_RANK", "4")
         with pytest.raises(UserError, match="wants GPU 4, there are 4"):
             build.choose_device("gpu", None)
-
-
-def test_as_many_files_are_allowed_as_shards_are_held_open(
-    textured: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    few = len(os.listdir("/proc/self/fd")) + build.SPARE_FILES + 20
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
-        build.allow_open_files(10, textured)
-        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == few
-        with build_loader(loader_config(textured, mmap=False)) as loader:
-            next(iter(loader))
-        build.allow_open_files(400, textured)
-        assert few + 350 < resource.getrlimit(resource.RLIMIT_NOFILE)[0] < few + 450
-        monkeypatch.setattr(build.resource, "getrlimit", lambda _: (150, 300))
-        with pytest.raises(UserError, match=r"data.mmap=false: the 400 shards of .* may open 300: .*ulimit"):
-            build.allow_open_files(400, textured)
-    finally:
-        monkeypatch.undo()
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_views_on_the_cpu_without_numba_are_an_error_that_says_what_to_do(

@@ -27,18 +27,16 @@ def _damage(folder: Path, line: int, start: int, data: bytes) -> tuple[Path, str
     return folder / "shard-00000.tar", words[3].partition(".")[0]
 
 
-@pytest.mark.parametrize(
-    ("mmap", "batch", "prefetch"), [(True, 8, 2), (False, 8, 2), (True, 48, 2), (True, 4, 1), (True, 4, 8)]
-)
+@pytest.mark.parametrize(("depth", "batch", "prefetch"), [(2, 8, 2), (1, 48, 2), (1, 4, 1), (8, 4, 8)])
 def test_a_damaged_photo_is_named(
-    textured: Path, tmp_path: Path, mmap: bool, batch: int, prefetch: int
+    textured: Path, tmp_path: Path, depth: int, batch: int, prefetch: int
 ) -> None:
     """In a large batch, too, where DALI's decoder would end the process, and with many batches read ahead."""
     folder = shutil.copytree(textured, tmp_path / "shards")
     shard, key = _damage(folder, 3, 0, b"\0" * 500)
     with pytest.raises(UserError, match=r"checksum is not the one in manifest.json"):
         build_loader(_config(folder))
-    config = _config(folder, verify=False, mmap=mmap, batch_size=batch, prefetch=prefetch, seed=1)
+    config = _config(folder, verify=False, reader_depth=depth, batch_size=batch, prefetch=prefetch, seed=1)
     with build_loader(config) as loader:
         with pytest.raises(UserError, match=rf"{shard}: {key}: jpg cannot be decoded"):
             for _ in loader:
@@ -84,7 +82,7 @@ def test_an_error_of_our_own_is_not_blamed_on_the_shards(
 
 def test_a_shard_lost_in_mid_run_is_named(textured: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(textured, tmp_path / "shards")
-    config = _config(folder, mmap=False, shuffle_buffer=1, prefetch=1, reader_depth=1)
+    config = _config(folder, shuffle_buffer=1, prefetch=1, reader_depth=1)
     with build_loader(config) as loader, pytest.raises(UserError, match=r"shard-0000\d.tar: missing, but"):
         for number, _ in enumerate(iter(loader)):
             if number == 0:

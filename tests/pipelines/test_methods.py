@@ -12,12 +12,13 @@ from pydantic import ValidationError
 from dali_bgaug.config import validate
 from dali_bgaug.dataset import open_packed
 from dali_bgaug.errors import UserError
-from dali_bgaug.journal import Journal
-from dali_bgaug.loader import EpochShard
-from dali_bgaug.reading import Seeds
+from dali_bgaug.reading import decoding_pipeline
+from dali_bgaug.sampling import EpochShard
+from dali_bgaug.shards import TileKind
 from dali_bgaug.views.options import BackgroundOptions
 from pipelines import LoaderConfig, build_loader
-from pipelines.build import define_pipeline, loader_recipe
+from pipelines.build import reader_options
+from pipelines.config import components
 from pipelines.methods import METHODS
 from tests.helpers.loaders import PLAIN
 
@@ -274,25 +275,23 @@ def test_a_central_crop_is_the_evaluations(textured: Path, crop: dict[str, Any])
 
 
 @pytest.mark.parametrize(("method", "kind"), CASES)
-@pytest.mark.parametrize("with_sources", [False, True])
 @pytest.mark.parametrize("tiles", ["geometry", "pixels"])
-def test_the_gpu_pipeline_is_defined_without_a_gpu(
-    textured: Path, textured_pixels: Path, method: str, kind: str, with_sources: bool, tiles: str
-) -> None:
-    """DALI checks every operator's argument devices when the pipeline is defined."""
+def test_what_a_loader_reads_of_a_sample(textured: Path, method: str, kind: str, tiles: TileKind) -> None:
+    """Masks and tiles only where views need them."""
     options = {} if method == "evaluation" else {"crop": {"fg_min": 0.1}}
-    shards = {"geometry": textured, "pixels": textured_pixels}[tiles]
-    config = LoaderConfig(pipeline=method, shards=shards, background={"kind": kind}, **options)
-    data = open_packed(shards)
-    epoch_shard, recipe = EpochShard(data.samples, 8, 0, 1), loader_recipe(config, with_sources)
-    seeds, strength = Seeds(0, 0), lambda _: 1.0
-    _, names = define_pipeline(config, recipe, data, epoch_shard, seeds, strength, Journal(data), device_id=0)
-    expected = {"photo", "cls", "iteration"}
-    if with_sources or options:
-        expected |= {"mask"}
-    if with_sources or kind in ("random", "swaps"):
-        expected |= {"tile"} if tiles == "geometry" else {"tile.jpg", "lends"}
-    assert set(names) == expected
+    config = LoaderConfig(pipeline=method, shards=textured, background={"kind": kind}, **options)
+    expected = {"jpg", "cls"} | ({"mask"} if options else set())
+    if kind in ("random", "swaps"):
+        expected |= {"tile"} if tiles == "geometry" else {"tile.jpg"}
+    assert set(components(config, tiles)) == expected
+
+
+@pytest.mark.parametrize("tiles", [False, True])
+def test_the_gpu_pipeline_is_defined_without_a_gpu(textured: Path, tiles: bool) -> None:
+    """DALI checks every operator's argument devices when the pipeline is defined."""
+    data, config = open_packed(textured), LoaderConfig(shards=textured)
+    options = reader_options(config, data, EpochShard(data.samples, 8, 0, 1), device_id=0)
+    assert decoding_pipeline(options, lambda: [], tiles).device_id == 0
 
 
 def test_the_definition_would_catch_an_argument_on_the_gpu() -> None:

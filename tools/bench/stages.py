@@ -1,8 +1,8 @@
 """The stages that the benchmark times: so many batches of one stage, from nothing under way to nothing under
 way.
 
-Between its rounds a stage makes no batch, so that none works in another's time. (A DALI reader fills its
-queue of encoded samples up again after a round; that costs less than a thousandth of the decoding.)
+Between its rounds a stage makes no batch, so that none works in another's time. (A reader fills its queue of
+encoded samples up again after a round; that costs less than a thousandth of the decoding.)
 """
 
 import contextlib
@@ -12,18 +12,18 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
-from nvidia.dali import Pipeline, pipeline_def
+from nvidia.dali import Pipeline, fn, pipeline_def, types
 from torch.utils.data import DataLoader
 
 from dali_bgaug.batches import BatchMaker
-from dali_bgaug.dataset import PackedShards, open_packed
-from dali_bgaug.journal import Journal
-from dali_bgaug.loader import EpochShard
-from dali_bgaug.reading import ReaderOptions, Seeds
-from dali_bgaug.reading import decode as decode_photo
+from dali_bgaug.dataset import open_packed
+from dali_bgaug.fetching import Fetcher
+from dali_bgaug.reading import ReaderOptions, decoding_pipeline
+from dali_bgaug.sampling import EpochShard
 from pipelines import LoaderConfig
-from pipelines.build import build_maker, check_epoch_shard, default_threads, loader_recipe
+from pipelines.build import build_fetcher, build_maker, check_epoch_shard, loader_recipe, reader_options
 from pipelines.torchvision_loader import Plan, TorchvisionLoader
 from tools.bench.timing import Key, Rounds, interleave
 
@@ -145,11 +145,11 @@ def our_stage(
     epoch_shard = EpochShard(data.samples, config.batch_size, 0, 1)
     check_epoch_shard(config, data, epoch_shard)
     if name in ("read", "decode"):
-        return DaliStage(
-            _partial_pipeline(config, data, epoch_shard, device_id, name == "decode"), config.prefetch
-        )
-    journal = Journal(data)  # part of the loader's work
-    maker = build_maker(config, loader_recipe(config), data, epoch_shard, journal, device_id)
+        fetcher = build_fetcher(config, data, epoch_shard, ["jpg", "cls"])
+        stack.callback(fetcher.close)
+        options = reader_options(config, data, epoch_shard, device_id)
+        return DaliStage(_partial_pipeline(fetcher, options, name == "decode"), config.prefetch)
+    maker = build_maker(config, loader_recipe(config), data, epoch_shard, device_id)
     return stack.enter_context(ViewsStage(maker, config.prefetch))
 
 
@@ -164,21 +164,20 @@ def time_loaders(
         return interleave(stages, rounds, batches, title)
 
 
-def _partial_pipeline(
-    config: LoaderConfig, data: PackedShards, epoch_shard: EpochShard, device_id: int | None, decode: bool
-) -> Pipeline:
+def _partial_pipeline(fetcher: Fetcher, options: ReaderOptions, decode: bool) -> Pipeline:
     """The start of every loader: read, or read and decode."""
 
-    @pipeline_def(
-        batch_size=epoch_shard.batch_size,
-        num_threads=config.threads or default_threads(),
-        device_id=device_id,
-        prefetch_queue_depth=config.prefetch,
-    )
-    def define() -> Any:
-        seeds = Seeds(config.seed, rank=0)
-        options = ReaderOptions(seeds, 1, config.shuffle_buffer, config.mmap, config.reader_depth)
-        photo = data.read(["jpg"], options)["jpg"]
-        return decode_photo(photo, config.hw_decoder_load, config.preallocate) if decode else photo
+    def photos() -> list[list[np.ndarray]]:
+        fetched = fetcher.take()
+        return [fetched.encoded.photos]
 
-    return define()
+    @pipeline_def(
+        batch_size=options.batch_size,
+        num_threads=options.threads,
+        device_id=options.device_id,
+        prefetch_queue_depth=options.prefetch,
+    )
+    def read() -> Any:
+        return fn.external_source(source=photos, num_outputs=1, batch=True, dtype=types.UINT8, ndim=1)[0]
+
+    return decoding_pipeline(options, photos, tiles=False) if decode else read()

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dali_bgaug.reading import Seeds
+from dali_bgaug.sampling import Seeds
 from dali_bgaug.views import table
 from dali_bgaug.views.describe import describe
 from dali_bgaug.views.plan import Recipe, plan
@@ -25,7 +25,7 @@ def _recipe(method: str = "moco_v2", sources: bool = False, **values: Any) -> Re
 def _plan(recipe: Recipe, lends: Any = 16, strength: float = 1.0, iteration: int = 0, seed: int = 0) -> Table:
     """lends: which photos may lend, or how many that all may."""
     lends = np.ones(lends, bool) if isinstance(lends, int) else np.array(lends)
-    return plan(recipe, lambda name: Seeds(seed, 0).generator(name, iteration), lends, strength)
+    return plan(recipe, lambda name: Seeds(seed, 0).generator(name, 0, iteration), lends, strength)
 
 
 def _views(made: Table) -> np.ndarray:

@@ -1,0 +1,98 @@
+"""Fetching: a thread that reads batches of encoded samples ahead of the decoder."""
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import NamedTuple
+
+import numpy as np
+
+from dali_bgaug.dataset import Dataset
+from dali_bgaug.decoding import DecodeOptions
+from dali_bgaug.errors import UnusablePhotos, UserError
+from dali_bgaug.samples import Encoded, Memory
+from dali_bgaug.sampling import Draw, Sampler
+from dali_bgaug.workers import Workers
+
+
+class Fetched(NamedTuple):
+    """A batch as it was read."""
+
+    draw: Draw
+    encoded: Encoded
+    memory: Memory
+    """Of its photos."""
+
+
+class Fetcher:
+    """The batches of a rank, read in order, some ahead of who takes them."""
+
+    def __init__(
+        self,
+        data: Dataset,
+        sampler: Sampler,
+        components: list[str],
+        *,
+        epoch: int = 0,
+        batch: int = 0,
+        depth: int = 2,
+        remember: int = 8,
+        thin: Callable[[Draw, Encoded], Encoded] = lambda _, encoded: encoded,
+    ) -> None:
+        """Nothing is read before a batch is asked for.
+
+        Args:
+            data: what is read.
+            sampler: which samples.
+            components: of a sample.
+            epoch, batch: the first one.
+            depth: batches read ahead.
+            remember: batches that `explain` looks into, those read last.
+            thin: leaves out what a batch will not need.
+        """
+        self._data, self._reader = data, data.reader(components)
+        self._draws, self._depth, self._thin = sampler.draws(epoch, batch), depth, thin
+        self._thread = Workers(1, "reader")
+        self._coming: deque[Future[Fetched]] = deque()
+        self._free: deque[Memory] = deque()
+        self._drawn: deque[np.ndarray] = deque(maxlen=remember)
+
+    def take(self) -> Fetched:
+        """The next batch; what went wrong in reading it is raised here. Give its memory back."""
+        while len(self._coming) <= self._depth:
+            self._coming.append(self._thread.submit(self._fetch))
+        return self._coming.popleft().result()
+
+    def give_back(self, memory: Memory) -> None:
+        """Have the memory of a batch used again."""
+        self._free.append(memory)
+
+    def _fetch(self) -> Fetched:
+        draw = next(self._draws)
+        self._drawn.append(draw.rows)
+        for piece in draw.coming:
+            self._reader.ahead(piece)
+        memory = self._free.popleft() if self._free else Memory()
+        encoded = self._reader.read(draw.rows, memory)
+        for shard in draw.done:
+            self._reader.release(shard)
+        return Fetched(draw, self._thin(draw, encoded), memory)
+
+    def explain(self, options: DecodeOptions) -> UnusablePhotos | None:
+        """An error of what is wrong with the data, or the samples read last; None if they are good."""
+        try:
+            self._data.check()
+            for rows in tuple(self._drawn):
+                if problems := self._data.damaged(rows, options):
+                    lines = [problem.line for problem in problems]
+                    return UnusablePhotos(self._data.explain(lines), dict(problems))
+        except (UserError, OSError) as error:
+            reasons = error.reasons if isinstance(error, UnusablePhotos) else {}
+            return UnusablePhotos(self._data.explain([str(error)]), reasons)
+        return None
+
+    def close(self) -> None:
+        """End the thread, and close what it reads."""
+        self._thread.close()
+        self._reader.close()
+        self._coming.clear()
