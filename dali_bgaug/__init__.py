@@ -2,6 +2,8 @@
 
     errors       UserError: bad input, in one clear line
     files        atomic writing and checksums
+    storage      object stores: whole objects by URL
+    retries      their requests, tried again after transient faults
     config       strict YAML -> pydantic models
     markdown     tables of results
     figures      by matplotlib, without a screen
