@@ -20,8 +20,10 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
+from dali_bgaug import storage
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic
+from dali_bgaug.storage import Stat
 
 REMEDY = "delete that file and run its tool again"
 _MAGIC = b"bgaug-h1"
@@ -86,6 +88,37 @@ def open_checked(path: Path) -> h5py.File:
         raise UserError(
             f"{path}: not a readable HDF5 file ({error}); if the file itself is damaged, {REMEDY}"
         ) from error
+
+
+def download_outline(url: str, target: Path, found: Stat) -> bool:
+    """Copy a file from an object store without its rows: a hole of the same size is in their place.
+
+    All but the rows can be read from it as from the file itself, and has its checksum. A file without rows,
+    or of before there were checksums, is copied whole.
+
+    Args:
+        url: the file.
+        target: the copy, which is written atomically.
+        found: the object's size and ETag.
+
+    Returns:
+        Whether it was copied whole.
+    """
+    end = found.size - _PLACE.size - _DIGEST
+    trailer = storage.read_range(url, max(0, end), found.size, found)
+    start, rows = 0, 0
+    if end >= 0 and trailer.startswith(_MAGIC):
+        _, start, rows = _PLACE.unpack(trailer[: _PLACE.size])
+    if min(start, rows - 1) < 0 or start + rows > end:
+        storage.download(url, target, found=found)
+        return True
+    with atomic(target) as temporary, temporary.open("wb") as file:
+        for begin, stop in ((0, start), (start + rows, end)):
+            file.seek(begin)
+            file.write(storage.read_range(url, begin, stop, found))
+        file.seek(end)
+        file.write(trailer)
+    return False
 
 
 def has_checksums(path: Path) -> bool:

@@ -79,8 +79,8 @@ def describe_classes(photos: int, classes: list[str]) -> str:
     return f"{photos} photos of {len(classes)} {'class' if len(classes) == 1 else 'classes'}, {names}"
 
 
-def describe(found: Path, photos: int, classes: list[str], oddities: Mapping[str, Oddity]) -> str:
-    """A line of photos and classes, and one for every kind of oddity."""
+def describe(found: object, photos: int, classes: list[str], oddities: Mapping[str, Oddity]) -> str:
+    """A line of photos and classes, and one for every kind of oddity. found: where, as it is printed."""
     return "\n  ".join([f"{found}: {describe_classes(photos, classes)}", *told(oddities)])
 
 

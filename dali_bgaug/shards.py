@@ -29,6 +29,7 @@ from dali_bgaug.decoding import MAX_PIXELS
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic, require_folder, sha256, write_text
 from dali_bgaug.shard_index import REMEDY, Members, locate_samples, read_index
+from dali_bgaug.storage import Location
 from dali_bgaug.tiles import NUMBERS
 
 VERSION = 1
@@ -258,8 +259,13 @@ def read_manifest(folder: Path, option: str = "shards") -> Manifest:
         raise UserError(
             f"{option}={folder}: has no manifest.json; pack the shards first (make shards), to the end"
         )
+    return parse_manifest(path.read_bytes(), path)
+
+
+def parse_manifest(data: bytes, path: Location) -> Manifest:
+    """Content of a `manifest.json`, checked. path: of the file, or its URL, as errors name it."""
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         problem = ": ".join([*[".".join(map(str, first["loc"]))] * bool(first["loc"]), first["msg"]])

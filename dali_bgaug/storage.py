@@ -16,7 +16,7 @@ import os
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic
@@ -24,6 +24,7 @@ from dali_bgaug.retries import Retries, changed, retried
 
 Location = Path | str
 """A folder or file: a path, or a URL as text."""
+L = TypeVar("L", Path, str)
 
 RETRIES = Retries()
 BLOCK = 16 << 20
@@ -64,6 +65,11 @@ def location(text: str) -> Location:
     return text.rstrip("/")
 
 
+def join(place: L, name: str) -> L:
+    """The location of a name below another; `place` is a path or a URL."""
+    return place / name if isinstance(place, Path) else f"{place}/{name}"
+
+
 def stat(url: str) -> Stat:
     """Size and ETag of an object; UserError if there is none."""
     files, path = _open(url)
@@ -71,6 +77,21 @@ def stat(url: str) -> Stat:
     if info["type"] != "file":
         raise UserError(f"{url}: a prefix, not an object; check the URL")
     return _stat(info)
+
+
+def find(url: str) -> Stat | None:
+    """Size and ETag of an object, if there is one."""
+    files, path = _open(url)
+
+    def ask() -> dict[str, Any] | None:
+        try:
+            return dict(files.info(path))
+        except FileNotFoundError as error:
+            _refuse_bucket(error)
+            return None
+
+    info = retried(ask, url, "looked for", RETRIES)
+    return _stat(info) if info and info["type"] == "file" else None
 
 
 def size(url: str) -> int:
@@ -86,8 +107,7 @@ def listing(url: str) -> dict[str, Stat]:
         try:
             return list(files.ls(path, detail=True))
         except FileNotFoundError as error:
-            if error.__cause__ is not None:  # the store's own word: there is no such bucket
-                raise
+            _refuse_bucket(error)
             return []
 
     found = retried(ask, url, "listed", RETRIES)
@@ -135,7 +155,9 @@ def read_range(url: str, start: int, stop: int, found: Stat) -> bytes:
     return data
 
 
-def download(url: str, target: Path, *, size: int | None = None, sha256: str | None = None) -> None:
+def download(
+    url: str, target: Path, *, size: int | None = None, sha256: str | None = None, found: Stat | None = None
+) -> None:
     """Copy an object into a file, atomically; after a cut connection it goes on where it was.
 
     Args:
@@ -143,11 +165,12 @@ def download(url: str, target: Path, *, size: int | None = None, sha256: str | N
         target: the file.
         size: bytes, where they are known.
         sha256: its SHA-256 in hex, where it is known.
+        found: what `stat` or `listing` found, where that is known; it must still be so.
 
     Raises:
         UserError: no such object; another size or hash; it changed meanwhile; the disk is full.
     """
-    found = stat(url)
+    found = found or stat(url)
     if size is not None and found.size != size:
         raise UserError(f"{url}: {found.size} bytes, not the {size} that were written; {_REMEDY}")
     digest = hashlib.sha256()
@@ -186,10 +209,15 @@ def delete(url: str) -> None:
         try:
             files.rm_file(path)
         except FileNotFoundError as error:
-            if error.__cause__ is not None:
-                raise
+            _refuse_bucket(error)
 
     retried(ask, url, "deleted", RETRIES)
+
+
+def _refuse_bucket(error: FileNotFoundError) -> None:
+    """Raise an error again that the store itself raised: not the object is missing, but the bucket."""
+    if error.__cause__ is not None or error.__context__ is not None:
+        raise error
 
 
 def _stat(info: dict[str, Any]) -> Stat:

@@ -28,7 +28,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,18 +88,25 @@ def list_files(folder: Path, option: str, part: slice = slice(None)) -> list[Pat
 
     part: which of them must be there already.
     """
-    names = {path.name for path in require_folder(folder, option).glob("*.h5")}
+    there = (path.name for path in require_folder(folder, option).iterdir())
+    return [folder / name for name in expected_names(there, f"{option}={folder}", part)]
+
+
+def expected_names(there: Iterable[str], where: str, part: slice = slice(None)) -> list[str]:
+    """The names of all files of a store, in order, of which some are there; see `list_files`.
+
+    where: the folder, as an error names it.
+    """
+    names = {name for name in there if name.endswith(".h5")}
     count = _COUNT.search(min(names)) if names else None
     if not count:
-        raise UserError(f"{option}={folder}: no store files (*.h5) in it; run the tool that writes it first")
+        raise UserError(f"{where}: no store files (*.h5) in it; run the tool that writes it first")
     expected = [file_name(i, int(count[1])) for i in range(int(count[1]))]
     if foreign := names - set(expected):
-        raise UserError(f"{option}={folder}: holds files of two stores (e.g. {min(foreign)}); make it anew")
+        raise UserError(f"{where}: holds files of two stores (e.g. {min(foreign)}); make it anew")
     if missing := set(expected[part]) - names:
-        raise UserError(
-            f"{option}={folder}: {min(missing)} is missing; run the tool that writes it again, to the end"
-        )
-    return [folder / name for name in expected]
+        raise UserError(f"{where}: {min(missing)} is missing; run the tool that writes it again, to the end")
+    return expected
 
 
 def is_finished(path: Path, source: str) -> bool:
@@ -115,13 +122,16 @@ def is_finished(path: Path, source: str) -> bool:
     return True
 
 
-def reject_foreign_files(folder: Path, count: int) -> None:
-    """A store of another number of files in the same folder would be mixed up with the new one."""
+def reject_foreign_files(there: Iterable[str], where: str, count: int) -> None:
+    """A store of another number of files in the same folder would be mixed up with the new one.
+
+    there, where: the names in the folder, and the folder, as an error names it.
+    """
     known = {file_name(i, count) for i in range(count)}
-    for path in sorted(folder.glob("*.h5")):
-        if path.name not in known:
+    for name in sorted(there):
+        if name.endswith(".h5") and name not in known:
             raise UserError(
-                f"{path}: belongs to a store of other photos or another --per-file; "
+                f"{where}/{name}: belongs to a store of other photos or another --per-file; "
                 "choose another --out, or delete that folder to make it anew"
             )
 

@@ -116,22 +116,6 @@ def tool_parser(name: str, doc: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(prog=name, description=doc.splitlines()[0])
 
 
-def add_scale_arguments(parser: argparse.ArgumentParser) -> None:
-    """--workers and --part."""
-    parser.add_argument("--workers", type=int, help="processes (all CPUs; one, where a GPU is used)")
-    help_ = "the i-th of n machines' share (%(default)s)"
-    parser.add_argument("--part", default="1/1", metavar="i/n", help=help_)
-
-
-def run_part(
-    args: argparse.Namespace, write: Callable[..., Any], *inputs: Any, on_gpu: bool = False, **options: Any
-) -> None:
-    """Run a tool that makes files of `inputs` into `args.out`, in parts; print its report."""
-    part, workers = parse_part(args.part), args.workers or default_workers(on_gpu)
-    with hold(args.out, part):
-        write(*inputs, args.out, workers=workers, part=part, **options).finish()
-
-
 def pick(args: argparse.Namespace, *names: str) -> dict[str, Any]:
     """Some of the arguments, by name."""
     return {name: getattr(args, name) for name in names}

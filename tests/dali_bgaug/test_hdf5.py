@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from dali_bgaug import hdf5, stores
+from dali_bgaug import hdf5, storage, stores
 from dali_bgaug.errors import UserError
 
 MASKS = np.random.default_rng(0).integers(0, 256, (5, 64, 64), np.uint8)
@@ -114,3 +114,34 @@ def test_files_without_checksums_are_read(tmp_path: Path) -> None:
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone.h5: not a readable HDF5 file"):
         hdf5.open_checked(tmp_path / "gone.h5")
+
+
+@pytest.mark.parametrize(
+    ("write", "row"), [(_masks, stores.StoreReader.saliency), (_tiles, stores.StoreReader.tile)]
+)
+def test_an_outline_is_the_file_but_its_rows(write, row, tmp_path: Path) -> None:
+    write(tmp_path / "whole.h5")
+    storage.upload(tmp_path / "whole.h5", "memory://shelf/outline.h5")
+    outline = tmp_path / "outline.h5"
+    found = storage.stat("memory://shelf/outline.h5")
+    assert not hdf5.download_outline("memory://shelf/outline.h5", outline, found)
+    whole, copy = (np.fromfile(path, np.uint8) for path in (tmp_path / "whole.h5", outline))
+    assert len(whole) == len(copy)
+    differ = np.flatnonzero(whole != copy)
+    lost = MASKS.nbytes if write is _masks else sum(map(len, JPEGS))
+    assert 0 < len(differ) <= lost
+    assert differ[-1] - differ[0] < lost
+    assert stores.read_keys(outline) == KEYS
+    assert stores.is_finished(outline, stores.read_source(tmp_path / "whole.h5").source)
+    with stores.StoreReader([outline]) as reader, pytest.raises(UserError, match="row 4 is damaged"):
+        row(reader, 0, 4)
+
+
+def test_a_file_without_rows_is_its_own_outline(tmp_path: Path) -> None:
+    _geometry(tmp_path / "whole.h5")
+    (tmp_path / "other.h5").write_bytes(b"no store")
+    for name in ("whole.h5", "other.h5"):
+        storage.upload(tmp_path / name, f"memory://shelf/{name}")
+        found = storage.stat(f"memory://shelf/{name}")
+        assert hdf5.download_outline(f"memory://shelf/{name}", tmp_path / "copy", found)
+        assert (tmp_path / "copy").read_bytes() == (tmp_path / name).read_bytes()

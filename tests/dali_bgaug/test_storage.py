@@ -180,24 +180,26 @@ def test_a_package_that_is_not_installed(anew: None, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    "fault",
+    ("fault", "times"),
     [
-        Fault(status=503, code="SlowDown"),
-        Fault(status=500),
-        Fault(status=429, code="TooManyRequests"),
-        Fault(cut=1000),
-        Fault(cut=0),
-        Fault(wait=0.8),
+        (Fault(status=503, code="SlowDown"), 3),
+        (Fault(status=500), 1),
+        (Fault(status=429, code="TooManyRequests"), 1),
+        (Fault(cut=1000), 2),
+        (Fault(cut=0), 1),
+        (Fault(wait=2.5), 1),
     ],
     ids=["slow-down", "internal", "too-many", "cut", "cut-at-once", "no-answer"],
 )
-def test_a_transient_fault_is_tried_again(faulty: tuple[str, Proxy], tmp_path: Path, fault: Fault) -> None:
+def test_a_transient_fault_is_tried_again(
+    faulty: tuple[str, Proxy], tmp_path: Path, fault: Fault, times: int
+) -> None:
     url, state = faulty
-    state.faults = first(2, fault)
+    state.faults = first(times, fault)
     storage.download(url, tmp_path / "a", size=10240)
     assert (tmp_path / "a").read_bytes() == DATA
     ranges = [request.range for request in state.seen if request.method == "GET"]
-    assert ranges == ["bytes=0-4095"] * 3 + ["bytes=4096-8191", "bytes=8192-10239"]
+    assert ranges == ["bytes=0-4095"] * (1 + times) + ["bytes=4096-8191", "bytes=8192-10239"]
 
 
 def test_after_a_cut_connection_it_goes_on_where_it_was(faulty: tuple[str, Proxy], tmp_path: Path) -> None:
@@ -212,8 +214,8 @@ def test_after_a_cut_connection_it_goes_on_where_it_was(faulty: tuple[str, Proxy
 
 @pytest.mark.parametrize(
     "fault",
-    [Fault(status=503, code="SlowDown"), Fault(cut=0), Fault(wait=0.8)],
-    ids=["slow-down", "cut", "no-answer"],
+    [Fault(status=503, code="SlowDown"), Fault(cut=0)],
+    ids=["slow-down", "cut"],
 )
 def test_uploads_are_tried_again(faulty: tuple[str, Proxy], tmp_path: Path, fault: Fault) -> None:
     url, state = faulty

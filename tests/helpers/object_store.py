@@ -17,9 +17,7 @@ import pytest
 from dali_bgaug import storage
 from dali_bgaug.retries import Retries
 
-FAST = Retries(
-    tries=4, seconds=20, first_pause=0.001, longest_pause=0.01, connect_timeout=2, read_timeout=0.5
-)
+FAST = Retries(tries=4, seconds=20, first_pause=0.001, longest_pause=0.01, connect_timeout=5, read_timeout=2)
 _numbers = count()
 
 

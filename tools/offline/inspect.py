@@ -21,8 +21,10 @@ from dali_bgaug.decoding import MAX_PIXELS, Decoder
 from dali_bgaug.errors import UserError, shown
 from dali_bgaug.files import require_folder
 from dali_bgaug.hdf5 import has_checksums
+from dali_bgaug.storage import is_remote
 from dali_bgaug.tiles import NUMBERS, fits
 from tools.cli import require, run, tool_parser
+from tools.offline.command import location
 from tools.offline.inspect_sheet import Tile, draw_sheet
 from tools.offline.report import counted, format_bytes
 
@@ -236,10 +238,12 @@ def _histogram(shares: list[float]) -> Iterator[str]:
 def main() -> None:
     parser = tool_parser("tools.inspect", __doc__)
     add = parser.add_argument
-    add("folder", type=Path, metavar="DIR", help="a store, shards, or a folder that holds some")
+    add("folder", type=location, metavar="DIR", help="a store, shards, or a folder that holds some")
     add("--verify", action="store_true", help="read and check everything")
     add("--count", type=int, default=24, help="photos on the contact sheet (%(default)s)")
     args = parser.parse_args()
+    if is_remote(args.folder):
+        raise UserError(f"DIR={args.folder}: is inspected on a disk; copy it there (aws s3 cp --recursive)")
     print("\n".join(map(shown, inspect(args.folder, args.verify, args.count))))
 
 

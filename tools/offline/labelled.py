@@ -20,17 +20,20 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from dali_bgaug import shards
+from dali_bgaug import shards, storage
 from dali_bgaug.decoding import MAX_PIXELS, Decoder, too_large
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import digest, require_folder, sha256
 from dali_bgaug.folder import open_folder
 from dali_bgaug.photo_tree import Oddity, describe
-from tools.cli import ALL, Part, add_scale_arguments, pick, require, run, run_part, tool_parser
+from dali_bgaug.storage import Location
+from tools.cli import ALL, Part, pick, require, run, tool_parser
 from tools.offline import packing, photos
 from tools.offline.cifar import SPLITS, read_cifar
+from tools.offline.command import add_scale_arguments, location, run_part
 from tools.offline.damage import find_damage
 from tools.offline.lists import Line, read_lines
+from tools.offline.places import SCRATCH, Output, open_output
 from tools.offline.report import Done, Report
 
 _LABEL = re.compile(rf"\d{{1,{shards.LABEL_DIGITS}}}")
@@ -169,21 +172,24 @@ class _Job(NamedTuple):
     """The inputs that all shards of a run share."""
 
     reader: Reader
-    out: Path
+    output: Output
     source: str
 
 
 def write_labelled(
     labelled: LabelledSet,
-    out: Path,
+    out: Location,
     *,
     per_shard: int = 10_000,
     seed: int = 0,
     workers: int = 1,
     part: Part = ALL,
+    scratch: Path = SCRATCH,
 ) -> Report:
     """Pack a set without masks, shuffled by `seed`; finished shards are kept. The last part writes the
     manifest.
+
+    scratch: for files on their way to an object store.
 
     Raises:
         UserError: photos that cannot be read, two of one name; another set in `out`.
@@ -193,15 +199,16 @@ def write_labelled(
     photos.reject_equal_names([row.key for row in rows])
     names = hashlib.sha256("\n".join(f"{row.key} {row.label}" for row in rows).encode()).hexdigest()
     source = digest(options, per_shard, labelled.classes, names)
-    print(describe(out, len(rows), labelled.classes, labelled.oddities))
+    output = open_output(out, scratch)
+    print(describe(output, len(rows), labelled.classes, labelled.oddities))
     made = {"options": options, "oddities": labelled.oddities}
-    report = Report(tool="labelled", out=out, part=part, workers=workers, **made)
-    if packing.keep_finished(out, source, report):
+    report = Report(tool="labelled", out=output, part=part, workers=workers, **made)
+    if packing.keep_finished(output, source, report):
         return report
     size = 0
     with contextlib.suppress(photos.BadPhoto):  # a missing one is told now: it may be the wrong folder
         size = len(labelled.reader.read(rows[0]))
-    job = _Job(labelled.reader, out, source)
+    job = _Job(labelled.reader, output, source)
     order = np.random.default_rng(seed).permutation(len(rows)).tolist()
     cuts = [order[start : start + per_shard] for start in range(0, len(rows), per_shard)]
     numbers = range(len(cuts))[part.slice]
@@ -211,7 +218,7 @@ def write_labelled(
         [len(cuts[number]) for number in numbers],
         [len(cuts[number]) * (size + _TAR_BYTES) for number in numbers],
     )
-    packing.write_manifest(out, len(cuts), source, labelled.classes, options, "geometry")
+    packing.write_manifest(output, len(cuts), source, labelled.classes, options, "geometry")
     return report
 
 
@@ -220,7 +227,7 @@ _TAR_BYTES = 3500  # a sample's headers and padding, about
 
 def _write_shard(job: _Job, name: str, rows: list[Row]) -> Done:
     samples = partial(packing.samples_of, rows, partial(_sample, job))
-    return packing.pack_shard(job.out, name, job.source, samples, "geometry")
+    return packing.pack_shard(job.output, name, job.source, samples, "geometry")
 
 
 def _sample(job: _Job, record: dict[str, Any], row: Row) -> shards.Sample:
@@ -256,7 +263,7 @@ def main() -> None:
     source.add_argument("--photos", type=Path, help="class folders, or what the paths of --list are below")
     add("--list", type=Path, help="text file of 'PATH LABEL', labels from 0")
     add("--class-count", type=int, help="classes of --list (default: to the largest label)")
-    add("--out", type=Path, required=True, help="the data set; of --cifar the folder of train and test")
+    add("--out", type=location, required=True, help="the data set; of --cifar the folder of train and test")
     add("--per-shard", type=int, default=10_000, help="photos a tar (%(default)s)")
     add("--seed", type=int, default=0, help="of the global shuffle (%(default)s)")
     add_scale_arguments(parser)
@@ -266,7 +273,7 @@ def main() -> None:
     require(args.class_count is None or args.class_count > 0, f"--class-count={args.class_count}: above 0")
     if args.cifar:
         require(not args.list, f"--list={args.list}: goes with --photos, not with --cifar")
-        sets = {args.out / split: cifar_set(args.cifar, split) for split in SPLITS}
+        sets = {storage.join(args.out, split): cifar_set(args.cifar, split) for split in SPLITS}
     elif args.list:
         sets = {args.out: listed_set(args.photos, args.list, args.class_count)}
     else:

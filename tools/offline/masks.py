@@ -27,11 +27,14 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import digest
 from dali_bgaug.orientation import read_orientation
 from dali_bgaug.photo_tree import list_photos
+from dali_bgaug.storage import Location
 from dali_bgaug.tiles import tile_geometry
-from tools.cli import ALL, Part, add_scale_arguments, pick, require, run, run_part
+from tools.cli import ALL, Part, pick, require, run
 from tools.offline import photos
+from tools.offline.command import add_scale_arguments, location, run_part
 from tools.offline.detectors import DETECTORS, Detector, DetectorOptions, Photo, options_of, read_options
 from tools.offline.detectors.base import scale
+from tools.offline.places import SCRATCH, Output, open_output
 from tools.offline.report import Done, LeftOut, Report
 
 MIN_AREA = 0.001
@@ -41,7 +44,7 @@ MIN_AREA = 0.001
 def write_mask_store(
     photo_folder: Path,
     detector: DetectorOptions,
-    out: Path,
+    out: Location,
     *,
     threshold: float | None = None,
     min_area: float = MIN_AREA,
@@ -50,11 +53,13 @@ def write_mask_store(
     per_file: int = 512,
     workers: int = 1,
     part: Part = ALL,
+    scratch: Path = SCRATCH,
 ) -> Report:
     """Make masks into a store; finished files are kept. The report counts photos, empty, full_frame.
 
     threshold: None is the detector's own. min_area: a foreground of a smaller share of the photo counts as
     none. size: side of the stored map. max_pixels: photos of more are left out. per_file: photos a file.
+    scratch: for files on their way to an object store.
 
     Raises:
         UserError: a bad option; a missing folder or mask; a photo or mask that cannot be read; all masks
@@ -81,13 +86,14 @@ def write_mask_store(
     }
     if max_pixels != MAX_PIXELS:  # stores of before there was a limit stay good
         options["max_pixels"] = max_pixels
-    stores.reject_foreign_files(out, len(parts))
+    output = open_output(out, scratch)
+    stores.reject_foreign_files(output.sizes(), str(output), len(parts))
     names = [stores.file_name(number, len(parts)) for number in range(len(parts))][part.slice]
     listing = digest(keys)
-    jobs = ((photo_folder, detector, out / name, its, options, listing) for name, its in zip(names, mine))
+    jobs = ((photo_folder, detector, output, name, its, options, listing) for name, its in zip(names, mine))
     print(tree.describe())
     made = {"options": options, "oddities": tree.oddities}
-    report = Report(tool="masks", out=out, part=part, workers=workers, **made)
+    report = Report(tool="masks", out=output, part=part, workers=workers, **made)
     sizes = [len(keys) for keys in mine]
     report.run(_write_file, jobs, sizes, [count * size * size for count in sizes])
     if part.count > 1 or not sizes:  # of a part too few to tell
@@ -110,19 +116,33 @@ def write_mask_store(
 def _write_file(
     photo_folder: Path,
     detector: DetectorOptions,
-    path: Path,
+    output: Output,
+    name: str,
     keys: list[str],
     options: dict[str, Any],
     listing: str,
 ) -> Done:
-    """Write one file of the store, unless it is there or something must be mended first."""
     stamps, problems = _stamps(photo_folder, detector, keys)
     if problems:
         return Done(problems=problems)
+    with output.file(name) as path:
+        return _make_file(photo_folder, detector, path, keys, options, stamps, listing)
+
+
+def _make_file(
+    photo_folder: Path,
+    detector: DetectorOptions,
+    path: Path,
+    keys: list[str],
+    options: dict[str, Any],
+    stamps: list[tuple[int, int]],
+    listing: str,
+) -> Done:
+    """Write one file of the store, unless it is there or something must be mended first."""
     source = digest(keys, options, stamps, listing)
     if stores.is_finished(path, source):
         return _done(path, stores.read_entries(path), kept=True)
-    rows, left_out = [], []
+    rows, left_out, problems = [], [], []
     opened = _open(photo_folder, keys, options.get("max_pixels", MAX_PIXELS), left_out, problems)
     for photo, saliency in _detect(_built(detector, detector.weights_time()), opened, problems):
         rows.append((photo.key, photo.bytes, *mask_row(saliency, options)))
@@ -286,7 +306,7 @@ def main() -> None:
     add("--masks", type=Path, help="parallel folder tree of mask images: the detector 'import'")
     add("--detector", help=f"{', '.join(DETECTORS)} (fused, or import with --masks)")
     add("--weights", type=Path, help="of u2net, deepusps (.onnx) and ncut (backbone.pt)")
-    add("--out", type=Path, default=Path("out/masks"), help="the mask store (default %(default)s)")
+    add("--out", type=location, default=Path("out/masks"), help="the mask store (default %(default)s)")
     what = "foreground is saliency >= this (the detector's: .9; rbd .4, mc dsr hs fused .5)"
     add("--threshold", type=float, help=what)
     what = "a smaller share of the photo is no foreground (%(default)s)"

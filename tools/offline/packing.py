@@ -1,17 +1,20 @@
 """Shards in the making: one by one, what is finished being kept, and the manifest once all are there."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from dali_bgaug import shards
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import write_text
+from dali_bgaug.shard_index import REMEDY
 from tools.offline import photos
+from tools.offline.places import CONNECTIONS, Output
 from tools.offline.report import Done, LeftOut, Report
 
+MANIFEST = "manifest.json"
 PROGRESS = ".progress"  # what is finished, until the manifest says so
 ANOTHER = "choose another --out, or delete that folder to pack anew"
 Samples = Callable[[dict[str, Any], list[str]], Iterator[shards.Sample]]
@@ -66,17 +69,17 @@ def name_of(number: int) -> str:
     return f"shard-{number:05d}"
 
 
-def keep_finished(out: Path, source: str, report: Report) -> bool:
+def keep_finished(output: Output, source: str, report: Report) -> bool:
     """Whether all is packed already, which the report then says.
 
     Raises:
         UserError: the folder holds shards, or unfinished ones, of something else.
     """
-    finished = _finished(out, source)
+    finished = _finished(output, source)
     if finished is None:
-        _reject_foreign(out, source)
+        _reject_foreign(output, source)
         return False
-    shutil.rmtree(out / PROGRESS, ignore_errors=True)  # a kill may have come just before
+    output.remove_folder(PROGRESS)  # a kill may have come just before
     for shard in finished.shards[report.part.slice]:
         report.add(Done(photos=shard.samples, kept=True, written=shard.bytes))
     report.left_out = [LeftOut(*item) for item in finished.left_out]
@@ -84,43 +87,76 @@ def keep_finished(out: Path, source: str, report: Report) -> bool:
     return True
 
 
-def _finished(out: Path, source: str) -> shards.Manifest | None:
+def _finished(output: Output, source: str) -> shards.Manifest | None:
     """The manifest of shards that were packed from the same; of others is a UserError."""
-    path = out / "manifest.json"
-    if not path.exists():
+    data = output.read(MANIFEST)
+    if data is None:
         return None
-    manifest = shards.open_shards(out, option="--out")
+    where = f"{output}/{MANIFEST}"
+    if output.url is None:
+        manifest = shards.open_shards(output.folder, option="--out")
+    else:
+        manifest = shards.parse_manifest(data, where)
+        _check_sizes(output, manifest.shards, REMEDY)
     if manifest.source != source:
-        raise UserError(f"{path}: packed from other photos, masks or options than those given now; {ANOTHER}")
+        raise UserError(
+            f"{where}: packed from other photos, masks or options than those given now; {ANOTHER}"
+        )
     return manifest
 
 
-def _reject_foreign(out: Path, source: str) -> None:
+def _check_sizes(output: Output, listed: Iterable[shards.Shard], remedy: str) -> None:
+    """Shards that are not there, or of other sizes, are a UserError."""
+    sizes = output.sizes()
+    for shard in listed:
+        wrong = [name for name in (shard.name, shard.index) if name not in sizes]
+        wrong += [shard.name] * (sizes.get(shard.name) != shard.bytes)
+        if wrong:
+            message = "missing, or not of the size it was packed with"
+            raise UserError(f"{output}/{wrong[0]}: {message}; {remedy}")
+
+
+def _reject_foreign(output: Output, source: str) -> None:
     """Unfinished shards of something else would be mixed up with the new ones."""
-    for place in (out / PROGRESS).glob("*.json"):
-        if _read_record(place, source) is None and place.exists():  # another part may just have ended
+    for name, record in _records(output).items():
+        if record["source"] != source:
             message = "a shard of other photos, masks or options than those given now"
-            raise UserError(f"{place}: {message}; {ANOTHER}")
+            raise UserError(f"{output}/{PROGRESS}/{name}: {message}; {ANOTHER}")
+
+
+def _records(output: Output) -> dict[str, dict[str, Any]]:
+    """All records that are there, by the names of their files; another part may just be ending them."""
+    names = [name for name in output.sizes(PROGRESS) if name.endswith(".json")]
+    with ThreadPoolExecutor(CONNECTIONS if output.url else 1) as pool:
+        texts = list(pool.map(output.read, (f"{PROGRESS}/{name}" for name in names)))
+    return {name: json.loads(text) for name, text in zip(names, texts, strict=True) if text is not None}
 
 
 def write_manifest(
-    out: Path, count: int, source: str, classes: list[str], options: dict[str, Any], tiles: shards.TileKind
+    output: Output,
+    count: int,
+    source: str,
+    classes: list[str],
+    options: dict[str, Any],
+    tiles: shards.TileKind,
 ) -> None:
     """Write the manifest if all `count` shards are there: no part waits, the last to end finds all finished.
 
     options: of which `mask_size`.
     """
-    places = [out / PROGRESS / f"{name_of(number)}.json" for number in range(count)]
-    records = [_read_record(place, source) for place in places]
-    if missing := records.count(None):
-        if _finished(out, source) is None:  # another part may have ended just now
-            print(f"{out}: {missing} of {len(places)} shards are still to come from other parts")
+    there = _records(output)
+    names = [f"{name_of(number)}.json" for number in range(count)]
+    records = [there[name] for name in names if name in there and there[name]["source"] == source]
+    if missing := count - len(records):
+        if _finished(output, source) is None:  # another part may have ended just now
+            print(f"{output}: {missing} of {count} shards are still to come from other parts")
         return
     written = [shards.Shard(**record["shard"]) for record in records if record["shard"]]
     if not written:
-        raise UserError(f"{out}: every photo was left out; the report says why")
+        raise UserError(f"{output}: every photo was left out; the report says why")
+    _check_sizes(output, written, f"delete {PROGRESS} beside it and run the same command again")
     shards.write_manifest(
-        out,
+        output.folder,
         shards.Manifest(
             samples=sum(shard.samples for shard in written),
             donors=sum(record["donors"] for record in records),
@@ -134,25 +170,23 @@ def write_manifest(
             shards=written,
         ),
     )
+    output.publish(MANIFEST)
     listed = {name for shard in written for name in (shard.name, shard.index)}
-    for path in out.glob("shard-*"):
-        if path.name not in listed:  # of an earlier packing whose manifest was deleted
-            path.unlink(missing_ok=True)
-    shutil.rmtree(out / PROGRESS, ignore_errors=True)
+    old = [name for name in output.sizes() if name.startswith("shard-") and name not in listed]
+    output.remove(old)  # of an earlier packing whose manifest was deleted
+    output.remove_folder(PROGRESS)
 
 
-def _read_record(place: Path, source: str) -> dict[str, Any] | None:
-    try:
-        record = json.loads(place.read_text())
-    except FileNotFoundError:
-        return None
-    return record if record["source"] == source else None
-
-
-def pack_shard(out: Path, name: str, source: str, samples: Samples, tiles: shards.TileKind) -> Done:
+def pack_shard(output: Output, name: str, source: str, samples: Samples, tiles: shards.TileKind) -> Done:
     """Write a shard, unless it is finished, and the record of it."""
-    place = out / PROGRESS / f"{name}.json"
-    record = _read_record(place, source)
+    with output.file(f"{PROGRESS}/{name}.json", f"{name}.tar", f"{name}.idx") as place:
+        return _pack(output.folder, place, name, source, samples, tiles)
+
+
+def _pack(out: Path, place: Path, name: str, source: str, samples: Samples, tiles: shards.TileKind) -> Done:
+    record = json.loads(place.read_text()) if place.exists() else None
+    if record is not None and record["source"] != source:
+        record = None
     kept = record is not None
     if record is None:
         record = {"source": source, "shard": None, "donors": 0, "read": 0}

@@ -15,6 +15,7 @@ from dali_bgaug.errors import UserError, shown, some
 from dali_bgaug.files import DiskFull, write_text
 from dali_bgaug.photo_tree import Oddity, recorded
 from tools.cli import Part, process
+from tools.offline.places import Output
 
 SHOWN = 20  # photos named on the screen; the JSON names all
 _WORDS = {"full_frame": "without a usable background strip"}
@@ -61,7 +62,7 @@ class Report(Done):
     """The sum of all jobs of a run."""
 
     tool: str
-    out: Path
+    out: Output
     part: Part
     workers: int
     options: dict[str, Any]
@@ -91,7 +92,9 @@ class Report(Done):
             UserError: the disk is full (it says how much is still needed), or some job has problems; the
                 JSON is written all the same.
         """
-        self._warn_of_space(sum(bytes_each))
+        # On its way to an object store lies only what is being made.
+        needed = sum(sorted(bytes_each)[-self.workers :] if self.out.url else bytes_each)
+        self._warn_of_space(needed)
         measured = ((function, *job) for job in jobs)
         try:
             for done in process(_measured, measured, sizes, self.workers, self.tool):
@@ -100,7 +103,8 @@ class Report(Done):
             share = 1 - (self.photos + len(self.left_out)) / max(1, sum(sizes))
             raise UserError(
                 f"{error} ({self.files} of {len(sizes)} files are finished; the rest needs about "
-                f"{format_bytes(SPARE * share * sum(bytes_each))}, {format_bytes(_free(self.out))} are free)"
+                f"{format_bytes(SPARE * min(needed, share * sum(bytes_each)))}, "
+                f"{format_bytes(_free(self.out.folder))} are free)"
             ) from error
         finally:
             self.seconds = time.perf_counter() - self.started
@@ -117,7 +121,7 @@ class Report(Done):
         """True if the report that is there is of the store as it is: a run that was killed may have left one
         of less, or none, though its workers finished their files."""
         try:
-            before = json.loads(self.path.read_text(encoding="utf-8"))
+            before = json.loads(self.out.parent.read(self.path.name) or b"")
             return all(before[name] == value for name, value in self.to_json().items() if name in _OF_STORE)
         except (OSError, ValueError, KeyError, TypeError):
             return False
@@ -137,14 +141,12 @@ class Report(Done):
         self.cpu_seconds += 0 if done.kept else done.cpu_seconds
 
     def _warn_of_space(self, needed: float) -> None:
-        free = _free(self.out)
-        there = 0
-        for path in self.out.glob("*") if self.out.is_dir() else ():
-            with contextlib.suppress(FileNotFoundError):  # another part renames its file
-                there += path.stat().st_size
+        folder = self.out.folder
+        free = _free(folder)
+        there = sum(Output(folder).sizes().values())
         if needed * SPARE - there > free:
             print(
-                f"warning: {self.out} needs about {format_bytes(needed * SPARE - there)}, "
+                f"warning: {folder} needs about {format_bytes(needed * SPARE - there)}, "
                 f"{format_bytes(free)} are free; if the disk fills up, finished files stay good",
                 file=sys.stderr,
             )
@@ -153,7 +155,8 @@ class Report(Done):
     def path(self) -> Path:
         """The JSON: beside the output, so that the output's bytes do not depend on how long it took."""
         suffix = f"-{self.part.index}-of-{self.part.count}" if self.part.count > 1 else ""
-        return self.out.absolute().with_name(f"{self.out.absolute().name}-report{suffix}.json")
+        folder = self.out.folder.absolute()
+        return folder.with_name(f"{folder.name}-report{suffix}.json")
 
     def to_json(self) -> dict[str, Any]:
         """The values of the JSON."""
@@ -184,6 +187,7 @@ class Report(Done):
 
     def _save(self) -> None:
         write_text(self.path, json.dumps(self.to_json(), indent=1) + "\n")
+        self.out.parent.publish(self.path.name)
 
     def finish(self) -> None:
         """Print the summary, and write the JSON if no run has."""
@@ -210,7 +214,7 @@ class Report(Done):
                 f"{values['seconds']:.1f} s, {values['photos_per_s']} photos/s, {values['mb_per_s']} MB/s of "
                 f"photos, {counted(self.workers, 'worker')}{kept}"
             )
-        print(f"{did}; report: {self.path}")
+        print(f"{did}; report: {self.out.parent}/{self.path.name}")
 
 
 def _measured(function: Callable[..., Done], *job: Any) -> Done:

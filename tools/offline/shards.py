@@ -21,9 +21,12 @@ from dali_bgaug.errors import UserError
 from dali_bgaug.files import digest, sha256
 from dali_bgaug.hdf5 import REMEDY
 from dali_bgaug.photo_tree import describe
+from dali_bgaug.storage import Location
 from dali_bgaug.tiles import fits, rescale
-from tools.cli import ALL, Part, add_scale_arguments, pick, require, run, run_part, tool_parser
+from tools.cli import ALL, Part, pick, require, run, tool_parser
 from tools.offline import packing, photos
+from tools.offline.command import add_scale_arguments, location, run_part
+from tools.offline.places import SCRATCH, Output, open_output, open_store
 from tools.offline.report import Done, Report
 from tools.offline.shard_photos import Packed, PhotoOptions, pack_photo
 from tools.offline.shard_plan import Row, make_plan, match_stores
@@ -41,7 +44,7 @@ class _Job(NamedTuple):
     """Saliency from which on a pixel is foreground."""
     max_pixels: int
     tiles: shards.TileKind
-    out: Path
+    output: Output
     source: str
     options: PhotoOptions
     device_id: int | None
@@ -49,9 +52,9 @@ class _Job(NamedTuple):
 
 def write_shards(
     photo_folder: Path,
-    mask_store: Path,
-    tile_store: Path,
-    out: Path,
+    mask_store: Location,
+    tile_store: Location,
+    out: Location,
     *,
     shard_mb: float = 200,
     per_shard: int = 10_000,
@@ -62,11 +65,13 @@ def write_shards(
     device: str = "cpu",
     workers: int = 1,
     part: Part = ALL,
+    scratch: Path = SCRATCH,
 ) -> Report:
     """Pack a data set, shuffled by `seed`; finished shards are kept. The last part writes the manifest.
 
     shard_mb, per_shard: a shard ends at whichever comes first, megabytes or photos. classes, subset: see
-    `tools.shard_plan`. device: where the training decoder runs for the check, "cpu" or "gpu".
+    `tools.shard_plan`. device: where the training decoder runs for the check, "cpu" or "gpu". scratch: for
+    files on their way to and from an object store.
 
     Raises:
         UserError: stores that do not belong together, photos that changed or cannot be read, two of one name.
@@ -76,7 +81,8 @@ def write_shards(
     require(per_shard >= 1, f"--per-shard={per_shard}: must be at least 1")
     side = photo_options.max_side
     require(side is None or side >= 32, f"--max-side={side}: must be at least 32 pixels")
-    mask_files, tile_files = zip(*match_stores(mask_store, tile_store), strict=True)
+    masks, tiles = open_store(mask_store, "--masks", scratch), open_store(tile_store, "--tiles", scratch)
+    mask_files, tile_files = zip(*match_stores(masks.folder, tiles.folder), strict=True)
     entries = [stores.read_entries(file) for file in mask_files]
     plan = make_plan(
         entries,
@@ -100,16 +106,19 @@ def write_shards(
     if subset is not None:  # to be read in the manifest; `source` knows the photos themselves
         counts = {"photos": len(plan.order), "of": len(plan.keys)}
         options["subset"] = {"list": subset.name, "sha256": sha256(subset), **counts}
-    print(describe(out, len(plan.order), plan.classes, plan.oddities))
+    output = open_output(out, scratch)
+    print(describe(output, len(plan.order), plan.classes, plan.oddities))
     made = {"options": options, "oddities": plan.oddities}
-    report = Report(tool="shards", out=out, part=part, workers=workers, **made)
-    if packing.keep_finished(out, source, report):
+    report = Report(tool="shards", out=output, part=part, workers=workers, **made)
+    if packing.keep_finished(output, source, report):
         return report
     device_id = None if device == "cpu" else 0
     Decoder(device_id)  # no GPU? now, not in every worker
+    masks.fetch_rows()
+    tiles.fetch_rows()
     level, max_pixels = stores.level(options["threshold"]), options.get("max_pixels", MAX_PIXELS)
     stored = photo_folder, mask_files, tile_files, level, max_pixels, stores.tile_kind(tile_files[0])
-    job = _Job(*stored, out, source, photo_options, device_id)
+    job = _Job(*stored, output, source, photo_options, device_id)
     numbers = range(len(plan.ends))[part.slice]
     report.run(
         _write_shard,
@@ -117,13 +126,13 @@ def write_shards(
         [plan.shard_photos(number) for number in numbers],
         [plan.shard_bytes(number) for number in numbers],
     )
-    packing.write_manifest(out, len(plan.ends), source, plan.classes, options, job.tiles)
+    packing.write_manifest(output, len(plan.ends), source, plan.classes, options, job.tiles)
     return report
 
 
 def _write_shard(job: _Job, name: str, rows: list[Row]) -> Done:
     samples = partial(packing.samples_of, rows, partial(_sample, job))
-    return packing.pack_shard(job.out, name, job.source, samples, job.tiles)
+    return packing.pack_shard(job.output, name, job.source, samples, job.tiles)
 
 
 def _sample(job: _Job, record: dict[str, Any], row: Row) -> shards.Sample:
@@ -172,9 +181,9 @@ def main() -> None:
     parser = tool_parser("tools.shards", __doc__)
     add = parser.add_argument
     add("--photos", type=Path, required=True, help="the folder the masks were made from")
-    add("--masks", type=Path, default=Path("out/masks"), help="the mask store (%(default)s)")
-    add("--tiles", type=Path, default=Path("out/tiles"), help="the tile store (%(default)s)")
-    add("--out", type=Path, default=Path("out/shards"), help="the data set (%(default)s)")
+    add("--masks", type=location, default=Path("out/masks"), help="the mask store (%(default)s)")
+    add("--tiles", type=location, default=Path("out/tiles"), help="the tile store (%(default)s)")
+    add("--out", type=location, default=Path("out/shards"), help="the data set (%(default)s)")
     add("--shard-mb", type=float, default=200, help="a tar's size, in MB (%(default)s)")
     add("--per-shard", type=int, default=10_000, help="most photos a tar (%(default)s)")
     add("--seed", type=int, default=0, help="of the global shuffle (%(default)s)")

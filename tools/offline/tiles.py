@@ -19,12 +19,15 @@ from dali_bgaug import stores
 from dali_bgaug.decoding import MAX_PIXELS
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import digest, require_folder
+from dali_bgaug.storage import Location
 from dali_bgaug.tiles import DILATION, fill, tile_geometry
-from tools.cli import ALL, Part, add_scale_arguments, pick, require, run, run_part, tool_parser
+from tools.cli import ALL, Part, pick, require, run, tool_parser
 from tools.offline import photos
+from tools.offline.command import add_scale_arguments, location, run_part
 from tools.offline.detectors.imported import same_shape
 from tools.offline.mask_images import find_image
 from tools.offline.photos import check_size
+from tools.offline.places import SCRATCH, Output, open_output, open_store
 from tools.offline.report import Done, Report
 
 BITS_PER_PIXEL = 2.0  # of a JPEG, for the estimate of the space it needs
@@ -43,8 +46,8 @@ class _Images(NamedTuple):
 
 
 def write_tile_store(
-    mask_store: Path,
-    out: Path,
+    mask_store: Location,
+    out: Location,
     *,
     photo_folder: Path | None = None,
     imported: Path | None = None,
@@ -52,12 +55,14 @@ def write_tile_store(
     quality: int = 90,
     workers: int = 1,
     part: Part = ALL,
+    scratch: Path = SCRATCH,
 ) -> Report:
     """Write the tile store of a mask store; finished files are kept.
 
     As geometry; or as JPEGs of at most `short_side` pixels, of the photos in `photo_folder` or of the
     backgrounds in `imported`, one of the photo's relative path and stem each; a photo without one lends none.
-    With a `part`, only the same part of the mask store must be there.
+    With a `part`, only the same part of the mask store must be there. scratch: for files on their way to and
+    from an object store.
 
     Raises:
         UserError: missing or incomplete mask store, a photo or background that is gone, damaged or of another
@@ -73,8 +78,10 @@ def write_tile_store(
     if imported:
         require_folder(imported, "--import")
         options["rule"] = "imported"
-    every = stores.list_files(mask_store, "--masks", part.slice)
-    stores.reject_foreign_files(out, len(every))
+    masks = open_store(mask_store, "--masks", scratch, part.slice)
+    every = stores.list_files(masks.folder, "--masks", part.slice)
+    output = open_output(out, scratch)
+    stores.reject_foreign_files(output.sizes(), str(output), len(every))
     files = every[part.slice]
     keys = (key for file in files for key in stores.read_keys(file))
     # A part may lie wholly among photos that have none.
@@ -84,14 +91,19 @@ def write_tile_store(
             "the same relative paths and stems"
         )
     sizes = [stores.count_rows(file) for file in files]
-    jobs = [(file, out / file.name, images, options) for file in files]
-    report = Report(tool="tiles", out=out, part=part, workers=workers, options=options)
+    jobs = [(file, output, images, options) for file in files]
+    report = Report(tool="tiles", out=output, part=part, workers=workers, options=options)
     each = BITS_PER_PIXEL / 8 * short_side**2 * 1.4 if images else 100
     report.run(_write_file, jobs, sizes, [count * each for count in sizes])
     return report
 
 
-def _write_file(masks: Path, path: Path, images: _Images | None, options: dict[str, Any]) -> Done:
+def _write_file(masks: Path, output: Output, images: _Images | None, options: dict[str, Any]) -> Done:
+    with output.file(masks.name) as path:
+        return _make_file(masks, path, images, options)
+
+
+def _make_file(masks: Path, path: Path, images: _Images | None, options: dict[str, Any]) -> Done:
     entries = stores.read_entries(masks)
     stamps = _stamps(entries, images.imported) if images and images.imported else ""
     source = stores.tile_source(entries.source, options, stamps)
@@ -171,8 +183,8 @@ def encode_tile(image: np.ndarray, short_side: int, quality: int) -> bytes:
 def main() -> None:
     parser = tool_parser("tools.tiles", __doc__)
     add = parser.add_argument
-    add("--masks", type=Path, default=Path("out/masks"), help="the mask store (%(default)s)")
-    add("--out", type=Path, default=Path("out/tiles"), help="the tile store (%(default)s)")
+    add("--masks", type=location, default=Path("out/masks"), help="the mask store (%(default)s)")
+    add("--out", type=location, default=Path("out/tiles"), help="the tile store (%(default)s)")
     kind = parser.add_mutually_exclusive_group().add_argument
     kind("--pixels", action="store_true", help="images in place of geometry; needs --photos")
     what = "backgrounds made elsewhere, by photo"

@@ -17,11 +17,12 @@ from tools.cli import ALL, Part
 from tools.offline import masks
 from tools.offline.detectors.imported import ImportOptions
 from tools.offline.masks import write_mask_store
+from tools.offline.places import Output
 from tools.offline.report import Done, LeftOut, Report, format_bytes
 
 
 def _report(out: Path, part: Part = ALL) -> Report:
-    return Report(tool="masks", out=out, part=part, workers=2, options={"size": 3})
+    return Report(tool="masks", out=Output(out), part=part, workers=2, options={"size": 3})
 
 
 def test_a_report_adds_up(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -123,7 +124,7 @@ def test_workers_compute_in_one_thread_each(tmp_path: Path, monkeypatch: pytest.
     """And what the parent was told about threads stays."""
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    report = Report(tool="t", out=tmp_path, part=ALL, workers=2, options={})
+    report = Report(tool="t", out=Output(tmp_path), part=ALL, workers=2, options={})
     report.run(_threads, [(), ()], [1, 1], [0, 0])
     assert report.counts == {"threads": 2}
     assert os.environ["OMP_NUM_THREADS"] == "7"
