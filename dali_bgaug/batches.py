@@ -152,6 +152,7 @@ class Producer:
 
     def close(self) -> None:
         """End the thread and the maker's."""
+        self._maker.reader.interrupt()
         self._thread.close()
         self._coming.clear()
         self._maker.close()

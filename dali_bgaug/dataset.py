@@ -1,6 +1,7 @@
 """Data sets that a loader reads: packed shards, or class folders of photos (`folder.py`)."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
@@ -10,9 +11,25 @@ from dali_bgaug.decoding import DecodeOptions, Decoder, Problem
 from dali_bgaug.folder import open_folder
 from dali_bgaug.photo_tree import Oddity, describe
 from dali_bgaug.samples import SampleReader
+from dali_bgaug.shard_files import (
+    CacheOptions,
+    LocalFiles,
+    ShardFiles,
+    StagedFiles,
+    find_objects,
+)
 from dali_bgaug.shard_index import locate_samples
 from dali_bgaug.shard_reader import ShardReader
-from dali_bgaug.shards import Manifest, TileKind, manifest_digest, open_shards, unpack_tile
+from dali_bgaug.shards import (
+    MANIFEST,
+    Manifest,
+    TileKind,
+    manifest_digest,
+    open_shards,
+    read_manifest,
+    unpack_tile,
+)
+from dali_bgaug.storage import Location, join
 from dali_bgaug.tiles import fits
 
 
@@ -72,46 +89,62 @@ class PackedShards:
 
     oddities = None
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self.folder, self.manifest = folder, manifest
+    def __init__(self, place: Location, manifest: Manifest, cache: CacheOptions | None = None) -> None:
+        """cache: where copies are kept of shards in an object store."""
+        self.place, self.manifest = place, manifest
+        self._cache = cache or CacheOptions()
+        self._objects = find_objects(place, manifest) if isinstance(place, str) else {}
         self.samples, self.classes = manifest.samples, manifest.classes
         self.mask_size, self.tiles, self.donors = manifest.mask_size, manifest.tiles, manifest.donors
         self.max_pixels, self.is_looked_into = manifest.max_pixels, manifest.is_looked_into
         self.sizes = [shard.samples for shard in manifest.shards]
 
     @property
+    def is_remote(self) -> bool:
+        """Whether the set lies in an object store."""
+        return isinstance(self.place, str)
+
+    @property
     def digest(self) -> str:
         """Of the manifest's file."""
-        return manifest_digest(self.folder)
+        return manifest_digest(self.place)
 
     def describe(self) -> str:
         """A line of photos and classes."""
-        return describe(self.folder, self.samples, self.classes, {})
+        return describe(self.place, self.samples, self.classes, {})
+
+    def files(self) -> ShardFiles:
+        """Files of the set, on this machine; close them."""
+        if isinstance(self.place, Path):
+            return LocalFiles(self.place, self.manifest)
+        return StagedFiles(self.place, self.manifest, self._objects, self._cache)
 
     def reader(self, components: list[str]) -> ShardReader:
         """A reader of samples."""
-        return ShardReader(self.folder, self.manifest, components)
+        return ShardReader(self.files(), self.manifest, components)
 
     def check(self) -> None:
-        """Manifest, sizes and indices."""
-        open_shards(self.folder, verify=False)
+        """Manifest, sizes and indices; copies of an object store's files were compared with it."""
+        if isinstance(self.place, Path):
+            open_shards(self.place, verify=False)
 
     def damaged(self, rows: np.ndarray, options: DecodeOptions) -> list[Problem]:
         """Lines of `SHARD: KEY: problem` for photos, tiles and labels that cannot be used."""
         problems, decoder = [], Decoder(upright=options.upright)
-        for number in np.unique(rows[:, 0]).tolist():
-            shard = self.manifest.shards[number]
-            path, wanted = self.folder / shard.name, set(rows[rows[:, 0] == number, 1].tolist())
-            with path.open("rb") as file:
-                for row, (key, members) in enumerate(locate_samples(self.folder / shard.index)):
-                    if row not in wanted:
-                        continue
-                    data = {}
-                    for extension, (offset, size) in members.items():
-                        file.seek(offset)
-                        data[extension] = file.read(size)
-                    photo, found = f"{path}: {key}", self._problems(data, decoder, options.least)
-                    problems += [Problem(photo, f"{photo}: {line}") for line in found]
+        with closing(self.files()) as files:
+            for number in filter(files.has, np.unique(rows[:, 0]).tolist()):
+                name = join(self.place, self.manifest.shards[number].name)
+                wanted = set(rows[rows[:, 0] == number, 1].tolist())
+                with files.tar(number).open("rb") as file:
+                    for row, (key, members) in enumerate(locate_samples(files.index(number))):
+                        if row not in wanted:
+                            continue
+                        data = {}
+                        for extension, (offset, size) in members.items():
+                            file.seek(offset)
+                            data[extension] = file.read(size)
+                        photo, found = f"{name}: {key}", self._problems(data, decoder, options.least)
+                        problems += [Problem(photo, f"{photo}: {line}") for line in found]
         return problems
 
     def _problems(self, data: dict[str, bytes], decoder: Decoder, least: int) -> list[str]:
@@ -137,26 +170,34 @@ class PackedShards:
 
 
 def open_packed(
-    folder: Path,
+    place: Location,
     verify: bool | None = None,
     option: str = "data.shards",
     *,
     rank: int = 0,
     world_size: int = 1,
+    cache: CacheOptions | None = None,
 ) -> PackedShards:
-    """Open packed shards: see `shards.open_shards`."""
-    return PackedShards(folder, open_shards(folder, verify, option, rank=rank, world_size=world_size))
+    """Open packed shards in a folder (see `shards.open_shards`), or in an object store, whose shards are
+    looked into when they are copied.
+
+    cache: of an object store's files.
+    """
+    if isinstance(place, str):
+        return PackedShards(place, read_manifest(place, option), cache)
+    return PackedShards(place, open_shards(place, verify, option, rank=rank, world_size=world_size))
 
 
 def open_data(
-    folder: Path,
+    place: Location,
     verify: bool | None = None,
     option: str = "data.shards",
     *,
     rank: int = 0,
     world_size: int = 1,
+    cache: CacheOptions | None = None,
 ) -> Dataset:
     """Open packed shards, or else class folders of photos, which evaluation can read, too."""
-    if (folder / "manifest.json").exists():
-        return open_packed(folder, verify, option, rank=rank, world_size=world_size)
-    return open_folder(folder, option)
+    if isinstance(place, str) or (place / MANIFEST).exists():
+        return open_packed(place, verify, option, rank=rank, world_size=world_size, cache=cache)
+    return open_folder(place, option)

@@ -51,10 +51,12 @@ class Fetcher:
             thin: leaves out what a batch will not need.
         """
         self._data, self._reader = data, data.reader(components)
+        self._sampler = sampler
         self._draws, self._depth, self._thin = sampler.draws(epoch, batch), depth, thin
         self._thread = Workers(1, "reader")
         self._coming: deque[Future[Fetched]] = deque()
         self._free: deque[Memory] = deque()
+        self._staged: int | None = None
         self._drawn: deque[np.ndarray] = deque(maxlen=remember)
 
     def take(self) -> Fetched:
@@ -70,6 +72,7 @@ class Fetcher:
     def _fetch(self) -> Fetched:
         draw = next(self._draws)
         self._drawn.append(draw.rows)
+        self._stage(draw)
         for piece in draw.coming:
             self._reader.ahead(piece)
         memory = self._free.popleft() if self._free else Memory()
@@ -77,6 +80,16 @@ class Fetcher:
         for shard in draw.done:
             self._reader.release(shard)
         return Fetched(draw, self._thin(draw, encoded), memory)
+
+    def _stage(self, draw: Draw) -> None:
+        """Say what comes: an epoch's shards as it begins, the next one's when a quarter of it is left."""
+        last_quarter = len(self._sampler.epoch_shard) * 3 // 4
+        if self._staged is None:
+            self._staged = draw.epoch
+            self._reader.stage(piece.shard for piece in self._sampler.pieces(draw.epoch))
+        if draw.batch >= last_quarter and self._staged == draw.epoch and self._sampler.buffer:
+            self._staged = draw.epoch + 1
+            self._reader.stage(piece.shard for piece in self._sampler.pieces(draw.epoch + 1))
 
     def explain(self, options: DecodeOptions) -> UnusablePhotos | None:
         """An error of what is wrong with the data, or the samples read last; None if they are good."""
@@ -91,8 +104,13 @@ class Fetcher:
             return UnusablePhotos(self._data.explain([str(error)]), reasons)
         return None
 
+    def interrupt(self) -> None:
+        """See `SampleReader.interrupt`."""
+        self._reader.interrupt()
+
     def close(self) -> None:
         """End the thread, and close what it reads."""
+        self.interrupt()
         self._thread.close()
         self._reader.close()
         self._coming.clear()

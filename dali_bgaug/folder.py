@@ -8,6 +8,7 @@ decoder knows is read as it is. `list_photos` reads any files of a folder, whate
 
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,6 +116,9 @@ class FolderReader:
     def __init__(self, photos: PhotoFolder) -> None:
         self._photos = photos
 
+    def stage(self, shards: Iterable[int]) -> None:
+        """They are here."""
+
     def ahead(self, piece: Piece) -> None:
         """Nothing is done ahead."""
 
@@ -127,6 +131,9 @@ class FolderReader:
 
     def release(self, shard: int) -> None:
         """Nothing is held."""
+
+    def interrupt(self) -> None:
+        """Nothing is waited for."""
 
     def close(self) -> None:
         """Nothing is open."""

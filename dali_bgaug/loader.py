@@ -100,6 +100,8 @@ class Loader:
             )
             if found := self._maker.reader.explain():
                 raise UnusablePhotos(f"{place}; {found}", found.reasons) from error
+            if isinstance(error, UserError):  # of what it reads from: a store, a disk
+                raise UserError(f"{place}; {error}") from error
             raise RuntimeError(f"{place}; what it was reading is good") from error
         with self._all_or_closed():
             made = producer.take()

@@ -238,6 +238,10 @@ class Reader:
         """See `Fetcher.explain`."""
         return self._fetcher.explain(self._options.decoding)
 
+    def interrupt(self) -> None:
+        """Have nobody wait any longer for files that are being copied."""
+        self._fetcher.interrupt()
+
     def close(self) -> None:
         """End the thread that fetches, and free the pipeline, which would wait for the garbage collector."""
         self._fetcher.close()

@@ -1,5 +1,6 @@
 """Encoded samples, as they are read: what a data set gives, and the decoder takes."""
 
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -47,8 +48,11 @@ class Memory:
 class SampleReader(Protocol):
     """Samples of a data set by shard and row, for one thread."""
 
+    def stage(self, shards: Iterable[int]) -> None:
+        """Say which shards will be read, in this order, some time."""
+
     def ahead(self, piece: Piece) -> None:
-        """Say that these samples will be read."""
+        """Say that these samples will be read soon."""
 
     def read(self, rows: np.ndarray, memory: Memory) -> Encoded:
         """Read samples, int64 [N, 2].
@@ -59,6 +63,9 @@ class SampleReader(Protocol):
 
     def release(self, shard: int) -> None:
         """Say that nothing more of a shard will be read, for now."""
+
+    def interrupt(self) -> None:
+        """Have `read`, in another thread, wait no longer for files: it raises an error."""
 
     def close(self) -> None:
         """Close all files."""

@@ -6,15 +6,16 @@ which samples come, so that it has them in memory before they are asked for.
 
 import os
 from collections import OrderedDict
+from collections.abc import Iterable
 from contextlib import suppress
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.samples import Encoded, Memory
 from dali_bgaug.sampling import Piece
+from dali_bgaug.shard_files import ShardFiles
 from dali_bgaug.shard_index import REMEDY, Members
 from dali_bgaug.shards import Manifest, read_members
 from dali_bgaug.tiles import NUMBERS
@@ -28,11 +29,15 @@ _GAP = 1 << 14
 class ShardReader:
     """Samples of packed shards: a `SampleReader`."""
 
-    def __init__(self, folder: Path, manifest: Manifest, components: list[str]) -> None:
+    def __init__(self, files: ShardFiles, manifest: Manifest, components: list[str]) -> None:
         """components: the members of a sample that are wanted (`shards.extensions`)."""
-        self._folder, self._manifest, self._components = folder, manifest, components
+        self._shards, self._manifest, self._components = files, manifest, components
         self._members: dict[int, Members] = {}
         self._files: OrderedDict[int, int] = OrderedDict()
+
+    def stage(self, shards: Iterable[int]) -> None:
+        """See `ShardFiles.stage`."""
+        self._shards.stage(shards)
 
     def ahead(self, piece: Piece) -> None:
         """Look the samples up in their shard's index, and have the kernel read them."""
@@ -78,8 +83,9 @@ class ShardReader:
             while start < end:
                 done = os.preadv(file, [view[start:end]], begin)
                 if not done:
-                    path = self._folder / self._manifest.shards[shard].name
-                    raise UserError(f"{path}: ends before byte {begin + end - start}; {REMEDY}")
+                    raise UserError(
+                        f"{self._shards.tar(shard)}: ends before byte {begin + end - start}; {REMEDY}"
+                    )
                 start, begin = start + done, begin + done
 
     def _encoded(self, data: np.ndarray, place: np.ndarray, size: np.ndarray) -> Encoded:
@@ -103,7 +109,7 @@ class ShardReader:
 
     def _index(self, shard: int) -> Members:
         if shard not in self._members:
-            self._members[shard] = read_members(self._folder, self._manifest, shard)
+            self._members[shard] = read_members(self._shards.index(shard), self._manifest, shard)
         return self._members[shard]
 
     def _file(self, shard: int) -> int:
@@ -111,7 +117,7 @@ class ShardReader:
         if shard not in self._files:
             if len(self._files) >= _OPEN_FILES:
                 os.close(self._files.popitem(last=False)[1])
-            self._files[shard] = os.open(self._folder / self._manifest.shards[shard].name, os.O_RDONLY)
+            self._files[shard] = os.open(self._shards.tar(shard), os.O_RDONLY)
         self._files.move_to_end(shard)
         return self._files[shard]
 
@@ -120,11 +126,17 @@ class ShardReader:
         self._members.pop(shard, None)
         if (file := self._files.pop(shard, None)) is not None:
             os.close(file)
+        self._shards.release(shard)
+
+    def interrupt(self) -> None:
+        """Have `read` wait no longer for files: it raises an error."""
+        self._shards.close()
 
     def close(self) -> None:
         """Close all tars."""
         for shard in list(self._files):
             self.release(shard)
+        self._shards.close()
 
 
 def _reads(offset: np.ndarray, size: np.ndarray) -> list[tuple[list[int], np.ndarray, np.ndarray]]:

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from dali_bgaug import __version__
+from dali_bgaug import __version__, storage
 from dali_bgaug.config import Options
 from dali_bgaug.decoding import MAX_PIXELS
 from dali_bgaug.errors import UserError
@@ -33,6 +33,7 @@ from dali_bgaug.storage import Location
 from dali_bgaug.tiles import NUMBERS
 
 VERSION = 1
+MANIFEST = "manifest.json"
 TileKind = Literal["geometry", "pixels"]
 TILE_EXTENSION = {"geometry": "tile", "pixels": "tile.jpg"}
 LABEL_DIGITS = 6
@@ -249,17 +250,25 @@ def _write(tar: BinaryIO, digest: Any, *pieces: bytes) -> int:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `manifest.json` atomically, with its digest."""
-    write_text(folder / "manifest.json", manifest.signed().model_dump_json(indent=1) + "\n")
+    write_text(folder / MANIFEST, manifest.signed().model_dump_json(indent=1) + "\n")
 
 
-def read_manifest(folder: Path, option: str = "shards") -> Manifest:
-    """Read and check `manifest.json`."""
-    path = require_folder(folder, option) / "manifest.json"
-    if not path.is_file():
+def read_manifest(place: Location, option: str = "shards") -> Manifest:
+    """Read and check `manifest.json`, in a folder or an object store."""
+    return parse_manifest(_read(place, option), storage.join(place, MANIFEST))
+
+
+def _read(place: Location, option: str) -> bytes:
+    """`manifest.json` as it lies there."""
+    if isinstance(place, str):
+        there = storage.find(storage.join(place, MANIFEST)) is not None
+    else:
+        there = (require_folder(place, option) / MANIFEST).is_file()
+    if not there:
         raise UserError(
-            f"{option}={folder}: has no manifest.json; pack the shards first (make shards), to the end"
+            f"{option}={place}: has no manifest.json; pack the shards first (make shards), to the end"
         )
-    return parse_manifest(path.read_bytes(), path)
+    return storage.read(f"{place}/{MANIFEST}") if isinstance(place, str) else (place / MANIFEST).read_bytes()
 
 
 def parse_manifest(data: bytes, path: Location) -> Manifest:
@@ -308,7 +317,7 @@ def open_shards(
             )
         if number % world_size != rank:
             continue
-        read_members(folder, manifest, number)
+        read_members(index, manifest, number)
         if verify and sha256(tar) != shard.sha256:
             raise UserError(
                 f"{tar}: its checksum is not the one in manifest.json: changed after packing; {REMEDY}"
@@ -316,14 +325,18 @@ def open_shards(
     return manifest
 
 
-def read_members(folder: Path, manifest: Manifest, number: int) -> Members:
+def read_members(index: Path, manifest: Manifest, number: int) -> Members:
     """Where the members of a shard's samples lie, by its index, which is checked.
+
+    Args:
+        index: the file.
+        manifest: of the set.
+        number: of the shard in it.
 
     Raises:
         UserError: it is not as it was packed.
     """
     shard = manifest.shards[number]
-    index = folder / shard.index
     if sha256(index) != shard.index_sha256:
         raise UserError(
             f"{index}: its checksum is not the one in manifest.json: changed after packing; {REMEDY}"
@@ -350,6 +363,6 @@ def read_samples(folder: Path, shard: Shard) -> Iterable[Sample]:
             yield Sample(key, parts["jpg"], mask, tile, int(parts["cls"]))
 
 
-def manifest_digest(folder: Path) -> str:
+def manifest_digest(place: Location) -> str:
     """A hash of the manifest: what a checkpoint remembers of its data."""
-    return sha256(folder / "manifest.json")
+    return hashlib.sha256(_read(place, "shards")).hexdigest()

@@ -14,6 +14,7 @@ thread of its own, which a forked child has not: connections are of one process,
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -24,7 +25,7 @@ from dali_bgaug.retries import Retries, changed, retried
 
 Location = Path | str
 """A folder or file: a path, or a URL as text."""
-L = TypeVar("L", Path, str)
+L = TypeVar("L", Path, str, Location)
 
 RETRIES = Retries()
 BLOCK = 16 << 20
@@ -156,7 +157,13 @@ def read_range(url: str, start: int, stop: int, found: Stat) -> bytes:
 
 
 def download(
-    url: str, target: Path, *, size: int | None = None, sha256: str | None = None, found: Stat | None = None
+    url: str,
+    target: Path,
+    *,
+    size: int | None = None,
+    sha256: str | None = None,
+    found: Stat | None = None,
+    proceed: Callable[[], None] = lambda: None,
 ) -> None:
     """Copy an object into a file, atomically; after a cut connection it goes on where it was.
 
@@ -166,6 +173,7 @@ def download(
         size: bytes, where they are known.
         sha256: its SHA-256 in hex, where it is known.
         found: what `stat` or `listing` found, where that is known; it must still be so.
+        proceed: called before each block; what it raises ends the download.
 
     Raises:
         UserError: no such object; another size or hash; it changed meanwhile; the disk is full.
@@ -177,6 +185,7 @@ def download(
     with atomic(target) as temporary:
         with temporary.open("wb") as file:
             for start in range(0, found.size, BLOCK):
+                proceed()
                 data = read_range(url, start, min(start + BLOCK, found.size), found)
                 file.write(data)
                 if sha256 is not None:

@@ -1,6 +1,7 @@
 """Assembly of a loader: config -> reader, recipe and renderer -> loader."""
 
 import logging
+import math
 import os
 from functools import partial
 
@@ -9,7 +10,7 @@ import torch
 from nvidia.dali import backend
 
 from dali_bgaug.batches import BatchMaker
-from dali_bgaug.dataset import Dataset, open_data, open_packed
+from dali_bgaug.dataset import Dataset, PackedShards, open_data, open_packed
 from dali_bgaug.errors import UserError
 from dali_bgaug.fetching import Fetcher
 from dali_bgaug.loader import Loader
@@ -49,8 +50,8 @@ def build_loader(
             f"data.batch_size={config.batch_size}: must be divisible by the number of ranks, {world_size}"
         )
     complete = config.method.complete
-    opened = open_data if complete else open_packed
-    data = data or opened(config.shards, config.verify, rank=rank, world_size=world_size)
+    opened, cache = open_data if complete else open_packed, config.cache_options
+    data = data or opened(config.shards, config.verify, rank=rank, world_size=world_size, cache=cache)
     if with_sources and not data.mask_size:
         raise UserError(
             f"data.shards={config.shards}: there are no masks to show; give shards that have them"
@@ -58,6 +59,8 @@ def build_loader(
     require_masks(config, data.mask_size)
     epoch_shard = EpochShard(data.samples, config.batch_size // world_size, rank, world_size, complete)
     check_epoch_shard(config, data, epoch_shard)
+    if isinstance(data, PackedShards) and data.is_remote:
+        check_cache(config, data, epoch_shard)
     device_id = choose_device(config.device, device_id)
     if device_id is None:
         pool_photos()
@@ -100,6 +103,23 @@ def check_epoch_shard(config: LoaderConfig, data: Dataset, epoch_shard: EpochSha
             f"data.shards={config.shards}: {data.donors} photos can lend a background, two are needed; "
             "look at the masks (all empty, or without a strip of background beside the foreground?)"
         )
+
+
+def check_cache(config: LoaderConfig, data: PackedShards, epoch_shard: EpochShard) -> None:
+    """Refuse a cache that could not hold what the ranks of this machine read at a time."""
+    shards, buffer = data.manifest.shards, 0 if epoch_shard.complete else config.shuffle_buffer
+    held = math.ceil(buffer * len(shards) / data.samples) + SPARE_SHARDS
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    needed = min(ranks * held * max(shard.bytes for shard in shards), data.manifest.bytes)
+    if needed > config.cache_gb * 1e9:
+        raise UserError(
+            f"data.cache_gb={config.cache_gb:g}: {ranks} rank(s) of this machine read {held} shards each at "
+            f"a time, {needed / 1e9:.3g} GB; give that at least, or take a smaller data.shuffle_buffer"
+        )
+
+
+SPARE_SHARDS = 3
+"""That a rank holds beside those it draws from: partly read ones, and the next."""
 
 
 def choose_device(device: str, device_id: int | None) -> int | None:

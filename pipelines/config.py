@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, PlainValidator, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic_core import PydanticCustomError
 
 from dali_bgaug.config import Options, merge
 from dali_bgaug.decoding import DecodeOptions
 from dali_bgaug.errors import UserError
+from dali_bgaug.shard_files import CacheOptions
 from dali_bgaug.shards import TILE_EXTENSION, TileKind, extensions
+from dali_bgaug.storage import Location, location
 from dali_bgaug.views.options import BackgroundOptions, NormaliseOptions, ViewOptions
 from pipelines.methods import METHODS, MethodViews
 
@@ -22,6 +25,18 @@ Free = Annotated[Value, "free"]
 def free_fields(model: type[Options]) -> set[str]:
     """The names of a model's Free fields."""
     return {name for name, field in model.model_fields.items() if "free" in field.metadata}
+
+
+def _location(value: Any) -> Location:
+    """A path, or the URL of an object store, of what a config or a program gives."""
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str):
+        raise PydanticCustomError("path_type", "Input is not a valid path")
+    try:
+        return location(value)
+    except UserError as error:
+        raise ValueError(str(error)) from error
 
 
 class LoaderConfig(Options):
@@ -39,8 +54,14 @@ class LoaderConfig(Options):
 
     pipeline: str = "moco_v2"
     """The method whose views are made: an entry of `pipelines.methods`."""
-    shards: Free[Path] = Field(strict=False)
-    """Folder of packed shards (`tools.shards`); evaluation also reads a folder of class folders of photos."""
+    shards: Free[Annotated[Location, PlainValidator(_location)]]
+    """Packed shards (`tools.shards`): a folder, or in an object store (s3://bucket/prefix); evaluation also
+    reads a folder of class folders of photos."""
+    cache: Free[Path | None] = Field(default=None, strict=False)
+    """Of shards in an object store: folder of this machine for copies, which its ranks share (null: one below
+    the system's for temporary files)."""
+    cache_gb: Free[float] = Field(default=100, gt=0)
+    """Gigabytes of all copies together."""
     batch_size: int = Field(default=256, ge=1, le=2**20)
     """Photos a batch over all ranks; the number of ranks must divide it."""
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -143,9 +164,16 @@ class LoaderConfig(Options):
     def _serialised(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """All fields, but of those that came later only what is not the default: what runs and loaders of
         before have recorded, they still find."""
-        later = {name: self.__class__.model_fields[name].default for name in ("border", "orientation")}
+        names = ("border", "orientation", "cache", "cache_gb")
+        later = {name: self.__class__.model_fields[name].default for name in names}
         values = handler(self)
         return {name: value for name, value in values.items() if name not in later or value != later[name]}
+
+    @property
+    def cache_options(self) -> CacheOptions:
+        """Options of copies of shards in an object store."""
+        folder = {} if self.cache is None else {"folder": self.cache}
+        return CacheOptions(**folder, gigabytes=self.cache_gb)
 
     @property
     def decoding(self) -> DecodeOptions:

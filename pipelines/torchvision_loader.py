@@ -234,6 +234,8 @@ class Batches(Dataset[dict[str, np.ndarray]]):
     """One rank's batches by plan; a plan gives the same batch in every worker."""
 
     def __init__(self, config: LoaderConfig, rank: int, world_size: int) -> None:
+        if isinstance(config.shards, str):
+            raise UserError(f"data.shards={config.shards}: the torchvision loader reads folders; give one")
         self.samples = Shards(config.shards, config.verify)
         require_masks(config, self.samples.mask_size)
         self.batch_size = config.batch_size // world_size

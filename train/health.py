@@ -11,17 +11,18 @@ import os
 import shutil
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from dali_bgaug.dataset import PackedShards
+from dali_bgaug.dataset import open_packed
 from dali_bgaug.decoding import DecodeOptions
 from dali_bgaug.errors import UserError, shown
-from dali_bgaug.shards import manifest_digest, open_shards
+from pipelines import LoaderConfig
 from pipelines.build import default_threads
 from train import checkpoint, distributed
 from train.config import RunConfig
@@ -77,7 +78,7 @@ def check_health(config: RunConfig, out: Path, device: torch.device) -> bool:
         note(_gpus(device))
         note(_clocks())
         note(_all_reduce(device))
-        if note(_shards(config.data.shards)):
+        if note(_shards(config.data)):
             step, size = _step(config, device)
             if not size and distributed.world_size() > 1:
                 print(step.text(), flush=True)
@@ -185,20 +186,19 @@ def _all_reduce(device: torch.device) -> Finding:
     )
 
 
-def _shards(folder: Path) -> Finding:
+def _shards(config: LoaderConfig) -> Finding:
     def probe() -> tuple[str, str, float]:
-        manifest = open_shards(folder, verify=False, option="data.shards")
-        filled = [number for number, shard in enumerate(manifest.shards) if shard.samples]
+        data = open_packed(config.shards, verify=False, cache=config.cache_options)
+        filled = [number for number, size in enumerate(data.sizes) if size]
         rank, ranks, count = distributed.rank(), distributed.world_size(), len(filled)
         start = rank * count // ranks
         part = filled[start : max(start + 1, (rank + 1) * count // ranks)]
-        data = PackedShards(folder, manifest)
         first_and_last = np.array([[part[0], 0], [part[-1], data.sizes[part[-1]] - 1]])
         if problems := data.damaged(first_and_last, DecodeOptions()):
             raise UserError(data.explain([problem.line for problem in problems]))
-        summary = f"{manifest.samples} photos in {len(manifest.shards)} shards"
-        paths = [folder / manifest.shards[number].name for number in part]
-        return manifest_digest(folder), summary, _rate(paths)
+        summary = f"{data.samples} photos in {len(data.sizes)} shards"
+        with closing(data.files()) as files:
+            return data.digest, summary, _rate(files.tar(number) for number in part)
 
     found, failure = _everywhere("shards", probe, "every machine must see the same whole data.shards")
     if failure:
@@ -215,10 +215,11 @@ def _shards(folder: Path) -> Finding:
     )
 
 
-def _rate(paths: list[Path]) -> float:
-    """MB/s of reading files, for a while; what the machine has cached is read faster."""
+def _rate(paths: Iterable[Path]) -> float:
+    """MB/s of reading files, for a while, with the time until they are there; what the machine has cached is
+    read faster."""
     count, start = 0, time.perf_counter()
-    for path in paths:
+    for path in itertools.takewhile(lambda _: time.perf_counter() < start + READING_S, paths):
         with path.open("rb", buffering=0) as file:
             while time.perf_counter() < start + READING_S and (chunk := file.read(_CHUNK)):
                 count += len(chunk)

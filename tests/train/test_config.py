@@ -253,7 +253,8 @@ def test_what_may_change_on_resume() -> None:
         *("keep_every_epochs", "timeout_s"),
     }
     assert free_fields(ProbeOptions) == {"checkpoint", "pretraining", "recipe"}
-    assert {"shards", "threads", "prefetch", "verify", "mmap", "reader_depth", "preallocate"} == FREE
+    expected = {"shards", "cache", "cache_gb", "threads", "prefetch", "verify", "reader_depth", "preallocate"}
+    assert expected == FREE
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_from_the_command_line(
         ("foo=1", "foo: unknown key (value 1); remove it or correct its spelling"),
         ("crop.foo=3", "views.image.crop.foo: unknown key (value 3); remove it or correct its spelling"),
         ("batch_size=x", "batch_size='x': Input should be a valid integer"),
-        ("data.mmap=3", "mmap=3: Input should be a valid boolean"),
+        ("data.half=3", "half=3: Input should be a valid boolean"),
     ],
 )
 def test_wrong_loader_words(
@@ -118,7 +118,7 @@ def test_every_loader_key_may_be_given(
 ) -> None:
     """Also those of what is shown: photos of 16 pixels, of which random features still know the colour."""
     words = ["--checkpoint", str(untrained), "--data", str(coloured), "--test", str(coloured), "--k", "5"]
-    words += ["device=cpu", "crop.size=16", "resize=20", "mmap=false", "prefetch=1", "reader_depth=1"]
+    words += ["device=cpu", "crop.size=16", "resize=20", "prefetch=1", "reader_depth=1"]
     monkeypatch.setattr(sys, "argv", ["evaluate", "knn", *words, "normalise.std=[0.5, 0.5, 0.5]"])
     main()
     assert json.loads((untrained / "knn.json").read_text())["top1"] == 1.0
