@@ -74,7 +74,7 @@ def retried(request: Callable[[], T], url: str, what: str, retries: Retries) -> 
 
 def _explained(error: Exception, url: str, what: str, tries: int) -> Exception:
     """The fault as a UserError; one that is no store's is a bug, and stays what it is."""
-    status, code = _answer(error)
+    status, code = answer(error)
     if status in (412, 416):  # the ETag that was asked for is gone, or the range is
         return changed(url)
     if (remedy := _remedy(error, status, code, tries)) is None:
@@ -116,7 +116,7 @@ def changed(url: str) -> UserError:
 
 
 def _is_transient(error: Exception) -> bool:
-    status, code = _answer(error)
+    status, code = answer(error)
     if status is not None:
         return status in _TRANSIENT_STATUS or code in _TRANSIENT_CODES
     return any(isinstance(each, tuple(_transient_kinds())) for each in _chain(error))
@@ -135,7 +135,7 @@ def _transient_kinds() -> Iterator[type[Exception]]:
         yield ClientError
 
 
-def _answer(error: Exception) -> tuple[int | None, str]:
+def answer(error: Exception) -> tuple[int | None, str]:
     """The HTTP status and the store's own code of the answer that a fault was raised for."""
     for each in _chain(error):
         response: Any = getattr(each, "response", None)
@@ -157,6 +157,6 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _cause(error: Exception) -> str:
     """A fault in a line."""
-    status, code = _answer(error)
+    status, code = answer(error)
     text = " ".join(str(error).split())[:200] or type(error).__name__
     return f"{code or status}: {text}" if status is not None else f"{type(error).__name__}: {text}"

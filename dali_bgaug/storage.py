@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic
-from dali_bgaug.retries import Retries, changed, retried
+from dali_bgaug.retries import Retries, answer, changed, retried
 
 Location = Path | str
 """A folder or file: a path, or a URL as text."""
@@ -224,8 +224,8 @@ def delete(url: str) -> None:
 
 
 def _refuse_bucket(error: FileNotFoundError) -> None:
-    """Raise an error again that the store itself raised: not the object is missing, but the bucket."""
-    if error.__cause__ is not None or error.__context__ is not None:
+    """Raise an error again if not the object is missing, but the bucket."""
+    if answer(error)[1] == "NoSuchBucket":
         raise error
 
 

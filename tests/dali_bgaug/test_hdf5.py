@@ -121,10 +121,10 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
 )
 def test_an_outline_is_the_file_but_its_rows(write, row, tmp_path: Path) -> None:
     write(tmp_path / "whole.h5")
-    storage.upload(tmp_path / "whole.h5", "memory://shelf/outline.h5")
+    storage.upload(tmp_path / "whole.h5", "memory://outlines/outline.h5")
     outline = tmp_path / "outline.h5"
-    found = storage.stat("memory://shelf/outline.h5")
-    assert not hdf5.download_outline("memory://shelf/outline.h5", outline, found)
+    found = storage.stat("memory://outlines/outline.h5")
+    assert not hdf5.download_outline("memory://outlines/outline.h5", outline, found)
     whole, copy = (np.fromfile(path, np.uint8) for path in (tmp_path / "whole.h5", outline))
     assert len(whole) == len(copy)
     differ = np.flatnonzero(whole != copy)
@@ -141,7 +141,7 @@ def test_a_file_without_rows_is_its_own_outline(tmp_path: Path) -> None:
     _geometry(tmp_path / "whole.h5")
     (tmp_path / "other.h5").write_bytes(b"no store")
     for name in ("whole.h5", "other.h5"):
-        storage.upload(tmp_path / name, f"memory://shelf/{name}")
-        found = storage.stat(f"memory://shelf/{name}")
-        assert hdf5.download_outline(f"memory://shelf/{name}", tmp_path / "copy", found)
+        storage.upload(tmp_path / name, f"memory://outlines/{name}")
+        found = storage.stat(f"memory://outlines/{name}")
+        assert hdf5.download_outline(f"memory://outlines/{name}", tmp_path / "copy", found)
         assert (tmp_path / "copy").read_bytes() == (tmp_path / name).read_bytes()

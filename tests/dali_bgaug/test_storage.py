@@ -128,6 +128,9 @@ def test_what_is_not_there(bucket: str, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"{missing}: cannot be read .*: no such object or bucket"):
             ask(missing)
     assert _files(tmp_path) == []
+    assert storage.find(missing) is None
+    with pytest.raises(UserError, match="s3://no-such-bucket/a: cannot be looked for .*: no such bucket"):
+        storage.find("s3://no-such-bucket/a")
     with pytest.raises(UserError, match="s3://no-such-bucket/a: cannot be listed .*: no such bucket"):
         storage.names("s3://no-such-bucket/a")
     (tmp_path / "a").write_bytes(DATA)
@@ -159,12 +162,14 @@ def test_a_forked_child_has_connections_of_its_own(bucket: str) -> None:
 def test_other_stores_than_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "BLOCK", BLOCK)
     (tmp_path / "a").write_bytes(DATA)
-    storage.upload(tmp_path / "a", "memory://shelf/a")
-    storage.download("memory://shelf/a", tmp_path / "b", size=10240)
+    storage.upload(tmp_path / "a", "memory://storage/a")
+    storage.download("memory://storage/a", tmp_path / "b", size=10240)
     assert (tmp_path / "b").read_bytes() == DATA
-    assert storage.names("memory://shelf") == ["a"]
-    storage.delete("memory://shelf/a")
-    assert storage.names("memory://shelf") == []
+    assert storage.names("memory://storage") == ["a"]
+    storage.delete("memory://storage/a")
+    storage.delete("memory://storage/a")
+    assert storage.find("memory://storage/a") is None
+    assert storage.names("memory://storage") == []
 
 
 def test_a_package_that_is_not_installed(anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,12 +291,12 @@ def test_an_object_that_changes_meanwhile(faulty: tuple[str, Proxy], tmp_path: P
 
 def test_an_object_that_changes_meanwhile_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_bytes(DATA)
-    storage.upload(tmp_path / "a", "memory://shelf/changes")
-    found = storage.stat("memory://shelf/changes")
+    storage.upload(tmp_path / "a", "memory://changes/a")
+    found = storage.stat("memory://changes/a")
     (tmp_path / "a").write_bytes(DATA[::-1])
-    storage.upload(tmp_path / "a", "memory://shelf/changes")
+    storage.upload(tmp_path / "a", "memory://changes/a")
     with pytest.raises(UserError, match="changed while it was being read"):
-        storage.read_range("memory://shelf/changes", 0, 10, found)
+        storage.read_range("memory://changes/a", 0, 10, found)
 
 
 def test_pauses_double_up_to_a_limit() -> None:

@@ -7,6 +7,8 @@ labelled       the same of labelled photos without masks: CIFAR, lists, class fo
 subsets        lists of 1 % and 10 % of the photos
 inspect        statistics, checks and contact sheets of stores and shards
 
+command        the command line of those that write
+places         where they write and read: folders, or prefixes of an object store
 photos         reading and decoding of photos
 mask_images    mask images read as saliency
 damage         damage inside JPEGs that decoders forgive

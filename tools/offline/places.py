@@ -3,6 +3,7 @@
     scratch/out/HASH/NAME/    what is being written to URL: each file is uploaded whole once it is finished,
                               and removed; what a killed upload left is uploaded by the next run
     scratch/in/HASH/NAME/     what is read from URL: copies, which a later run takes if they are current
+    scratch/outlines/…        the same without maps and JPEGs
 
 HASH is the URL's.
 """
@@ -11,10 +12,10 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
@@ -140,56 +141,55 @@ def open_output(location: Location, scratch: Path) -> Output:
 
 @dataclass(frozen=True)
 class Store:
-    """A mask or tile store that is read: a folder, or a copy of what lies in an object store."""
+    """A mask or tile store that is read: a folder, or copies of what lies in an object store."""
 
     folder: Path
+    """Its files, of an object store their outlines (`hdf5.download_outline`)."""
     url: str | None = None
-    found: Mapping[str, Stat] | None = None
-    """The objects that are copied, by name: what another has replaced since is an error."""
+    scratch: Path = SCRATCH
+    found: Mapping[str, Stat] = field(default_factory=dict)
+    """The objects that are copied, by name: what is replaced by another from now on is an error."""
 
-    def fetch_rows(self) -> None:
-        """Copy the maps, or JPEGs, too: until then a copy may have holes in their place."""
-        self._fetch(rows=True)
+    def with_rows(self, files: Iterable[Path]) -> tuple[Path, ...]:
+        """The same files with their maps or JPEGs; of an object store all are copied now."""
+        if self.url is None:
+            return tuple(files)
+        folder = _scratch(self.url, self.scratch, "in")
+        self._copy_to(folder, storage.download)
+        return tuple(folder / file.name for file in files)
 
-    def _fetch(self, rows: bool) -> None:
-        found = self.found or {}
-        todo = [name for name, stat in found.items() if not self._is_copied(name, stat, rows)]
+    def _copy_to(self, folder: Path, download: Callable[..., object]) -> None:
+        todo = [name for name in self.found if not self._is_current(folder / name)]
         if not todo:
             return
         bar = tqdm(total=len(todo), desc=f"copying {self.url}", unit="file", dynamic_ncols=True)
         with bar, ThreadPoolExecutor(CONNECTIONS) as pool:
             try:
-                for _ in pool.map(lambda name: self._copy(name, found[name], rows), todo):
+                for _ in pool.map(lambda name: self._copy(folder / name, download), todo):
                     bar.update()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _note(self, name: str) -> Path:
-        return self.folder / f"{name}.copied"
-
-    def _is_copied(self, name: str, stat: Stat, rows: bool) -> bool:
+    def _is_current(self, path: Path) -> bool:
         try:
-            kind, etag = self._note(name).read_text().split(" ", 1)
-            return (
-                etag == stat.etag
-                and (kind == "whole" or not rows)
-                and (self.folder / name).stat().st_size == stat.size
-            )
-        except (FileNotFoundError, ValueError):
+            return Stat(path.stat().st_size, _note(path).read_text(encoding="utf-8")) == self.found[path.name]
+        except FileNotFoundError:
             return False
 
-    def _copy(self, name: str, stat: Stat, rows: bool) -> None:
-        path, url = self.folder / name, storage.join(str(self.url), name)
-        self._note(name).unlink(missing_ok=True)
-        whole = rows or download_outline(url, path, found=stat)
-        if rows:
-            storage.download(url, path, found=stat)
-        write_text(self._note(name), f"{'whole' if whole else 'outline'} {stat.etag}")
+    def _copy(self, path: Path, download: Callable[..., object]) -> None:
+        _note(path).unlink(missing_ok=True)
+        download(storage.join(str(self.url), path.name), path, found=self.found[path.name])
+        write_text(_note(path), self.found[path.name].etag)
+
+
+def _note(path: Path) -> Path:
+    """The file that says of which object a copy is, by its ETag."""
+    return path.with_name(f"{path.name}.copied")
 
 
 def open_store(location: Location, option: str, scratch: Path, part: slice = slice(None)) -> Store:
-    """A store that is read; of an object store it is copied, without maps and JPEGs at first.
+    """A store that is read; of an object store the outlines of its files are copied.
 
     part: which of its files are needed.
 
@@ -200,12 +200,12 @@ def open_store(location: Location, option: str, scratch: Path, part: slice = sli
         return Store(location)
     listed = storage.listing(location)
     names = stores.expected_names(listed, f"{option}={location}", part)
-    folder = _scratch(location, scratch, "in")
-    for path in folder.glob("*.h5") if folder.exists() else ():
+    folder = _scratch(location, scratch, "outlines")
+    for path in [*folder.glob("*.h5"), *_scratch(location, scratch, "in").glob("*.h5")]:
         if path.name not in listed:  # of a store that was there before
             path.unlink(missing_ok=True)
-    store = Store(folder, location, {name: listed[name] for name in names[part]})
-    store._fetch(rows=False)
+    store = Store(folder, location, scratch, {name: listed[name] for name in names[part]})
+    store._copy_to(folder, download_outline)
     return store
 
 
@@ -218,7 +218,8 @@ def originals_named(locations: Sequence[object], scratch: Path) -> Iterator[None
         text = str(error)
         for location in locations:
             if isinstance(location, str):
-                text = text.replace(str(_scratch(location, scratch, "in")), location)
+                for use in ("in", "outlines"):
+                    text = text.replace(str(_scratch(location, scratch, use)), location)
         if text == str(error):
             raise
-        raise UserError(f"{text} (read by way of a copy in {scratch / 'in'})") from error
+        raise UserError(f"{text} (read by way of a copy in {scratch})") from error

@@ -114,10 +114,9 @@ def write_shards(
         return report
     device_id = None if device == "cpu" else 0
     Decoder(device_id)  # no GPU? now, not in every worker
-    masks.fetch_rows()
-    tiles.fetch_rows()
+    with_rows = masks.with_rows(mask_files), tiles.with_rows(tile_files)
     level, max_pixels = stores.level(options["threshold"]), options.get("max_pixels", MAX_PIXELS)
-    stored = photo_folder, mask_files, tile_files, level, max_pixels, stores.tile_kind(tile_files[0])
+    stored = photo_folder, *with_rows, level, max_pixels, stores.tile_kind(tile_files[0])
     job = _Job(*stored, output, source, photo_options, device_id)
     numbers = range(len(plan.ends))[part.slice]
     report.run(

@@ -153,6 +153,7 @@ def _kill_target(environment: dict[str, str], photos: Path, url: str, scratch: P
     _shards(photos, url, scratch)
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_of_an_upload(
     bucket: Bucket, photos: Path, on_disk: Path, tmp_path: Path
 ) -> None:
@@ -275,7 +276,7 @@ def test_damage_is_named_by_its_url(
     words = ["--masks", f"{url}/masks", "--out", f"{url}/tiles", "--scratch", str(tmp_path), "--workers", "1"]
     monkeypatch.setattr(sys, "argv", ["tiles", *words])
     with pytest.raises(
-        UserError, match=rf"^{url}/masks/{MASKS[1]}: damaged: .*by way of a copy in {tmp_path}"
+        UserError, match=rf"^{url}/masks/{MASKS[1]}: damaged: .*by way of a copy in {tmp_path}\)$"
     ):
         tiles.main()
 
