@@ -317,15 +317,21 @@ def test_no_worker_outlives_a_killed_tool(folder: Path) -> None:
         "import time\nfrom tools.cli import process\nlist(process(time.sleep, [(30,)] * 2, [1, 1], 2, 't'))",
     ]
     tool = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-    time.sleep(2)
-    children = Path(f"/proc/{tool.pid}/task/{tool.pid}/children").read_text().split()
-    assert children
+    deadline = time.monotonic() + 60
+    while len(workers := [worker for child in _children(tool.pid) for worker in _children(child)]) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    children = [*_children(tool.pid), *workers]
     tool.kill()
     tool.wait()
     deadline = time.monotonic() + 10
     while any(_alive(child) for child in children):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def _children(pid: int | str) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 def _alive(pid: str) -> bool:
