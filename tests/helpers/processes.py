@@ -27,9 +27,15 @@ def serve() -> None:
 
 def fork(function: Callable[..., None], *args: Any) -> BaseProcess:
     """Start `function(*args)` in a process."""
-    process = _context.Process(target=function, args=args)
+    process = _context.Process(target=_begin, args=(function, args))
     process.start()
     return process
+
+
+def _begin(function: Callable[..., None], args: tuple[Any, ...]) -> None:
+    """Processes of this one come from its server, too; Python would start another."""
+    forkserver._forkserver.ensure_running = lambda: None
+    function(*args)
 
 
 def free_port() -> int:
