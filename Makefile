@@ -83,7 +83,7 @@ experiment: $(READY)  ## does it work? trains with and without backgrounds, meas
 	  $(if $(DETECTOR),--detector "$$DETECTOR") $(if $(WEIGHTS),--weights "$$WEIGHTS") $(if $(WORKERS),--workers "$$WORKERS") $(ARGS)
 
 test: $(READY)  ## run the tests
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 --dist worksteal $(ARGS)
+	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: $(READY)  ## check format, style and types
 	@$(RUN) -m ruff format --check .

@@ -1,10 +1,13 @@
 """Child processes: how they begin, and signals when the process that started one dies."""
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 
 _PR_SET_PDEATHSIG = 1
 
@@ -14,13 +17,34 @@ def signal_with_parent(number: signal.Signals) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
-def begin_worker(parent: int) -> None:
-    """Begin a worker process of `parent`, for a pool's initializer: it dies with it, however that dies, and
-    leaves Ctrl-C to it."""
-    signal_with_parent(signal.SIGKILL)
+def process_pool(workers: int, *modules: str) -> ProcessPoolExecutor:
+    """A pool of worker processes that die with this one, however it dies, and leave Ctrl-C to it.
+
+    They are forked from a server that has done nothing but import: threads of torch or DALI and open HDF5
+    files would not survive a fork. All pools of a process have the server that its first one started, with
+    the modules and the environment of that moment.
+
+    Args:
+        workers: processes, which begin as jobs come.
+        modules: names of what the server imports, once for all workers.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(modules))
+    return ProcessPoolExecutor(workers, context, _begin_worker)
+
+
+def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if os.getppid() != parent:  # killed while this process was starting
-        os._exit(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Wait for the process that made the pool. The kernel would signal the end of the server, which waits for
+    its workers."""
+    parent = multiprocessing.parent_process()
+    assert parent
+    parent.join()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def follow_launcher() -> None:

@@ -1,5 +1,7 @@
 """Data sets the tests share: small, constructed, written once per run."""
 
+import gc
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,18 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Compile the CPU's kernels once, before several processes would at the same time."""
     if not hasattr(session.config, "workerinput"):
         CpuRenderer(1, False).close()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Modules stay: they need not be looked at for garbage again and again."""
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fork_server() -> None:
+    """The server that tests' processes are forked from, if there are such tests."""
+    if processes := sys.modules.get("tests.helpers.processes"):
+        processes.serve()
 
 
 @pytest.fixture(scope="session")

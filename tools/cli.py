@@ -2,12 +2,11 @@
 
 import argparse
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
@@ -18,7 +17,7 @@ from tqdm import tqdm
 
 from dali_bgaug.errors import UserError, run_program
 from dali_bgaug.files import lock
-from dali_bgaug.processes import begin_worker, following
+from dali_bgaug.processes import following, process_pool
 
 
 def run(main: Callable[[], None]) -> None:
@@ -151,9 +150,8 @@ def process(
                 yield function(*job)
                 bar.update(size)
             return
-        context = multiprocessing.get_context("spawn")  # h5py and DALI must not be forked
-        pool = ProcessPoolExecutor(min(workers, len(sizes)), context, begin_worker, (os.getpid(),))
-        with _one_thread_each(), pool:
+        ours = [name for name in sys.modules if name.partition(".")[0] in ("dali_bgaug", "tools")]
+        with _one_thread_each(), process_pool(min(workers, len(sizes)), *ours) as pool:
             under_way = {pool.submit(function, *job): size for job, size in islice(todo, 2 * workers)}
             try:
                 while under_way:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,24 @@ SECONDS = 90
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.helpers.preload"])
+
+
+def serve() -> None:
+    """Start the server, before a pool of the project's starts it with fewer modules."""
+    forkserver.ensure_running()
+
+
+def fork(function: Callable[..., None], *args: Any) -> BaseProcess:
+    """Start `function(*args)` in a process."""
+    process = _context.Process(target=_begin, args=(function, args))
+    process.start()
+    return process
+
+
+def _begin(function: Callable[..., None], args: tuple[Any, ...]) -> None:
+    """Processes of this one come from its server, too; Python would start another."""
+    forkserver._forkserver.ensure_running = lambda: None
+    function(*args)
 
 
 def free_port() -> int:
@@ -34,13 +53,7 @@ def launch(
     errors: a file that gets what they write to stderr.
     """
     port = free_port()
-    processes = [
-        _context.Process(target=_enter, args=(function, args, rank, ranks, port, errors))
-        for rank in range(ranks)
-    ]
-    for process in processes:
-        process.start()
-    return processes
+    return [fork(_enter, function, args, rank, ranks, port, errors) for rank in range(ranks)]
 
 
 def _enter(

@@ -4,8 +4,6 @@ import _thread
 import hashlib
 import itertools
 import os
-import subprocess
-import sys
 import threading
 import time
 import traceback
@@ -19,8 +17,7 @@ import torch
 from dali_bgaug.batches import BatchMaker, Producer
 from dali_bgaug.loader import Loader
 from pipelines import LoaderConfig, build_loader
-
-ROOT = Path(__file__).parents[2]
+from tests.helpers import programs
 
 
 def _build(shards: Path, pipeline: str = "moco_v2") -> Loader:
@@ -160,19 +157,8 @@ sys.exit(3)
 """
 
 
-@pytest.mark.slow
 def test_a_process_ends_with_its_own_status(textured: Path) -> None:
     """Whatever thread holds a loader; one that is no daemon goes on to its end."""
-    processes = {
-        kind: subprocess.Popen(
-            [sys.executable, "-c", _HOLDS, str(textured), kind],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for kind in ("daemon", "thread")
-    }
-    said = {kind: process.communicate(timeout=60) for kind, process in processes.items()}
-    assert [process.returncode for process in processes.values()] == [3, 3], said
-    assert said["thread"][0] == "done 2\n"
+    ended = {kind: programs.run_text(_HOLDS, str(textured), kind) for kind in ("daemon", "thread")}
+    assert [program.returncode for program in ended.values()] == [3, 3], ended
+    assert ended["thread"].stdout == "done 2\n"

@@ -3,8 +3,6 @@
 import itertools
 import multiprocessing
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -14,9 +12,8 @@ import torch
 from dali_bgaug.errors import UserError
 from dali_bgaug.sampling import EpochShard
 from pipelines import LoaderConfig, build_loader
+from tests.helpers import programs
 from tests.helpers.loaders import METHODS, give, loader_config, signature
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_a_batch_is_what_the_docstring_says(textured: Path) -> None:
@@ -157,7 +154,8 @@ def test_every_method_resumes_in_a_new_process(textured: Path, tmp_path: Path) -
     parts = {method: give(None, str(textured), method, 9) for method in METHODS}
     torch.save({method: state for method, (_, state) in parts.items()}, tmp_path / "states.pt")
     words = [str(tmp_path / "states.pt"), str(textured), str(tmp_path / "found.pt")]
-    subprocess.run([sys.executable, "-c", PROGRAM, *words], cwd=ROOT, check=True, timeout=100)
+    ended = programs.run_text(PROGRAM, *words)
+    assert ended.returncode == 0, ended.stderr
     rest = torch.load(tmp_path / "found.pt", weights_only=True)
     assert {method: first + rest[method] for method, (first, _) in parts.items()} == whole
 
@@ -281,9 +279,8 @@ def test_leaving_the_interpreter_in_mid_epoch_is_clean(textured: Path) -> None:
         f"loader = build_loader(loader_config(Path({str(textured)!r}))); batches = iter(loader);"
         "next(batches)"
     )
-    command = [sys.executable, "-c", program]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert (result.returncode, result.stderr) == (0, "")
+    ended = programs.run_text(program)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_bad_options_are_errors(textured: Path, tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ from PIL import Image
 from dali_bgaug.shards import Manifest, Sample, write_manifest, write_shard
 from pipelines import LoaderConfig, build_loader
 
-SAMPLES, PER_SHARD, CLASSES = 6400, 100, 16
+SAMPLES, PER_SHARD, CLASSES = 3200, 50, 16
 
 
 @pytest.fixture(scope="module")
 def sorted_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """6400 samples in order, 100 a shard; the label is a sample's place."""
+    """3200 samples in order, 50 a shard; the label is a sample's place."""
     folder = tmp_path_factory.mktemp("sorted")
     Image.new("RGB", (16, 16)).save(buffer := io.BytesIO(), "JPEG")
     mask = np.zeros((64, 64), bool)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dali_bgaug.errors import UserError
-from tools.cli import start
+from tools.cli import ask, start
 
 
 def test_a_program_that_fails_is_quoted() -> None:
@@ -28,6 +28,20 @@ def test_one_that_speaks_is_not_quoted(capfd: pytest.CaptureFixture[str]) -> Non
     ):
         start("json.tool", "nowhere.json")
     assert "nowhere.json" in capfd.readouterr().err
+
+
+def test_a_program_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may say other things before; what it says last of its failure is said of who asks."""
+    (tmp_path / "answers.py").write_text(
+        "import json, sys\n"
+        "job = json.load(sys.stdin)\n"
+        "print('well …')\n"
+        "print(json.dumps({'twice': 2 * job['number']}))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert ask("answers", '{"number": 4}', "--number=4") == {"twice": 8}
+    with pytest.raises(UserError, match="^--number: KeyError: 'number'$"):
+        ask("answers", "{}", "--number")
 
 
 def test_ctrl_c_waits_for_a_program_that_saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -17,18 +15,18 @@ import torch
 
 from dali_bgaug import files
 from dali_bgaug.files import read_log
+from tests.helpers import programs
 from tests.helpers.processes import SECONDS, finish, launch
-from tests.helpers.runs import ROOT, read_losses, train_rank, write_recipe
+from tests.helpers.runs import read_losses, train_rank, write_recipe
 from train import checkpoint
 
 
-def _wait(process: BaseProcess | subprocess.Popen, out: Path, steps: int) -> None:
+def _wait(process: BaseProcess, out: Path, steps: int) -> None:
     """Until a run has logged so many steps."""
     deadline = time.monotonic() + SECONDS
     while len(read_losses(out)) < steps:
         assert time.monotonic() < deadline, "the run makes no progress"
-        alive = process.poll() is None if isinstance(process, subprocess.Popen) else process.is_alive()
-        assert alive, "the run ended early"
+        assert process.is_alive(), "the run ended early"
         time.sleep(0.01)
 
 
@@ -159,29 +157,17 @@ def test_a_rank_that_dies_before_it_joins_does_not_hold_the_others(textured: Pat
 
 @pytest.mark.slow
 def test_torchrun_ends_when_a_rank_dies(textured: Path, tmp_path: Path) -> None:
+    """Ranks that it starts itself, as interpreters."""
     recipe, out = write_recipe(tmp_path, textured), tmp_path / "out"
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "-m",
-        "train",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [*command, "--config", str(recipe), "--out", str(out), "epochs=400"],
-        cwd=ROOT,
-        env=environment,
-        stderr=subprocess.DEVNULL,
-    )
+    words = ["--standalone", "--nproc-per-node=2", "-m", "train", "--config", str(recipe), "--out", str(out)]
+    process = programs.launch("torch.distributed.run", *words, "epochs=400")
     try:
-        _wait(process, out, 8)
+        _wait(process, out, 3)
         children = Path("/proc") / str(process.pid) / "task" / str(process.pid) / "children"
         workers = children.read_text().split()
         os.kill(int(workers[-1]), signal.SIGKILL)
-        assert process.wait(60) != 0
+        process.join(60)
+        assert process.exitcode not in (0, None)
     finally:
         process.kill()
     assert not any((Path("/proc") / worker).exists() for worker in workers)

@@ -20,7 +20,6 @@ from nvidia.dali import backend
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, write_json
 from dali_bgaug.shards import read_manifest
-from tools.bench.measure import place
 from tools.cli import run, tool_parser
 
 ROOT = Path(__file__).parents[2]
@@ -100,6 +99,8 @@ def main() -> None:
     shards, path = args.shards.resolve(), args.json.resolve()
     read_manifest(shards)
     path.parent.mkdir(parents=True, exist_ok=True)
+    from tools.bench.measure import place  # and torch with it: seconds, which a host without a GPU is spared
+
     write_json(path, place({"shards": str(shards), "device": "gpu"}))  # the benchmark adds to it
     ended = check(shards, path, args.overrides, args.minutes)
     print(*(f"{name}: {how}" for name, how in ended.items()), args.json, sep="\n")

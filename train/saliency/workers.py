@@ -1,6 +1,5 @@
 """Worker processes of a rank, and arrays on the disk that processes share."""
 
-import multiprocessing
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -13,7 +12,7 @@ from numpy.typing import DTypeLike
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import atomic
-from dali_bgaug.processes import begin_worker
+from dali_bgaug.processes import process_pool
 
 
 @contextmanager
@@ -23,8 +22,7 @@ def worker_pool(workers: int, work: str) -> Iterator[ProcessPoolExecutor]:
     Raises:
         UserError: one of them was killed.
     """
-    context = multiprocessing.get_context("spawn")  # neither torch's threads nor h5py survive a fork
-    pool = ProcessPoolExecutor(workers, context, begin_worker, (os.getpid(),))
+    pool = process_pool(workers, "train.saliency.photos", "train.saliency.average")
     try:
         yield pool
     except BrokenProcessPool:

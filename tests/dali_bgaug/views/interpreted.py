@@ -1,13 +1,17 @@
 """Tests of the GPU renderer on the CPU, by Triton's interpreter: `test_gpu.py` runs this file with
 TRITON_INTERPRET=1, which has to be set before Triton is imported."""
 
+import inspect
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import triton.language as tl
+from triton.runtime import interpreter
 
 from dali_bgaug.shards import pack_mask
 from dali_bgaug.views import crop_boxes, gpu_crop_boxes, gpu_pixels, table
@@ -74,6 +78,29 @@ def small_thumbnails_in_few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dali_bgaug.views.plan.THUMBNAIL", 8)
     monkeypatch.setattr(gpu_pixels, "ROWS", 8)
     monkeypatch.setattr(gpu_pixels, "COLUMNS", 16)
+
+
+@pytest.fixture(autouse=True)
+def language_is_replaced_once_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton's interpreter replaces its whole language anew for every call of a function in a kernel, a
+    quarter of its time; of functions that look at the same modules once is enough."""
+    launch, replace_ = interpreter.GridExecutor.__call__, interpreter._patch_lang
+    done: set[tuple[bool, bool]] = set()
+
+    def launch_anew(*args: Any, **options: Any) -> None:
+        done.clear()
+        launch(*args, **options)
+
+    def replace_once(function: Any) -> Any:
+        values = [value for value in function.__globals__.values() if inspect.ismodule(value)]
+        seen = tl in values, tl.core in values
+        if seen in done:
+            return None
+        done.add(seen)
+        return replace_(function)
+
+    monkeypatch.setattr(interpreter.GridExecutor, "__call__", launch_anew)
+    monkeypatch.setattr(interpreter, "_patch_lang", replace_once)
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,10 @@ from dali_bgaug.files import read_json
 from dali_bgaug.reading import Reader
 from dali_bgaug.shards import open_shards
 from pipelines import LoaderConfig
+from tests.helpers import programs
 from tests.helpers.bench import values
 from tools.bench import __main__ as bench
-from tools.bench import measure, page, profile, startup, sweep
+from tools.bench import feeding, measure, page, profile, startup, sweep
 from tools.bench.stages import TorchvisionStage, our_stage
 from tools.bench.timing import Rounds, cpu_seconds, interleave
 
@@ -157,7 +158,8 @@ def test_the_program_writes_what_it_prints_and_modes_add_to_it(
 
 
 @pytest.mark.slow
-def test_a_stage_by_itself_in_a_fresh_process(textured: Path) -> None:
+def test_a_stage_by_itself_in_a_fresh_process(textured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "ask", programs.ask)
     config = LoaderConfig(**values(textured))
     key = measure.Key("moco_v2", "torchvision", 2)
     [found] = measure._cold({key: config}, measure.Options(batches=2)).values()
@@ -261,7 +263,8 @@ def test_a_large_set_repeats_the_samples_of_the_real_one(textured: Path) -> None
 
 
 @pytest.mark.slow
-def test_starting_a_large_set_is_timed(textured: Path) -> None:
+def test_starting_a_large_set_is_timed(textured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(startup, "ask", programs.ask)
     found = startup.measure(values(textured), "moco_v2", 5000)
     assert (found["loader"], found["samples"]) == ("moco_v2/bg_swaps", 5000)
     assert 0 < found["build_s"] <= found["first_batch_s"] < 30
@@ -272,6 +275,7 @@ def test_starting_a_large_set_is_timed(textured: Path) -> None:
 def test_training_is_compared_with_a_held_batch(
     textured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(feeding, "start", programs.start)
     path = tmp_path / "train.json"
     words = [
         "--train",

@@ -11,7 +11,7 @@ import pytest
 
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import read_json, write_json
-from tools.bench import gpu_check
+from tools.bench import gpu_check, measure
 
 
 def test_without_a_gpu_it_says_so_and_ends_well(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def _pretend(monkeypatch: pytest.MonkeyPatch, statuses: dict[str, int], seconds:
 
     monkeypatch.setattr(gpu_check.backend, "GetCUDADeviceCount", lambda: 1)
     monkeypatch.setattr(gpu_check, "_run", run)
-    monkeypatch.setattr(gpu_check, "place", lambda _: {"machine": {}})
+    monkeypatch.setattr(measure, "place", lambda _: {"machine": {}})
     monkeypatch.setattr(gpu_check.time, "perf_counter", lambda: clock.now)
     return seen
 

@@ -1,7 +1,6 @@
 """The measures against pysodmetrics' own numbers, and the program on stores, folders and bad input."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,13 +9,12 @@ import pytest
 from PIL import Image
 
 from dali_bgaug.errors import UserError
+from tests.helpers import programs
 from tests.helpers.shards import save
 from tools.bench.map_scores import score_map, score_stretched
 from tools.bench.saliency_eval import Reading, evaluate, main
 from tools.offline.detectors.imported import ImportOptions
 from tools.offline.masks import write_mask_store
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -78,17 +76,10 @@ def test_a_store_of_the_truth_itself_is_nearly_perfect(tmp_path: Path) -> None:
     write_mask_store(
         tmp_path / "photos", ImportOptions(folder=tmp_path / "masks"), tmp_path / "store"
     ).finish()
-    command = [
-        sys.executable,
-        "-m",
-        "tools.saliency_eval",
-        "--truth",
-        str(tmp_path / "masks"),
-        "--workers",
-        "1",
-    ]
-    command += ["--predictions", f"mine={tmp_path / 'store'}", "--out", str(tmp_path / "s")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    words = ["--truth", str(tmp_path / "masks"), "--workers", "1"]
+    words += ["--predictions", f"mine={tmp_path / 'store'}", "--out", str(tmp_path / "s")]
+    done = programs.run("tools.saliency_eval", *words)
+    assert done.returncode == 0, done.stderr
     (result,) = json.loads((tmp_path / "s.json").read_text())
     assert result["iou"] > 0.98
     assert result["mae"] < 0.003

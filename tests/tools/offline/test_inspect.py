@@ -1,8 +1,6 @@
 """What the inspector says of stores and shards, whole, unfinished and damaged."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +9,13 @@ from PIL import Image
 
 from dali_bgaug import shards, stores
 from dali_bgaug.errors import UserError
+from tests.helpers import programs
 from tests.helpers.shards import save
 from tools.offline.detectors.imported import ImportOptions
 from tools.offline.inspect import inspect
 from tools.offline.masks import write_mask_store
 from tools.offline.shards import write_shards
 from tools.offline.tiles import write_tile_store
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +37,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_everything_in_a_folder_is_described(packed: Path) -> None:
-    command = [sys.executable, "-m", "tools.inspect", str(packed), "--verify", "--count", "5"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
-    text = done.stdout
+    text = programs.run("tools.inspect", str(packed), "--verify", "--count", "5").stdout
     for line in (
         f"{packed / 'masks'}: mask store",
         "13 photos in 3 files",

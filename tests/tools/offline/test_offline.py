@@ -1,7 +1,6 @@
 """Masks, tiles and shards: what they make, how they resume, what they refuse."""
 
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from PIL import Image
 
 from dali_bgaug import shards, stores
 from dali_bgaug.errors import UserError
+from tests.helpers import programs
 from tests.helpers.shards import save
 from tools.offline import masks as masks_tool
 from tools.offline import shards as shards_tool
@@ -126,16 +126,15 @@ def test_kill_9_loses_no_finished_file(tmp_path: Path, monkeypatch: pytest.Monke
     for name in list(words)[: list(words).index(tool)]:
         run(name)
     out = places[tool]
-    command = [sys.executable, "-m", f"tools.{tool}", *words[tool], "--out", str(out)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = programs.launch(f"tools.{tool}", *words[tool], "--out", str(out))
     pattern = "*.h5" if tool != "shards" else ".progress/*.json"
     deadline = time.monotonic() + 60
     while len(list(out.glob(pattern))) < 2:
         assert time.monotonic() < deadline
-        assert process.poll() is None, "ended before it could be killed"
+        assert process.is_alive(), "ended before it could be killed"
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     finished = {path: path.stat().st_mtime_ns for path in out.rglob("*.[hi]*") if path.is_file()}
     assert not (out / "manifest.json").exists()
     run(tool)
@@ -317,15 +316,21 @@ def test_no_worker_outlives_a_killed_tool(folder: Path) -> None:
         "import time\nfrom tools.cli import process\nlist(process(time.sleep, [(30,)] * 2, [1, 1], 2, 't'))",
     ]
     tool = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-    time.sleep(2)
-    children = Path(f"/proc/{tool.pid}/task/{tool.pid}/children").read_text().split()
-    assert children
+    deadline = time.monotonic() + 60
+    while len(workers := [worker for child in _children(tool.pid) for worker in _children(child)]) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    children = [*_children(tool.pid), *workers]
     tool.kill()
     tool.wait()
     deadline = time.monotonic() + 10
     while any(_alive(child) for child in children):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def _children(pid: int | str) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 def _alive(pid: str) -> bool:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from dali_bgaug.errors import UserError
+from tests.helpers import programs
 from tools.offline.detectors import read_options
 from tools.study import demo
 from tools.study.demo import run_demo
@@ -24,6 +25,7 @@ def test_photos_become_a_checkpoint_and_figures(
     textured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "LOADER_SECONDS", 0.2)
+    monkeypatch.setattr(demo, "start", programs.start)
     monkeypatch.setattr(demo, "choose_detector", lambda *_: read_options("rbd", {}, []))  # which is fast
     out = tmp_path / "demo"
     summary = _demo(textured, out)

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from PIL import Image
 from dali_bgaug.config import merge, read_yaml, validate
 from dali_bgaug.errors import UserError
 from tests.helpers import experiment as helper
+from tests.helpers import programs
 from tests.helpers.experiment import DEMO, SPLITS
 from tests.helpers.runs import ROOT
 from tools.study import experiment
@@ -176,9 +176,7 @@ def test_a_run_that_fails_ends_it_with_its_message(
 def test_after_a_kill_the_same_command_goes_on(made: list[tuple[str, ...]], tmp_path: Path) -> None:
     """Of 8 runs with three probes, and three more of the first's network untrained: 35 programs."""
     words = ["--scale", "cpu", "--seeds", "1", "--out", str(tmp_path)]
-    command = [sys.executable, "-m", "tests.helpers.experiment", "9", *words]
-    killed = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120)
-    assert killed.returncode == -signal.SIGKILL
+    assert programs.run("tests.helpers.experiment", "9", *words).returncode == -signal.SIGKILL
     files = (tmp_path / "runs").glob("*/*.json")
     done = [path for path in files if path.name != "seconds.json"]  # one a program
     before = {path: path.stat().st_mtime_ns for path in done}

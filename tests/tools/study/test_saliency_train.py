@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from dali_bgaug.errors import UserError
+from tests.helpers import programs
 from tests.helpers.detectors import scene
 from tools.offline.detectors import read_options
 from tools.offline.masks import write_mask_store
@@ -27,6 +28,7 @@ def test_from_photos_to_masks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Voters' stores, a short training, a network that makes masks; damaged photos are left out."""
+    monkeypatch.setattr(saliency_train, "start", programs.start)
     (tmp_path / "photos").mkdir()
     image, _ = scene()
     for number in range(6):
@@ -49,6 +51,7 @@ def test_from_photos_to_masks(
 def test_bad_words_are_refused_before_anything_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(saliency_train, "start", programs.start)
     (tmp_path / "photos").mkdir()
     for words, message in (
         (("--voters", "mc", "nothing"), "--detector=nothing: there are"),

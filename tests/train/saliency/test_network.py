@@ -14,6 +14,7 @@ from train.saliency.network import SaliencyNetwork, export_onnx
 
 @pytest.mark.parametrize("trunk", ["resnet10_narrow", "resnet18", "resnet50", "drn_d_22_narrow", "drn_d_22"])
 def test_a_trunk_has_cells_of_eight_pixels_and_its_own_weights(trunk: str) -> None:
+    torch.manual_seed(0)
     network = SaliencyNetwork(trunk).eval()
     network.trunk.load_state_dict(build_backbone(trunk).state_dict())
     cells = []
