@@ -15,7 +15,7 @@ from dali_bgaug.shards import MANIFEST, Manifest
 from dali_bgaug.storage import Stat
 from dali_bgaug.workers import Workers
 
-DOWNLOADS = 4
+DOWNLOADS = 8
 """Files that a rank copies at a time."""
 
 

@@ -1,6 +1,7 @@
 """Data sets the tests share: small, constructed, written once per run."""
 
 import gc
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,10 @@ from PIL import Image
 
 from dali_bgaug.views.cpu import CpuRenderer
 from tests.helpers.shards import pack, save
+
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # several workers share the CPUs, and processes forked from a server
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -163,7 +163,13 @@ def test_a_cache_that_could_not_hold_what_is_read_is_refused(
         build_loader(config)
 
 
-def _two_ranks(url: str, cache: Path, expected: list[list[bytes]]) -> None:
+def _store() -> dict[str, str]:
+    """Variables that lead to the store, which processes forked from a server do not inherit."""
+    return {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+
+
+def _two_ranks(store: dict[str, str], url: str, cache: Path, expected: list[list[bytes]]) -> None:
+    os.environ.update(store)
     rank = int(os.environ["RANK"])
     config = loader_config(url, shuffle_buffer=4, cache=cache)
     with build_loader(config, rank, 2) as loader:
@@ -176,12 +182,13 @@ def test_ranks_share_copies(small: Path, bucket: Bucket, tmp_path: Path) -> None
     for rank in range(2):
         with build_loader(local, rank, 2) as loader:
             expected.append([signature(batch) for batch in loader])
-    run(_two_ranks, url, tmp_path, expected, ranks=2)
+    run(_two_ranks, _store(), url, tmp_path, expected, ranks=2)
     tars = [request.path for request in bucket.proxy.seen if ".tar" in request.path]
     assert len(tars) == len(set(tars)) == 13
 
 
-def _read(url: str, cache: Path) -> None:
+def _read(store: dict[str, str], url: str, cache: Path) -> None:
+    os.environ.update(store)
     _epochs(loader_config(url, shuffle_buffer=4, cache=cache), 10**6)
 
 
@@ -190,7 +197,7 @@ def test_a_kill_while_copies_are_made_loses_nothing(small: Path, bucket: Bucket,
     cuts = iter(range(10**6))
     for copies in (1, 4, 8):
         bucket.proxy.faults = lambda request: Fault(wait=0.05) if next(cuts) % 2 else None
-        (child,) = launch(_read, url, tmp_path / "cache")
+        (child,) = launch(_read, _store(), url, tmp_path / "cache")
         deadline = time.monotonic() + 60
         while len(list(tmp_path.glob("cache/*.tar"))) < copies and time.monotonic() < deadline:
             time.sleep(0.01)
