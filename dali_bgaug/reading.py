@@ -22,9 +22,9 @@ from nvidia.dali.data_node import DataNode
 
 from dali_bgaug.decoding import GREY_JPEG, DecodeOptions, too_large, too_small
 from dali_bgaug.errors import UnusablePhotos, UserError
-from dali_bgaug.fetching import Fetcher
+from dali_bgaug.fetching import Fetched, Fetcher
 from dali_bgaug.orientation import is_contradictory
-from dali_bgaug.samples import Encoded, Memory
+from dali_bgaug.samples import Encoded
 from dali_bgaug.sampling import Draw
 from dali_bgaug.tiles import fits
 from dali_bgaug.views.render import Decoded, Tiles
@@ -166,8 +166,8 @@ def decoding_pipeline(
 ) -> Pipeline:
     """A DALI pipeline that decodes photos, and tiles where there are some; nothing is built or read yet.
 
-    source: gives a batch of encoded photos, and of tiles; their memory may be used again once it is asked for
-    another.
+    source: gives a batch of encoded photos, and of tiles; their memory must stay as it is until the batch's
+        outputs are there.
     """
 
     @pipeline_def(
@@ -178,7 +178,7 @@ def decoding_pipeline(
     )
     def define() -> tuple[DataNode, ...]:
         photo, *tile = fn.external_source(
-            source=source, num_outputs=1 + tiles, batch=True, dtype=types.UINT8, ndim=1
+            source=source, num_outputs=1 + tiles, batch=True, dtype=types.UINT8, ndim=1, no_copy=True
         )
         photo = with_header(photo, options.max_pixels, options.packed, options.decoding.least)
         hardware = options.hw_decoder_load, options.preallocate
@@ -208,21 +208,20 @@ class Reader:
                 decoded.
         """
         self._fetcher, self._options, self._needed = fetcher, options, needed
-        self._decoding: deque[tuple[Draw, Encoded, np.ndarray]] = deque()
-        self._memory: Memory | None = None
+        self._decoding: deque[tuple[Fetched, np.ndarray]] = deque()
+        """Batches in DALI's hands, which reads their memory, and whose tiles may be used."""
         self._pipeline = decoding_pipeline(options, self._feed, tiles)
         self._pipeline.build()
 
     def _feed(self) -> list[list[np.ndarray]]:
-        """The next batch, encoded, for DALI, which has copied the one before."""
-        if self._memory:
-            self._fetcher.give_back(self._memory)
-        draw, encoded, self._memory = self._fetcher.take()
+        """The next batch, encoded, for DALI."""
+        fetched = self._fetcher.take()
+        encoded = fetched.encoded
         lends, fed = encoded.lends, [encoded.photos]
         if encoded.tile_photos is not None:
-            needed = self._needed(draw, lends).tolist()
+            needed = self._needed(fetched.draw, lends).tolist()
             fed.append([tile if use else _BLANK for tile, use in zip(encoded.tile_photos, needed)])
-        self._decoding.append((draw, encoded._replace(photos=[], tile_photos=None), lends))
+        self._decoding.append((fetched, lends))
         return fed
 
     def schedule(self) -> None:
@@ -232,7 +231,9 @@ class Reader:
     def take(self) -> Batch:
         """The next batch; waits until it is decoded."""
         outputs = self._pipeline.outputs()
-        return Batch(*self._decoding.popleft(), outputs)
+        (draw, encoded, memory), lends = self._decoding.popleft()
+        self._fetcher.give_back(memory)
+        return Batch(draw, encoded, lends, outputs)
 
     def explain(self) -> UnusablePhotos | None:
         """See `Fetcher.explain`."""

@@ -8,6 +8,7 @@ encoded samples up again after a round; that costs less than a thousandth of the
 import contextlib
 import itertools
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,8 +20,9 @@ from torch.utils.data import DataLoader
 
 from dali_bgaug.batches import BatchMaker
 from dali_bgaug.dataset import open_packed
-from dali_bgaug.fetching import Fetcher
-from dali_bgaug.reading import ReaderOptions, decoding_pipeline
+from dali_bgaug.fetching import Fetched, Fetcher
+from dali_bgaug.reading import ReaderOptions
+from dali_bgaug.reading import decode as decode_photo
 from dali_bgaug.sampling import EpochShard
 from pipelines import LoaderConfig
 from pipelines.build import build_fetcher, build_maker, check_epoch_shard, loader_recipe, reader_options
@@ -167,9 +169,14 @@ def time_loaders(
 def _partial_pipeline(fetcher: Fetcher, options: ReaderOptions, decode: bool) -> Pipeline:
     """The start of every loader: read, or read and decode."""
 
+    under_way: deque[Fetched] = deque()
+
     def photos() -> list[list[np.ndarray]]:
-        fetched = fetcher.take()
-        return [fetched.encoded.photos]
+        # DALI reads the memory of as many batches as it prefetches, and of the one that it makes.
+        if len(under_way) > options.prefetch + 1:
+            fetcher.give_back(under_way.popleft().memory)
+        under_way.append(fetcher.take())
+        return [under_way[-1].encoded.photos]
 
     @pipeline_def(
         batch_size=options.batch_size,
@@ -177,7 +184,9 @@ def _partial_pipeline(fetcher: Fetcher, options: ReaderOptions, decode: bool) ->
         device_id=options.device_id,
         prefetch_queue_depth=options.prefetch,
     )
-    def read() -> Any:
-        return fn.external_source(source=photos, num_outputs=1, batch=True, dtype=types.UINT8, ndim=1)[0]
+    def define() -> Any:
+        encoded = {"num_outputs": 1, "batch": True, "dtype": types.UINT8, "ndim": 1, "no_copy": True}
+        photo = fn.external_source(source=photos, **encoded)[0]
+        return decode_photo(photo, options.hw_decoder_load, options.preallocate) if decode else photo
 
-    return decoding_pipeline(options, photos, tiles=False) if decode else read()
+    return define()
