@@ -4,6 +4,7 @@ hangs."""
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from multiprocessing.process import BaseProcess
@@ -85,6 +86,26 @@ def test_kill_9_loses_nothing(method: str, textured: Path, tmp_path: Path) -> No
     for one, other in zip(*(end["method"].items() for end in ends)):
         assert one[0] == other[0]
         assert torch.equal(one[1], other[1]) if isinstance(one[1], torch.Tensor) else True, one[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_a_run_goes_on_with_another_number_of_ranks_between_epochs(
+    before: int, after: int, textured: Path, tmp_path: Path
+) -> None:
+    """Steps and their batches' size stay, the losses so far too; those to come are the same each time."""
+    recipe = write_recipe(tmp_path, textured, epochs=2, checkpoint_every=6)
+    losses = _train(recipe, tmp_path / "whole", ranks=before)
+    assert len(losses) == 12 and _checkpoints(tmp_path / "whole") == [6, 12]
+    found = []
+    for name in ("one", "two"):
+        out = shutil.copytree(tmp_path / "whole", tmp_path / name, symlinks=True)
+        (out / "checkpoints" / "step-00000012.pt").unlink()
+        files.write_pointer(out / "checkpoints" / "latest.pt", "step-00000006.pt")
+        found.append(_train(recipe, out, resume=True, ranks=after))
+        assert _checkpoints(out) == [6, 12]
+    assert found[0] == found[1]
+    assert found[0][:6] == losses[:6] and found[0][6:] != losses[6:]
 
 
 @pytest.mark.slow
