@@ -38,6 +38,8 @@ class Runtime(Options):
     prefetch: int | None = None
     reader_depth: int | None = None
     verify: bool | None = None
+    cache: Path | None = None
+    cache_gb: float | None = None
     hw_decoder_load: float | None = None
     preallocate: tuple[int, int] | None = None
 
