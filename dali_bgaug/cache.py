@@ -2,7 +2,7 @@
 
     NAME             a whole file; a process that reads it holds a shared lock on it
     NAME.coming      a file that is being copied: as large as it will be, locked by who copies it
-    .room            locked while room is made
+    .room            locked while room is made; says how many bytes are in use at most
 
 Nobody removes a file that is held. Room for what is fetched ahead is made of files that were let go, or lie
 there from before; a file that is needed now may take that of any that nobody holds. Locks are the kernel's
@@ -27,6 +27,9 @@ _MARK = ".coming"
 _LET_GO = 1.0
 """Time of change that says that nobody needs a file any more, for now: the beginning of 1970."""
 _POLL_S = 0.05
+_FULL_S = 2.0
+_SPARE = 50
+"""One part of so many is freed at a time, as far as nobody needs what is there."""
 _PATIENCE_S = 600.0
 
 
@@ -42,6 +45,8 @@ class Cache:
         self._folder, self._limit = folder, limit
         self._held: dict[str, int] = {}
         self._closing, self._began = threading.Event(), time.time()
+        self._look_at = 0.0
+        """When room for what is fetched ahead is looked for again: others may have let go of some."""
         folder.mkdir(parents=True, exist_ok=True)
 
     def hold(self, name: str, size: int, fetch: Fetch) -> Path:
@@ -68,6 +73,7 @@ class Cache:
             with suppress(OSError):
                 os.utime(file, (_LET_GO, _LET_GO))
             os.close(file)
+            self._look_at = 0.0
 
     def close(self) -> None:
         """Let go of all files, and have nobody wait any longer."""
@@ -84,11 +90,13 @@ class Cache:
             return False
         with suppress(BlockingIOError):  # it is being removed
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            if _is(path, file) and os.fstat(file).st_size == size:
+            current, whole = _is(path, file), os.fstat(file).st_size == size
+            if current and whole:
                 os.utime(file)
                 self._held[name] = file
                 return True
-            path.unlink(missing_ok=True)  # not as it was fetched
+            if current:
+                path.unlink(missing_ok=True)  # not as it was fetched
         os.close(file)
         return False
 
@@ -99,7 +107,7 @@ class Cache:
             with self._alone(path.with_name(name + _MARK)) as mark:
                 if path.exists():
                     return
-                if self._reserve(mark, size, urgent):
+                if (urgent or time.monotonic() >= self._look_at) and self._reserve(mark, size, urgent):
                     return fetch(path)
             if urgent and time.monotonic() > start + _PATIENCE_S:
                 raise UserError(
@@ -139,31 +147,44 @@ class Cache:
 
     def _reserve(self, mark: BinaryIO, size: int, urgent: bool) -> bool:
         """Make room for a file, and have its mark say so; whether there is room."""
-        with self._locked(self._folder / ".room"):
+        with self._locked(self._folder / ".room") as room:
             self.check_open()
-            if free := self._free(size, urgent):
+            room.seek(0)
+            text = room.read()
+            used = int(text) if text.isdigit() else self._limit
+            if used + size > self._limit:
+                used = self._free(size, urgent)
+            if free := used + size <= self._limit:
                 mark.truncate(size)
+                used += size
+            room.truncate(0)
+            room.write(b"%d" % used)
+        if not free:  # all files are looked at for room, and several threads wait for some
+            self._look_at = time.monotonic() + _FULL_S
         return free
 
-    def _free(self, size: int, urgent: bool) -> bool:
-        """Remove files until so many bytes are free; whether they are."""
+    def _free(self, size: int, urgent: bool) -> int:
+        """Remove files until so many bytes are free, if that many may be removed, and some more of those that
+        nobody needs, so that all are not looked at for every file; the bytes in use then."""
         files, used = [], 0
         for entry in os.scandir(self._folder):
             with suppress(FileNotFoundError):
                 path, status = Path(entry.path), entry.stat()
                 if path.suffix == _MARK and _remove(path):  # of a process that was killed
                     continue
-                if path.suffix == ".tmp":  # being written, which its mark counts
+                if path.suffix == ".tmp" or path.name == ".room":  # what is being written its mark counts
                     continue
                 used += status.st_size
                 if path.suffix != _MARK:
                     files.append((status.st_mtime, status.st_size, path))
+        spare = self._limit - self._limit // _SPARE
         for changed, its, path in sorted(files, key=self._when_needed, reverse=True):
-            if used + size <= self._limit:
+            idle, fits = changed < self._began, used + size <= self._limit
+            if fits and not (idle and used + size - its >= spare):
                 break
-            if (urgent or changed < self._began) and _remove(path):
+            if (urgent or idle) and _remove(path):
                 used -= its
-        return used + size <= self._limit
+        return used
 
     def _when_needed(self, file: tuple[float, int, Path]) -> tuple[bool, float]:
         """The larger the later: files let go or of before, the oldest last; then those fetched last."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -29,7 +30,7 @@ from dali_bgaug.shards import (
     read_manifest,
     unpack_tile,
 )
-from dali_bgaug.storage import Location, join
+from dali_bgaug.storage import Location, Stat, join
 from dali_bgaug.tiles import fits
 
 
@@ -93,7 +94,6 @@ class PackedShards:
         """cache: where copies are kept of shards in an object store."""
         self.place, self.manifest = place, manifest
         self._cache = cache or CacheOptions()
-        self._objects = find_objects(place, manifest) if isinstance(place, str) else {}
         self.samples, self.classes = manifest.samples, manifest.classes
         self.mask_size, self.tiles, self.donors = manifest.mask_size, manifest.tiles, manifest.donors
         self.max_pixels, self.is_looked_into = manifest.max_pixels, manifest.is_looked_into
@@ -118,6 +118,11 @@ class PackedShards:
         if isinstance(self.place, Path):
             return LocalFiles(self.place, self.manifest)
         return StagedFiles(self.place, self.manifest, self._objects, self._cache)
+
+    @cached_property
+    def _objects(self) -> dict[str, Stat]:
+        """What the object store has: not asked for where a set is opened for its classes alone."""
+        return find_objects(str(self.place), self.manifest)
 
     def reader(self, components: list[str]) -> ShardReader:
         """A reader of samples."""

@@ -1,7 +1,6 @@
 """Fetching: a thread that reads batches of encoded samples ahead of the decoder."""
 
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future
 from typing import NamedTuple
 
@@ -37,7 +36,6 @@ class Fetcher:
         batch: int = 0,
         depth: int = 2,
         remember: int = 8,
-        thin: Callable[[Draw, Encoded], Encoded] = lambda _, encoded: encoded,
     ) -> None:
         """Nothing is read before a batch is asked for.
 
@@ -48,11 +46,10 @@ class Fetcher:
             epoch, batch: the first one.
             depth: batches read ahead.
             remember: batches that `explain` looks into, those read last.
-            thin: leaves out what a batch will not need.
         """
         self._data, self._reader = data, data.reader(components)
         self._sampler = sampler
-        self._draws, self._depth, self._thin = sampler.draws(epoch, batch), depth, thin
+        self._draws, self._depth = sampler.draws(epoch, batch), depth
         self._thread = Workers(1, "reader")
         self._coming: deque[Future[Fetched]] = deque()
         self._free: deque[Memory] = deque()
@@ -79,7 +76,7 @@ class Fetcher:
         encoded = self._reader.read(draw.rows, memory)
         for shard in draw.done:
             self._reader.release(shard)
-        return Fetched(draw, self._thin(draw, encoded), memory)
+        return Fetched(draw, encoded, memory)
 
     def _stage(self, draw: Draw) -> None:
         """Say what comes: an epoch's shards as it begins, the next one's when a quarter of it is left."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from dali_bgaug import storage
-from dali_bgaug.cache import Cache
+from dali_bgaug.cache import Cache, Fetch
 from dali_bgaug.errors import UserError
 from dali_bgaug.files import digest
 from dali_bgaug.shard_index import REMEDY
@@ -93,17 +93,20 @@ class StagedFiles:
 
     def tar(self, number: int) -> Path:
         """Waits until it is copied."""
-        return self._hold(self._manifest.shards[number].name, self._manifest.shards[number].sha256)
+        return self._cache.hold(*self._copies(number)[1])
 
     def index(self, number: int) -> Path:
         """Waits until it is copied."""
-        return self._hold(self._manifest.shards[number].index, self._manifest.shards[number].index_sha256)
+        return self._cache.hold(*self._copies(number)[0])
 
-    def _hold(self, name: str, sha256: str) -> Path:
-        return self._cache.hold(self._name(name), self._there[name].size, partial(self._fetch, name, sha256))
-
-    def _name(self, name: str) -> str:
-        return f"{self._key}-{name}"
+    def _copies(self, number: int) -> list[tuple[str, int, Fetch]]:
+        """The copies of a shard's index and tar: name in the cache, bytes, and what makes it."""
+        shard = self._manifest.shards[number]
+        files = ((shard.index, shard.index_sha256), (shard.name, shard.sha256))
+        return [
+            (f"{self._key}-{name}", self._there[name].size, partial(self._fetch, name, sha256))
+            for name, sha256 in files
+        ]
 
     def _fetch(self, name: str, sha256: str, path: Path) -> None:
         url, found = storage.join(self._url, name), self._there[name]
@@ -111,21 +114,18 @@ class StagedFiles:
 
     def has(self, number: int) -> bool:
         """Whether they were copied."""
-        shard = self._manifest.shards[number]
-        return all(self._cache.has(self._name(name)) for name in (shard.name, shard.index))
+        return all(self._cache.has(name) for name, _, _ in self._copies(number))
 
     def stage(self, numbers: Iterable[int]) -> None:
         """Have them copied in the background, as room allows."""
         for number in numbers:
-            shard = self._manifest.shards[number]
-            for name, sha256 in ((shard.index, shard.index_sha256), (shard.name, shard.sha256)):
-                fetch = partial(self._fetch, name, sha256)
-                self._threads.submit(self._cache.bring, self._name(name), self._there[name].size, fetch)
+            for copy in self._copies(number):
+                self._threads.submit(self._cache.bring, *copy)
 
     def release(self, number: int) -> None:
         """Its copies may be removed."""
-        self._cache.release(self._name(self._manifest.shards[number].name))
-        self._cache.release(self._name(self._manifest.shards[number].index))
+        for name, _, _ in self._copies(number):
+            self._cache.release(name)
 
     def close(self) -> None:
         """End the threads that copy, and release all."""

@@ -121,11 +121,6 @@ def listing(url: str) -> dict[str, Stat]:
     return {name: below[name] for name in sorted(below) if name}
 
 
-def names(url: str) -> list[str]:
-    """The names of the objects directly below a prefix, sorted; none if there is no such prefix."""
-    return list(listing(url))
-
-
 def read(url: str, limit: int = SMALL) -> bytes:
     """A small object's content; UserError if there is none, or of more than `limit` bytes."""
     found = stat(url)

@@ -169,3 +169,36 @@ def test_processes_that_share_a_cache_never_fill_it(tmp_path: Path) -> None:
     """Three, with room for five files of twelve, each holding one at a time, in orders of their own."""
     run(_hold_at_random, tmp_path, ranks=3)
     assert names(tmp_path) <= {*"abcdefghijkl"} and len(names(tmp_path)) <= 5
+
+
+def test_a_file_that_was_fetched_anew_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened, removed by another process for room, and fetched again before it could be locked."""
+    cache, source, renewed = Cache(tmp_path, 1000), Source(), []
+    cache.bring("a", SIZE, source.of("a"))
+    flock = module.fcntl.flock
+
+    def late(file: int, operation: int) -> None:
+        if operation & module.fcntl.LOCK_SH and not renewed:
+            (tmp_path / "a").unlink()
+            (tmp_path / "b").write_bytes(content("a"))  # takes the place of the inode
+            renewed.append((tmp_path / "b").rename(tmp_path / "a").stat().st_ino)
+        flock(file, operation)
+
+    monkeypatch.setattr(module.fcntl, "flock", late)
+    hold(cache, source, "a")
+    assert source.fetched == ["a"] and (tmp_path / "a").stat().st_ino == renewed[0]
+
+
+def test_files_are_looked_at_once_for_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fiftieth of the room is made at a time, of files that were let go."""
+    cache, source, looked = Cache(tmp_path, 200 * SIZE), Source(), []
+    scan = module.os.scandir
+    monkeypatch.setattr(module.os, "scandir", lambda path: looked.append(path) or scan(path))
+    for number in range(300):
+        hold(cache, source, f"{number}")
+        cache.release(f"{number}")
+        assert used(tmp_path) <= 200 * SIZE
+    assert len(looked) in range(1 + 100 // 5, 1 + 100 // 3)
+    assert len(names(tmp_path)) > 190

@@ -97,10 +97,10 @@ def test_an_empty_object(bucket: str, tmp_path: Path) -> None:
 def test_names_are_those_directly_below(bucket: str) -> None:
     for name in ("data/b", "data/a", "data/below/c", "database", "d"):
         put(f"{bucket}/{name}", b"x" * len(name))
-    assert storage.names(f"{bucket}/data") == ["a", "b"]
-    assert storage.names(bucket) == ["d", "database"]
-    assert storage.names(f"{bucket}/nothing") == []
-    assert storage.names(f"{bucket}/d") == []
+    assert list(storage.listing(f"{bucket}/data")) == ["a", "b"]
+    assert list(storage.listing(bucket)) == ["d", "database"]
+    assert list(storage.listing(f"{bucket}/nothing")) == []
+    assert list(storage.listing(f"{bucket}/d")) == []
     listed = storage.listing(f"{bucket}/data")
     assert listed["b"] == storage.stat(f"{bucket}/data/b")
     assert listed["b"].size == 6
@@ -110,7 +110,7 @@ def test_deleting(bucket: str) -> None:
     put(f"{bucket}/a", DATA)
     storage.delete(f"{bucket}/a")
     storage.delete(f"{bucket}/a")
-    assert storage.names(bucket) == []
+    assert list(storage.listing(bucket)) == []
 
 
 def test_a_large_file_goes_up_in_parts(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def test_what_is_not_there(bucket: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="s3://no-such-bucket/a: cannot be looked for .*: no such bucket"):
         storage.find("s3://no-such-bucket/a")
     with pytest.raises(UserError, match="s3://no-such-bucket/a: cannot be listed .*: no such bucket"):
-        storage.names("s3://no-such-bucket/a")
+        list(storage.listing("s3://no-such-bucket/a"))
     (tmp_path / "a").write_bytes(DATA)
     with pytest.raises(UserError, match="s3://no-such-bucket/a: cannot be written .*: no such bucket"):
         storage.upload(tmp_path / "a", "s3://no-such-bucket/a")
@@ -165,11 +165,11 @@ def test_other_stores_than_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     storage.upload(tmp_path / "a", "memory://storage/a")
     storage.download("memory://storage/a", tmp_path / "b", size=10240)
     assert (tmp_path / "b").read_bytes() == DATA
-    assert storage.names("memory://storage") == ["a"]
+    assert list(storage.listing("memory://storage")) == ["a"]
     storage.delete("memory://storage/a")
     storage.delete("memory://storage/a")
     assert storage.find("memory://storage/a") is None
-    assert storage.names("memory://storage") == []
+    assert list(storage.listing("memory://storage")) == []
 
 
 def test_a_package_that_is_not_installed(anew: None, monkeypatch: pytest.MonkeyPatch) -> None:

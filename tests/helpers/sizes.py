@@ -5,9 +5,11 @@ from pathlib import Path
 
 
 def used(folder: Path) -> int:
-    """Bytes of whole files, while others come and go."""
+    """Bytes of whole files, while others come and go; `.room` keeps the account and is none of them."""
     count = 0
     for path in folder.iterdir():
         with suppress(FileNotFoundError):
-            count += path.stat().st_size if path.suffix not in (".tmp", ".coming") else 0
+            count += (
+                path.stat().st_size if path.suffix not in (".tmp", ".coming") and path.name != ".room" else 0
+            )
     return count

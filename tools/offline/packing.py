@@ -14,7 +14,6 @@ from tools.offline import photos
 from tools.offline.places import CONNECTIONS, Output
 from tools.offline.report import Done, LeftOut, Report
 
-MANIFEST = "manifest.json"
 PROGRESS = ".progress"  # what is finished, until the manifest says so
 ANOTHER = "choose another --out, or delete that folder to pack anew"
 Samples = Callable[[dict[str, Any], list[str]], Iterator[shards.Sample]]
@@ -89,10 +88,10 @@ def keep_finished(output: Output, source: str, report: Report) -> bool:
 
 def _finished(output: Output, source: str) -> shards.Manifest | None:
     """The manifest of shards that were packed from the same; of others is a UserError."""
-    data = output.read(MANIFEST)
+    data = output.read(shards.MANIFEST)
     if data is None:
         return None
-    where = f"{output}/{MANIFEST}"
+    where = f"{output}/{shards.MANIFEST}"
     if output.url is None:
         manifest = shards.open_shards(output.folder, option="--out")
     else:
@@ -170,7 +169,7 @@ def write_manifest(
             shards=written,
         ),
     )
-    output.publish(MANIFEST)
+    output.publish(shards.MANIFEST)
     listed = {name for shard in written for name in (shard.name, shard.index)}
     old = [name for name in output.sizes() if name.startswith("shard-") and name not in listed]
     output.remove(old)  # of an earlier packing whose manifest was deleted

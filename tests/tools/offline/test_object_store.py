@@ -80,7 +80,9 @@ def on_disk(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _same(url: str, on_disk: Path, *kinds: str) -> None:
     """What lies in the store is what lies on the disk, to the byte, and nothing else."""
     for kind in kinds:
-        there = {name: storage.read(f"{url}/{kind}/{name}") for name in storage.names(f"{url}/{kind}")}
+        there = {
+            name: storage.read(f"{url}/{kind}/{name}") for name in list(storage.listing(f"{url}/{kind}"))
+        }
         assert there == {path.name: path.read_bytes() for path in (on_disk / kind).iterdir()}
 
 
@@ -101,9 +103,9 @@ def test_stores_and_shards_are_those_of_a_disk(
     _shards(photos, url, tmp_path)
     _same(url, on_disk, "masks", "tiles", "shards")
     assert _left(tmp_path) == []
-    assert storage.names(url) == ["masks-report.json", "shards-report.json", "tiles-report.json"]
-    assert storage.names(f"{url}/shards") == ["manifest.json", *SHARDS]
-    assert storage.names(f"{url}/shards/.progress") == []
+    assert list(storage.listing(url)) == ["masks-report.json", "shards-report.json", "tiles-report.json"]
+    assert list(storage.listing(f"{url}/shards")) == ["manifest.json", *SHARDS]
+    assert list(storage.listing(f"{url}/shards/.progress")) == []
     said = capsys.readouterr().out
     assert f"{url}/shards: 5 photos in 2 files" in said
     assert f"report: {url}/shards-report.json" in said
@@ -142,10 +144,10 @@ def test_parts_of_several_machines(bucket: Bucket, photos: Path, on_disk: Path, 
         _masks(photos, f"{url}/masks", scratch[part], part)
         _tiles(url, scratch[part], part)  # needs no masks of other parts
     for part in parts:
-        assert storage.names(f"{url}/shards") == ([] if part == parts[0] else SHARDS[:2])
+        assert list(storage.listing(f"{url}/shards")) == ([] if part == parts[0] else SHARDS[:2])
         _shards(photos, url, scratch[part], part)
     _same(url, on_disk, "masks", "tiles", "shards")
-    assert storage.names(f"{url}/shards/.progress") == []
+    assert list(storage.listing(f"{url}/shards/.progress")) == []
 
 
 def _kill_target(environment: dict[str, str], photos: Path, url: str, scratch: Path) -> None:
@@ -177,8 +179,8 @@ def test_a_kill_in_the_middle_of_an_upload(
     processes[0].kill()
     assert finish(processes) == [-9]
     killed.set()
-    assert storage.names(f"{url}/shards") == SHARDS[:2]
-    assert storage.names(f"{url}/shards/.progress") == ["shard-00000.json"]
+    assert list(storage.listing(f"{url}/shards")) == SHARDS[:2]
+    assert list(storage.listing(f"{url}/shards/.progress")) == ["shard-00000.json"]
     assert _left(tmp_path) == ["shard-00001.idx", "shard-00001.json", "shard-00001.tar"]
     bucket.proxy.seen.clear()
     assert _shards(photos, url, tmp_path).kept == 2  # the second was packed, and is only uploaded
@@ -193,7 +195,7 @@ def test_an_upload_that_fails_is_done_by_the_next_run(
     bucket.proxy.faults = first(4, Fault(status=503, code="SlowDown"), "PUT")
     with pytest.raises(UserError, match=rf"{url}/{MASKS[0]}: cannot be written \(SlowDown.*tried 4 times"):
         _masks(photos, url, tmp_path)
-    assert storage.names(url) == []
+    assert list(storage.listing(url)) == []
     assert _left(tmp_path) == [MASKS[0]]
     assert _masks(photos, url, tmp_path).kept == 1
     _same(f"{bucket.url}/five", on_disk, "masks")
@@ -262,7 +264,7 @@ def test_masks_that_change_while_shards_are_planned(bucket: Bucket, photos: Path
     with pytest.raises(UserError, match=f"{url}/masks/{name}: changed while it was being read"):
         _shards(photos, url, tmp_path / "another")
     assert len(heads) == 2
-    assert storage.names(f"{url}/shards") == []
+    assert list(storage.listing(f"{url}/shards")) == []
 
 
 def test_damage_is_named_by_its_url(
